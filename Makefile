@@ -1,0 +1,138 @@
+# Argosy. `make help` lists the targets.
+#
+# Sources are found by folder (see GROUPS): a new file needs no line here.
+# BUILD=release|debug|asan|tsan picks the variant; each has its own folder under build/.
+
+BUILD ?= release
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+B := build/$(BUILD)
+GEN := build/gen
+MAKEFLAGS += --no-builtin-rules
+
+PKGS := grpc libprotobuf-c hiredis libevent libevent_openssl libevent_pthreads json-c yaml-0.1 \
+        libpcre2-8 libutf8proc openssl
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wmissing-prototypes \
+        -Wstrict-prototypes -Wvla
+ifeq ($(CI),true)
+WARN += -Werror
+endif
+# Numerics: no contraction, never -ffast-math (kernels/NUMERICS.md).
+CFLAGS_ALL = -std=c17 -D_GNU_SOURCE -I. -I$(GEN) -ffp-contract=off -fno-strict-aliasing \
+             -fstack-protector-strong -g -pthread $(WARN) $(CFLAGS_$(BUILD)) $(CFLAGS)
+CFLAGS_release := -O2
+CFLAGS_debug := -O0
+CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer
+# The kernels carry the work: more optimisation in release only.
+CFLAGS_kernels_release := -O3
+LDFLAGS_asan := -fsanitize=address,undefined
+LDFLAGS_tsan := -fsanitize=thread
+LDFLAGS_ALL = -pthread -Wl,--as-needed $(LDFLAGS_$(BUILD)) $(LDFLAGS)
+# The libraries by name: pkg-config's list for grpc names its private ones too.
+LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -levent -ljson-c -lyaml \
+        -lpcre2-8 -lutf8proc -lssl -lcrypto -lm
+
+# ---- what there is to build -------------------------------------------------------------------
+
+MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
+LIB_SRC := $(filter-out $(MAINS),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
+           runtime/*/*.c router/*.c router/*/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/proto/cluster.pb-c.o
+LIB := $(B)/libargosy.a
+BIN_argosy-worker := runtime/worker/main.c
+BIN_argosy-router := router/main.c
+BIN_argosy := runtime/cli/main.c
+BINS := $(if $(wildcard runtime/worker/main.c),argosy-worker) \
+        $(if $(wildcard router/main.c),argosy-router) $(if $(wildcard runtime/cli/main.c),argosy)
+
+# A C test is a program: kernels/<op>/test.c, or tests/unit/<path of what it tests>/test_*.c.
+TEST_SRC := $(wildcard kernels/*/test.c tests/unit/*/*/test_*.c tests/unit/*/test_*.c)
+TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
+# Small programs that tests in Python drive (tests/tools/NAME.c).
+TOOL_SRC := $(wildcard tests/tools/*.c)
+TOOL_BIN := $(TOOL_SRC:%.c=$(B)/%)
+BENCH_SRC := $(wildcard benchmarks/*/*.c)
+
+.DEFAULT_GOAL := all
+.PHONY: all
+all: $(BINS:%=$(B)/%) ## Build the programs into build/release/
+
+$(B)/libargosy.a: $(LIB_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+
+# Not secondary files: keep the objects.
+.SECONDARY:
+
+$(B)/kernels/%.o: kernels/%.c
+	@mkdir -p $(@D)
+	@echo "  cc  $<"
+	@$(CC) $(CFLAGS_ALL) $(CFLAGS_kernels_$(BUILD)) -MMD -MP -c $< -o $@
+
+$(B)/%.o: %.c | $(GEN)/proto/cluster.pb-c.h
+	@mkdir -p $(@D)
+	@echo "  cc  $<"
+	@$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+
+# Generated code is not held to our warnings.
+$(B)/gen/proto/%.o: $(GEN)/proto/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(filter-out $(WARN),$(CFLAGS_ALL)) -MMD -MP -c $< -o $@
+
+$(GEN)/proto/%.pb-c.c $(GEN)/proto/%.pb-c.h: proto/%.proto
+	@mkdir -p $(GEN)
+	@protoc-c --c_out=$(GEN) $<
+
+define link_bin
+$(B)/$(1): $(B)/$(BIN_$(1):%.c=%.o) $(LIB)
+	@echo "  ld  $$@"
+	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$< $(LIB) $$(LIBS)
+endef
+$(foreach b,$(BINS),$(eval $(call link_bin,$(b))))
+
+$(TEST_BIN): %: %.o $(LIB)
+	@echo "  ld  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS) -lcmocka
+
+$(TOOL_BIN): %: %.o $(LIB)
+	@echo "  ld  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS)
+
+# ---- fuzzing (clang's libFuzzer, ASan and UBSan) ------------------------------------------------
+
+FUZZ_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_OBJ := $(LIB_SRC:%.c=build/fuzz/%.o) build/fuzz/gen/proto/cluster.pb-c.o
+
+build/fuzz/gen/proto/%.o: $(GEN)/proto/%.c
+	@mkdir -p $(@D)
+	@clang -std=c17 -D_GNU_SOURCE -I. -I$(GEN) -g $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
+
+build/fuzz/%.o: %.c | $(GEN)/proto/cluster.pb-c.h
+	@mkdir -p $(@D)
+	@echo "  cc  $< (fuzz)"
+	@clang -std=c17 -D_GNU_SOURCE -I. -I$(GEN) -ffp-contract=off -fno-strict-aliasing -g -pthread \
+	    $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+
+build/fuzz/libargosy.a: $(FUZZ_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+
+$(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
+	@echo "  ld  $@"
+	@clang -fsanitize=fuzzer,address,undefined -pthread -Wl,--as-needed -o $@ $< \
+	    build/fuzz/libargosy.a $(LIBS)
+
+-include $(shell find build -name '*.d' 2>/dev/null)
+
+.PHONY: lib tests-build tools-build fuzz-build
+lib: $(LIB)
+tests-build: $(TEST_BIN)
+tools-build: $(TOOL_BIN)
+fuzz-build: $(FUZZ_BIN)
+
+include deploy/targets.mk
