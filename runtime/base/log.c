@@ -36,8 +36,9 @@ void log_write(enum log_level level, const char *what, const char *fmt, ...)
     clock_gettime(CLOCK_REALTIME, &ts);
     gmtime_r(&ts.tv_sec, &tm);
     size_t n = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
-    n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %-5s %s[%d] %s", ts.tv_nsec / 1000000,
-                          level_names[level], log_program, (int)getpid(), what);
+    n +=
+        (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %-5s %s[%d] %s", ts.tv_nsec / 1000000,
+                         level_names[level], log_program, (int)getpid(), what);
     if (n > sizeof(line) - 2)
         n = sizeof(line) - 2;
     if (fmt[0]) {

@@ -17,7 +17,8 @@ uint64_t rng_below(struct rng *r, uint64_t n);
 /* Uniform in [0, 1). */
 double rng_unit(struct rng *r);
 
-/* Fills from the system's generator; for ids, seeds and secrets. Ends the program if there is none. */
+/* Fills from the system's generator; for ids, seeds and secrets. Ends the program if there is none.
+ */
 void rng_entropy(void *bytes, size_t n);
 
 #endif

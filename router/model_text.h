@@ -1,0 +1,40 @@
+/* model_text.h: what the router knows of a model: names, tokenizer, chat template, limits.
+ *
+ * Read from the model's GGUF at start (no weights are touched), immutable afterwards, shared by
+ * everything. Owner: main. The pool accepts a worker for a model only when the manifest hashes are
+ * equal.
+ */
+#ifndef ARGOSY_ROUTER_MODEL_TEXT_H
+#define ARGOSY_ROUTER_MODEL_TEXT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/base/err.h"
+
+struct tokenizer;
+struct chat_template;
+
+struct model_text {
+    char *name;
+    char *path;
+    char manifest_sha256[65];
+    struct tokenizer *tokenizer;
+    struct chat_template *chat; /* NULL: the model has none, chat is refused */
+    char *chat_refusal;         /* why the model's own template can't be used, or NULL */
+    uint32_t context_tokens;
+    int64_t created_s; /* the file's time, for /v1/models */
+};
+
+struct model_texts {
+    struct model_text *items;
+    size_t n;
+};
+
+/* `specs`: "NAME=PATH" each. */
+int model_texts_load(char *const *specs, size_t n, struct model_texts *out, struct err *e);
+void model_texts_release(struct model_texts *m);
+/* NULL when unknown. */
+const struct model_text *model_texts_find(const struct model_texts *m, const char *name);
+
+#endif

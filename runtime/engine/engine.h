@@ -1,0 +1,125 @@
+/* engine.h: runs models: requests in, tokens out, one step at a time.
+ *
+ * What: continuous batching over paged KV. Requests join and leave at every step; what a request's
+ * tokens are never depends on that (kernels/NUMERICS.md).
+ *
+ * Thread: one thread owns an engine and makes every call; the engine keeps a pool of helper threads
+ * for the arithmetic, idle between steps.
+ *
+ * Memory: weights, KV pages and activations are taken in engine_open; a request takes an arena of
+ * its own, bounded by the limits of the config.
+ */
+#ifndef ARGOSY_ENGINE_ENGINE_H
+#define ARGOSY_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+#include "runtime/base/err.h"
+
+struct engine;
+struct tokenizer;
+
+struct engine_config {
+    const char *model_path; /* a GGUF file */
+    const char *isa;        /* "auto", "ref", "avx2", "avx512" */
+    uint32_t threads;       /* 0: one a core */
+    uint64_t kv_bytes; /* for KV pages; 0: room for 4 contexts, at most a quarter of the memory */
+    uint32_t context_max;     /* tokens of one request; 0: what the model was trained for */
+    uint32_t sequences_max;   /* requests that run at once */
+    uint32_t waiting_max;     /* requests that wait; one more is refused */
+    uint32_t step_tokens_max; /* prompt and output tokens that one step computes at most */
+};
+
+/* What the worker tells the router about the model. Strings live as long as the engine. */
+struct engine_info {
+    const char *architecture;    /* "llama" */
+    const char *manifest_sha256; /* hex: equal manifests give equal bits */
+    const char *isa;
+    uint32_t context_tokens;
+    uint32_t vocab;
+    uint32_t kv_pages;
+    uint32_t page_tokens;
+    uint32_t sequences_max;
+    uint64_t weight_bytes;
+    uint64_t kv_bytes;
+};
+
+int engine_open(const struct engine_config *config, struct engine **out, struct err *e);
+void engine_free(struct engine *g);
+const struct engine_info *engine_info(const struct engine *g);
+const struct tokenizer *engine_tokenizer(const struct engine *g);
+
+/* Everything is borrowed for the call; the engine copies what it keeps. */
+struct engine_request {
+    uint64_t id; /* the caller's; unique among those that live */
+    const uint32_t *prompt;
+    uint32_t n_prompt;
+    const uint32_t *output; /* tokens that are out already: the stream goes on behind them */
+    uint32_t n_output;
+    uint32_t max_tokens; /* output tokens in all, n_output included; at least 1 */
+    uint32_t min_tokens; /* no end of sequence and no stop before so many */
+    bool ignore_eos;
+    const char *const *stop;
+    uint32_t n_stop;
+    const uint32_t *stop_ids;
+    uint32_t n_stop_ids;
+    /* seen_*, context_* and mask are the engine's to fill; bias_* are the request's, ids in any
+     * order. */
+    struct kn_sampling sampling;
+    uint64_t deadline_ms; /* clock_mono_ms at which to give up; 0: none */
+    int32_t priority;     /* higher first, then order of arrival */
+    uint8_t cache_salt[16];
+};
+
+/* Queues the request. ERR_BUSY: the queue is full. ERR_RANGE, ERR_LIMIT: it can never run here (a
+ * token outside the vocabulary, longer than the context or the pool); the message is for the
+ * client. */
+int engine_submit(struct engine *g, const struct engine_request *r, struct err *e);
+
+/* The request is gone at once, its pages are free, nothing more is said of it. Unknown ids are
+ * ignored. */
+void engine_cancel(struct engine *g, uint64_t id);
+
+enum engine_finish {
+    ENGINE_GOES_ON,
+    ENGINE_STOP,   /* end of sequence, a stop id or a stop string */
+    ENGINE_LENGTH, /* max_tokens, or the context is full */
+    ENGINE_ERROR,  /* error says why; the deadline counts here */
+};
+
+/* News of one request. */
+struct engine_delta {
+    uint64_t id;
+    uint32_t index;         /* place of the first token among the request's output tokens */
+    uint32_t n_tokens;      /* 0 only with a finish */
+    const uint32_t *tokens; /* (n_tokens) */
+    const struct kn_sampled *sampled; /* (n_tokens) with logprobs, NULL when none were asked for */
+    uint32_t cached_tokens;           /* prompt tokens that came from the cache; with index 0 */
+    enum engine_finish finish;
+    const char *error;
+};
+
+/* What a step did. Valid until the next call on the engine. */
+struct engine_step {
+    const struct engine_delta *deltas;
+    uint32_t n_deltas;
+    uint32_t prefill_tokens;
+    uint32_t decode_tokens;
+    uint32_t duration_us;
+};
+
+struct engine_load {
+    uint32_t running;
+    uint32_t waiting;
+    uint32_t kv_pages_used;
+    uint64_t steps;
+};
+
+/* Does one step if there is anything to do. Returns true while requests are left. */
+bool engine_step(struct engine *g, struct engine_step *out);
+struct engine_load engine_load(const struct engine *g);
+
+#endif
