@@ -1,0 +1,42 @@
+/* The block sizes of ggml's tensor types (ggml.h, ggml-common.h) that are stored in files. */
+#include "runtime/base/check.h"
+#include "runtime/format/gguf.h"
+
+struct type_size {
+    const char *name; /* NULL: a number that ggml retired */
+    uint32_t elems, bytes;
+};
+
+static const struct type_size TYPES[] = {
+    [0] = {"F32", 1, 4},         [1] = {"F16", 1, 2},         [2] = {"Q4_0", 32, 18},
+    [3] = {"Q4_1", 32, 20},      [6] = {"Q5_0", 32, 22},      [7] = {"Q5_1", 32, 24},
+    [8] = {"Q8_0", 32, 34},      [10] = {"Q2_K", 256, 84},    [11] = {"Q3_K", 256, 110},
+    [12] = {"Q4_K", 256, 144},   [13] = {"Q5_K", 256, 176},   [14] = {"Q6_K", 256, 210},
+    [16] = {"IQ2_XXS", 256, 66}, [17] = {"IQ2_XS", 256, 74},  [18] = {"IQ3_XXS", 256, 98},
+    [19] = {"IQ1_S", 256, 50},   [20] = {"IQ4_NL", 32, 18},   [21] = {"IQ3_S", 256, 110},
+    [22] = {"IQ2_S", 256, 82},   [23] = {"IQ4_XS", 256, 136}, [24] = {"I8", 1, 1},
+    [25] = {"I16", 1, 2},        [26] = {"I32", 1, 4},        [27] = {"I64", 1, 8},
+    [28] = {"F64", 1, 8},        [29] = {"IQ1_M", 256, 56},   [30] = {"BF16", 1, 2},
+    [34] = {"TQ1_0", 256, 54},   [35] = {"TQ2_0", 256, 66},   [39] = {"MXFP4", 32, 17},
+};
+
+static const struct type_size *find(uint32_t type)
+{
+    return type < ARRAY_LEN(TYPES) && TYPES[type].name ? &TYPES[type] : NULL;
+}
+
+const char *gguf_tensor_type_name(uint32_t type)
+{
+    const struct type_size *t = find(type);
+    return t ? t->name : NULL;
+}
+
+bool gguf_tensor_type_size(uint32_t type, uint32_t *block_elems, uint32_t *block_bytes)
+{
+    const struct type_size *t = find(type);
+    if (!t)
+        return false;
+    *block_elems = t->elems;
+    *block_bytes = t->bytes;
+    return true;
+}
