@@ -16,6 +16,9 @@
 #include "runtime/base/err.h"
 
 struct event_base;
+struct policy;
+struct rpc_event;
+struct _Argosy__ToWorker;
 struct pool;
 struct gen; /* one generation: one choice of one request */
 
@@ -98,6 +101,7 @@ void pool_cancel(struct gen *g);
 /* The worker now running it, for logs and the x-argosy-worker header; "" when between two. */
 const char *gen_worker_id(const struct gen *g);
 
+bool pool_has_model(const struct pool *p, const char *model);
 /* Workers that can take a request for the model now. */
 uint32_t pool_workers_ready(const struct pool *p, const char *model);
 
@@ -110,7 +114,11 @@ struct pool_worker_view {
     uint32_t running, waiting, inflight;
     uint32_t kv_pages, kv_pages_used;
     double prefill_tokens_per_s, decode_tokens_per_s; /* measured; 0: not yet */
-    uint64_t attached_ms;
+    uint64_t attached_ms;                             /* clock_mono_ms */
+    uint64_t inflight_tokens; /* that this router has under way there: prompts and outputs */
+    uint32_t sequences_max;
+    double price;       /* per million tokens; 0: not priced */
+    const char *models; /* names, separated by commas */
 };
 
 struct pool_totals {
@@ -124,5 +132,59 @@ struct pool_totals pool_totals(const struct pool *p);
 /* Calls fn for each worker. */
 void pool_each_worker(const struct pool *p, void (*fn)(void *ctx, const struct pool_worker_view *w),
                       void *ctx);
+
+/* ---- for main and the load table ------------------------------------------------------------ */
+
+/* A model that workers may offer here. Strings are copied. */
+struct pool_model {
+    const char *name;
+    const char *manifest_sha256; /* hex; an offer of another one is refused */
+    uint32_t vocab;              /* token ids from workers are below it */
+};
+
+/* Limits. All are positive. */
+struct pool_config {
+    const struct pool_model *models;
+    size_t n_models;
+    const struct policy *policy; /* router/policy/policy.h */
+    uint64_t seed;               /* of the policy's ties */
+    uint32_t lease_ms;           /* a worker that is silent for longer is dead */
+    uint32_t workers_max;        /* attached at once */
+    uint32_t gens_max;           /* live at once */
+    uint32_t queue_max;          /* of them waiting for a worker to appear */
+    uint32_t worker_wait_ms;     /* and for how long */
+    uint32_t worker_queue_max;   /* generations at one worker beyond those it runs at once */
+    uint32_t moves_max;          /* workers that may fail under one generation, less one */
+    uint32_t deadline_ms;        /* of a generation that names none */
+    uint32_t drain_ms;           /* after it, a draining worker's generations move */
+    /* Milliseconds that never go back. NULL: clock_mono_ms. A simulator passes its own. */
+    uint64_t (*now_ms)(void *ctx);
+    void *now_ctx;
+};
+
+/* How frames leave: rpc_server_send and rpc_server_close, or a test's own. Neither calls back. */
+struct pool_link {
+    int (*send)(void *ctx, uint64_t stream, const struct _Argosy__ToWorker *frame, struct err *e);
+    void (*close)(void *ctx, uint64_t stream);
+    void *ctx;
+};
+
+/* `base` NULL: no timers of its own, the caller calls pool_tick when pool_due_ms says so. */
+int pool_open(const struct pool_config *config, struct event_base *base,
+              const struct pool_link *link, struct pool **out, struct err *e);
+/* Generations that still live are dropped without a callback. */
+void pool_free(struct pool *p);
+/* One event of the rpc server, borrowed. Callbacks are made from inside. */
+void pool_event(struct pool *p, const struct rpc_event *ev);
+/* Does what is due: leases, deadlines, waits. */
+void pool_tick(struct pool *p);
+/* When pool_tick has something to do next; UINT64_MAX: nothing. */
+uint64_t pool_due_ms(const struct pool *p);
+/* Generations that live, waiting ones included. */
+uint32_t pool_gens_live(const struct pool *p);
+/* Tokens that other routers have under way at a worker; unknown ids are ignored. */
+void pool_set_others(struct pool *p, const char *worker_id, uint64_t tokens);
+/* Addresses of the other routers, told to each worker in Welcome; copied, at most 64. */
+void pool_set_routers(struct pool *p, const char *const *addresses, size_t n);
 
 #endif

@@ -1,0 +1,63 @@
+/* load.c: how loaded a worker is, in seconds, by its own measured rates.
+ *
+ *     load = (prompt tokens under way + this prompt, less what is cached) / prefill rate
+ *          + (output tokens under way + this output) / decode rate
+ *          + 0.15 k / (1 - k)                            k: the share of KV pages in use
+ *
+ * The first two terms count this request too, so that of two idle workers the faster one wins. The
+ * third keeps away from workers that are about to preempt (the form and 0.15: the least_load policy
+ * of smg, the SGLang model gateway).
+ */
+#include "router/policy/policy.h"
+
+/* Rates of a worker that nobody has measured, when nobody has been measured at all. Only their
+ * ratio matters then: prefill is so much cheaper than decoding almost everywhere. */
+#define PREFILL_TOKENS_PER_S_UNKNOWN 1000.0
+#define DECODE_TOKENS_PER_S_UNKNOWN 100.0
+/* A full pool is bad, not infinitely bad. */
+#define KV_SHARE_MAX 0.98
+
+struct policy_rates policy_typical_rates(const struct policy_snapshot *s)
+{
+    struct policy_rates sum = {0};
+    uint32_t n_prefill = 0;
+    uint32_t n_decode = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        const struct policy_rates *r = &s->workers[i]->rates;
+        sum.prefill_tokens_per_s += r->prefill_tokens_per_s;
+        sum.decode_tokens_per_s += r->decode_tokens_per_s;
+        n_prefill += r->prefill_tokens_per_s > 0;
+        n_decode += r->decode_tokens_per_s > 0;
+    }
+    return (struct policy_rates){
+        .prefill_tokens_per_s =
+            n_prefill ? sum.prefill_tokens_per_s / n_prefill : PREFILL_TOKENS_PER_S_UNKNOWN,
+        .decode_tokens_per_s =
+            n_decode ? sum.decode_tokens_per_s / n_decode : DECODE_TOKENS_PER_S_UNKNOWN,
+    };
+}
+
+static uint32_t uncached_tokens(const struct policy_snapshot *s, uint32_t index,
+                                const struct policy_request *r)
+{
+    uint64_t cached = s->cached_blocks ? (uint64_t)s->cached_blocks[index] * r->block_tokens : 0;
+    return cached < r->prompt_tokens ? r->prompt_tokens - (uint32_t)cached : 0;
+}
+
+double policy_load_s(const struct policy_snapshot *s, uint32_t index,
+                     const struct policy_request *r, const struct policy_rates *typical)
+{
+    const struct policy_worker *w = s->workers[index];
+    double prefill_rate = w->rates.prefill_tokens_per_s > 0 ? w->rates.prefill_tokens_per_s
+                                                            : typical->prefill_tokens_per_s;
+    double decode_rate = w->rates.decode_tokens_per_s > 0 ? w->rates.decode_tokens_per_s
+                                                          : typical->decode_tokens_per_s;
+    uint32_t output = r->output_tokens < POLICY_OUTPUT_TOKENS_GUESS ? r->output_tokens
+                                                                    : POLICY_OUTPUT_TOKENS_GUESS;
+    double prefill = (double)w->inflight_prefill_tokens + uncached_tokens(s, index, r);
+    double decode = (double)w->inflight_output_tokens + (double)w->others_tokens + output;
+    double k = w->kv_pages ? (double)w->kv_pages_used / w->kv_pages : 0;
+    if (k > KV_SHARE_MAX)
+        k = KV_SHARE_MAX;
+    return prefill / prefill_rate + decode / decode_rate + 0.15 * k / (1 - k);
+}

@@ -1,0 +1,119 @@
+/* policy.h: which worker takes a request.
+ *
+ * A policy is a pure function over a snapshot: no I/O, no clock, no allocation. Time and the random
+ * numbers are passed in, what a policy remembers is its explicit state, so that the router and a
+ * simulator run the very same code and the same seed gives the same choices.
+ *
+ * One policy is one file with one struct policy; policy.c lists them.
+ */
+#ifndef ARGOSY_ROUTER_POLICY_POLICY_H
+#define ARGOSY_ROUTER_POLICY_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/base/rng.h"
+
+#define POLICY_NONE UINT32_MAX
+#define POLICY_STATE_BYTES_MAX 64
+/* What an output is taken to be long when the client allows more: few use all they may. */
+#define POLICY_OUTPUT_TOKENS_GUESS 256
+
+enum policy_worker_state {
+    POLICY_READY,
+    POLICY_SUSPECT,  /* silent for a good part of its lease: only when nobody else is there */
+    POLICY_DRAINING, /* takes nothing new */
+};
+
+struct policy_label {
+    const char *key;
+    const char *value;
+};
+
+/* Measured from Step frames. 0: not known yet. A step of b sequences that decode takes about
+ * step_base_s + b * step_seq_s. */
+struct policy_rates {
+    double prefill_tokens_per_s;
+    double decode_tokens_per_s; /* of all sequences together, at the batches seen lately */
+    double step_base_s;
+    double step_seq_s;
+};
+
+/* One worker as a policy sees it. */
+struct policy_worker {
+    uint64_t key; /* hash of its id: the same in every router and after a restart */
+    enum policy_worker_state state;
+    uint32_t running, waiting;        /* as it last said; other routers' requests included */
+    uint32_t inflight;                /* requests of this router there, counted when sent */
+    uint64_t inflight_prefill_tokens; /* of them, prompts that gave no token yet */
+    uint64_t inflight_output_tokens;  /* still to come, each request's share at most the guess */
+    uint64_t others_tokens;           /* other routers' tokens under way there */
+    uint32_t sequences_max;
+    uint32_t inflight_max; /* more are not sent */
+    uint32_t kv_pages, kv_pages_used, page_tokens;
+    struct policy_rates rates;
+    double price; /* per million tokens; 0: not priced */
+    const char *device_kind;
+    const struct policy_label *labels; /* (n_labels) */
+    uint32_t n_labels;
+};
+
+struct policy_request {
+    uint32_t prompt_tokens;       /* tokens that are out already included */
+    uint32_t output_tokens;       /* that may still come */
+    uint64_t session_hash;        /* 0: none */
+    const uint64_t *block_hashes; /* (n_blocks), chained: equal hash, equal prefix */
+    uint32_t n_blocks;
+    uint32_t block_tokens;
+    const struct policy_label *wants; /* (n_wants): the worker must have each */
+    uint32_t n_wants;
+    double price_max; /* 0: any */
+};
+
+/* The workers that may take the request: see policy_gather. */
+struct policy_snapshot {
+    const struct policy_worker *const *workers; /* (n), n > 0 */
+    const uint32_t
+        *cached_blocks; /* (n): leading blocks of the request each has; NULL: not known */
+    uint32_t n;
+    uint64_t now_ms;
+};
+
+struct policy {
+    const char *name;
+    const char *summary; /* one sentence, for the manual */
+    /* Bytes of state, zeroed at start, at most POLICY_STATE_BYTES_MAX; 0: none. */
+    size_t state_bytes;
+    /* An index below s->n. */
+    uint32_t (*pick)(void *state, const struct policy_snapshot *s, const struct policy_request *r,
+                     struct rng *rng);
+};
+
+/* NULL when there is none of that name. */
+const struct policy *policy_find(const char *name);
+/* Calls fn for each policy, in the manual's order. */
+void policy_each(void (*fn)(void *ctx, const struct policy *p), void *ctx);
+
+/* May the worker take the request at all: state, room, labels, price? */
+bool policy_admits(const struct policy_worker *w, const struct policy_request *r);
+/* Puts those of `all` that admit the request into `out` (n places) and returns how many: the ready
+ * ones, or, when none is ready, the suspects. */
+uint32_t policy_gather(const struct policy_worker *const *all, uint32_t n,
+                       const struct policy_request *r, const struct policy_worker **out);
+
+/* ---- for the policies ----------------------------------------------------------------------- */
+
+/* Seconds until the worker has done what is under way there and this request too; lower is better.
+ * See load.c. */
+double policy_load_s(const struct policy_snapshot *s, uint32_t index,
+                     const struct policy_request *r, const struct policy_rates *typical);
+/* Means of the rates that are known in the snapshot, for workers whose own are not. */
+struct policy_rates policy_typical_rates(const struct policy_snapshot *s);
+
+extern const struct policy policy_round_robin;
+extern const struct policy policy_random;
+extern const struct policy policy_power_of_two;
+extern const struct policy policy_least_load;
+
+#endif
