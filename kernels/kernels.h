@@ -96,8 +96,8 @@ struct kn_act {
 
 /* ---- KV pages -------------------------------------------------------------------------------- */
 
-#define KN_PAGE_TOKENS 16   /* tokens a page holds */
-#define KN_ATTN_SPLIT 128   /* tokens a split of the context holds: NUMERICS.md, "Attention" */
+#define KN_PAGE_TOKENS 16 /* tokens a page holds */
+#define KN_ATTN_SPLIT 128 /* tokens a split of the context holds: NUMERICS.md, "Attention" */
 
 /* The KV cache of one layer. A page holds, for each KV head in turn,
  * K as (head_dim, KN_PAGE_TOKENS) and then V as (KN_PAGE_TOKENS, head_dim), fp16. */
@@ -130,7 +130,8 @@ struct kn_rope_table {
     uint32_t positions;
 };
 
-/* Fills rows [pos_begin, pos_end). inv_freq (dim / 2) comes from kn_rope_inv_freq, scaled as the model says. */
+/* Fills rows [pos_begin, pos_end). inv_freq (dim / 2) comes from kn_rope_inv_freq, scaled as the
+ * model says. */
 void kn_rope_fill(const double *inv_freq, int dim, uint32_t pos_begin, uint32_t pos_end, float *cos,
                   float *sin);
 /* inv_freq[i] = base ^ (-2i / dim). */
@@ -143,10 +144,12 @@ struct kn_attn {
     int64_t ldo;
     struct kn_kv kv;
     struct kn_span span; /* whose rows q and out hold */
-    int n_heads;         /* a multiple of kv.n_kv_heads: query head h reads KV head h / (n_heads / n_kv_heads) */
+    int n_heads;         /* a multiple of kv.n_kv_heads: query head h reads KV head h / (n_heads /
+                            n_kv_heads) */
     float scale;         /* of q·k, 1 / sqrt(head_dim) as a rule */
-    uint32_t window;     /* 0: the whole context; else the last `window` positions, the row's own included */
-    float softcap;       /* 0: none; else cap * tanh(score / cap) */
+    uint32_t
+        window; /* 0: the whole context; else the last `window` positions, the row's own included */
+    float softcap; /* 0: none; else cap * tanh(score / cap) */
 };
 
 /* ---- sampling -------------------------------------------------------------------------------- */
@@ -195,12 +198,13 @@ struct kn_ops {
     /* x[i] = scale * row ids[i] of w (rows: vocab). x (n, w->cols). ids are below w->rows. */
     void (*embed)(const struct kn_matrix *w, const uint32_t *ids, int64_t n, float scale, float *x);
 
-    /* y = x / sqrt(mean(x²) + eps) * (w + w_offset) by row (w_offset 1: Gemma). x, y (n, d), may be equal. */
+    /* y = x / sqrt(mean(x²) + eps) * (w + w_offset) by row (w_offset 1: Gemma). x, y (n, d), may be
+     * equal. */
     void (*rmsnorm)(const float *x, const float *w, float w_offset, float eps, int64_t n, int64_t d,
                     float *y);
 
-    /* rows [row_begin, row_end) of x (n, ldx stride) into the same rows of a; a->f, if not NULL, gets a copy
-     * unless it is x itself. */
+    /* rows [row_begin, row_end) of x (n, ldx stride) into the same rows of a; a->f, if not NULL,
+     * gets a copy unless it is x itself. */
     void (*quantize)(const float *x, int64_t ldx, int64_t row_begin, int64_t row_end,
                      struct kn_act *a);
 
@@ -208,9 +212,9 @@ struct kn_ops {
     void (*rmsnorm_quantize)(const float *x, const float *w, float w_offset, float eps,
                              int64_t row_begin, int64_t row_end, int64_t d, struct kn_act *a);
 
-    /* y[t, r] = W[r] · x[t] (accumulate: y += …, one rounding) for r in [row_begin, row_end), t in [0, n).
-     * y row stride ldy; element (t, r) is y[t * ldy + r]. row_begin is a multiple of KN_ROW_TILE, and
-     * row_end too unless it is w->rows. w->isa is this table's. */
+    /* y[t, r] = W[r] · x[t] (accumulate: y += …, one rounding) for r in [row_begin, row_end), t in
+     * [0, n). y row stride ldy; element (t, r) is y[t * ldy + r]. row_begin is a multiple of
+     * KN_ROW_TILE, and row_end too unless it is w->rows. w->isa is this table's. */
     void (*matmul)(const struct kn_matrix *w, const struct kn_act *x, int64_t n, int64_t row_begin,
                    int64_t row_end, bool accumulate, float *y, int64_t ldy);
 
@@ -223,20 +227,22 @@ struct kn_ops {
                     const struct kn_span *span, const struct kn_rope_table *table,
                     enum kn_rope kind);
 
-    /* Causal attention of the span's rows [row_begin, row_end), for KV heads [head_begin, head_end) and the
-     * query heads that read them. The pages already hold K and V of every row of the span. */
+    /* Causal attention of the span's rows [row_begin, row_end), for KV heads [head_begin, head_end)
+     * and the query heads that read them. The pages already hold K and V of every row of the span.
+     */
     void (*attention)(const struct kn_attn *a, uint32_t row_begin, uint32_t row_end, int head_begin,
                       int head_end);
 
-    /* The same, shared out by split of the context: each split leaves (m, l, o[head_dim]) for a row and query
-     * head in `part`; the merge folds them in order. Same bits as `attention`.
-     * part: (n_heads, n_splits, head_dim + 2) for one row; n_splits = pos / KN_ATTN_SPLIT + 1. */
+    /* The same, shared out by split of the context: each split leaves (m, l, o[head_dim]) for a row
+     * and query head in `part`; the merge folds them in order. Same bits as `attention`. part:
+     * (n_heads, n_splits, head_dim + 2) for one row; n_splits = pos / KN_ATTN_SPLIT + 1. */
     void (*attention_part)(const struct kn_attn *a, uint32_t row, int head_begin, int head_end,
                            uint32_t split_begin, uint32_t split_end, float *part);
     void (*attention_merge)(const struct kn_attn *a, uint32_t row, int head_begin, int head_end,
                             const float *part);
 
-    /* a = quantize(silu(gate) * up). gu (n, 2 * ff): gate then up in each row; rows [row_begin, row_end). */
+    /* a = quantize(silu(gate) * up). gu (n, 2 * ff): gate then up in each row; rows [row_begin,
+     * row_end). */
     void (*swiglu_quantize)(const float *gu, int64_t ldgu, int64_t row_begin, int64_t row_end,
                             int64_t ff, struct kn_act *a);
     /* The same with gelu (tanh form) for silu. */
@@ -244,8 +250,8 @@ struct kn_ops {
                            int64_t ff, struct kn_act *a);
 
     /* Picks the token at `position` from logits (vocab), which are overwritten. scratch:
-     * kn_sample_scratch_bytes(vocab). A NaN logit counts as -inf; if every token is excluded, the lowest allowed
-     * id wins (id 0 when the mask is empty). */
+     * kn_sample_scratch_bytes(vocab). A NaN logit counts as -inf; if every token is excluded, the
+     * lowest allowed id wins (id 0 when the mask is empty). */
     void (*sample)(float *logits, uint32_t vocab, const struct kn_sampling *p, uint64_t position,
                    void *scratch, struct kn_sampled *out);
 };

@@ -1,0 +1,9 @@
+/* quantize.h: what the versions of quantize share. Internal to kernels/. */
+#ifndef ARGOSY_KERNELS_QUANTIZE_H
+#define ARGOSY_KERNELS_QUANTIZE_H
+
+#define QUANTIZE_INF_BITS 0x7f800000 /* a block that reaches this is poisoned: */
+#define QUANTIZE_NAN_BITS 0x7fc00000 /* its scale is this NaN and its quants are 0 */
+#define QUANTIZE_TINY 0x1p-100f      /* a block below this is 0: 127 / amax stays finite */
+
+#endif

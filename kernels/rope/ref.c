@@ -1,0 +1,48 @@
+/* rope/ref.c: rotates q in place, and k on its way to the page; v goes there as it is. */
+#include "kernels/numerics.h"
+#include "kernels/table.h"
+
+/* One head (head_dim): the first `dim` elements turn, the rest stay. */
+static void rotate(float *x, const float *cos, const float *sin, int dim, enum kn_rope kind)
+{
+    int half = dim / 2;
+
+    for (int i = 0; i < half; i++) {
+        float *a = kind == KN_ROPE_NORM ? &x[2 * i] : &x[i];
+        float *b = kind == KN_ROPE_NORM ? &x[2 * i + 1] : &x[i + half];
+        float x0 = *a, x1 = *b;
+        *a = fmaf(x0, cos[i], -(x1 * sin[i]));
+        *b = fmaf(x0, sin[i], x1 * cos[i]);
+    }
+}
+
+void kn_rope_kv_ref(float *qkv, int64_t ld, int n_heads, const struct kn_kv *kv,
+                    const struct kn_span *span, const struct kn_rope_table *table,
+                    enum kn_rope kind)
+{
+    int hd = kv->head_dim;
+    int64_t half = table->dim / 2;
+
+    for (uint32_t r = 0; r < span->rows; r++) {
+        uint32_t pos = span->pos + r;
+        uint32_t slot = pos % KN_PAGE_TOKENS;
+        uint16_t *page = kv->pages + span->page_table[pos / KN_PAGE_TOKENS] * kv->page_stride;
+        const float *cos = table->cos + pos * half;
+        const float *sin = table->sin + pos * half;
+        float *head = qkv + r * ld; /* (n_heads + 2 n_kv_heads, head_dim) */
+
+        for (int h = 0; h < n_heads + kv->n_kv_heads; h++) {
+            rotate(head + (int64_t)h * hd, cos, sin, table->dim, kind);
+        }
+        for (int h = 0; h < kv->n_kv_heads; h++) {
+            const float *k = head + (int64_t)(n_heads + h) * hd;
+            const float *v = k + (int64_t)kv->n_kv_heads * hd;
+            uint16_t *page_k = page + (int64_t)h * 2 * hd * KN_PAGE_TOKENS; /* (head_dim, 16) */
+            uint16_t *page_v = page_k + hd * KN_PAGE_TOKENS;                /* (16, head_dim) */
+            for (int d = 0; d < hd; d++) {
+                page_k[d * KN_PAGE_TOKENS + slot] = kn_f32_to_f16(k[d]);
+                page_v[slot * hd + d] = kn_f32_to_f16(v[d]);
+            }
+        }
+    }
+}
