@@ -4,7 +4,6 @@
 # BUILD=release|debug|asan|tsan picks the variant; each has its own folder under build/.
 
 BUILD ?= release
-CC ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -12,8 +11,6 @@ B := build/$(BUILD)
 GEN := build/gen
 MAKEFLAGS += --no-builtin-rules
 
-PKGS := grpc libprotobuf-c hiredis libevent libevent_openssl libevent_pthreads json-c yaml-0.1 \
-        libpcre2-8 libutf8proc openssl
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wmissing-prototypes \
         -Wstrict-prototypes -Wvla
 ifeq ($(CI),true)
@@ -56,7 +53,6 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 # Small programs that tests in Python drive (tests/tools/NAME.c).
 TOOL_SRC := $(wildcard tests/tools/*.c)
 TOOL_BIN := $(TOOL_SRC:%.c=$(B)/%)
-BENCH_SRC := $(wildcard benchmarks/*/*.c)
 
 .DEFAULT_GOAL := all
 .PHONY: all
@@ -127,12 +123,19 @@ $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 	@clang -fsanitize=fuzzer,address,undefined -pthread -Wl,--as-needed -o $@ $< \
 	    build/fuzz/libargosy.a $(LIBS)
 
--include $(shell find build -name '*.d' 2>/dev/null)
+# ---- what the compiler found out about headers ---------------------------------------------------
 
-.PHONY: lib tests-build tools-build fuzz-build
+-include $(LIB_OBJ:.o=.d) $(MAINS:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TOOL_BIN:=.d) \
+         $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
+
+.PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)
 tests-build: $(TEST_BIN)
 tools-build: $(TOOL_BIN)
 fuzz-build: $(FUZZ_BIN)
+# Where threads meet: what BUILD=tsan is for.
+TSAN_SRC := $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
+            tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c,$(TEST_SRC))
+tsan-build: $(TSAN_SRC:%.c=$(B)/%)
 
 include deploy/targets.mk

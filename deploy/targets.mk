@@ -1,8 +1,66 @@
 # What people type. The rules that compile are in the Makefile.
 
-.PHONY: help clean
+# make run:  MODEL=NAME|FILE  WORKERS=N  PORT=N  ONCE="a prompt"
+MODEL ?= smollm2-135m
+WORKERS ?= 1
+PORT ?=
+export ONCE
+
+# make test: FUZZ_SECONDS=N (each target)  CHECKS="layering format lint"  ONLY=part-of-a-name
+FUZZ_SECONDS ?= 5
+CHECKS ?=
+ONLY ?=
+TEST_MODELS := smollm2-135m
+# Side by side, then one after another: what measures time or starts whole clusters.
+PYTESTS := $(wildcard tests/text tests/kernels tests/model)
+PYTESTS_ALONE := $(wildcard tests/api tests/e2e)
+
+SUBMAKE = $(MAKE) --no-print-directory -j$(shell nproc)
+VENV_PYTHON := build/venv/bin/python
+
+.PHONY: help run test clean distclean check-layering check-format check-lint format
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile deploy/targets.mk
 
-clean: ## Remove everything that was built
+run: ## Set up what is missing, then serve a model here until Ctrl-C (ONCE="…": one answer)
+	@deploy/setup.sh run
+	@$(if $(wildcard $(MODEL)),,models/fetch.py '$(MODEL)' >&2)
+	@$(SUBMAKE) all >&2
+	@set -- --model '$(MODEL)' --workers '$(WORKERS)' $(if $(PORT),--port '$(PORT)'); \
+	if [ -n "$$ONCE" ]; then set -- "$$@" --once "$$ONCE"; fi; \
+	exec build/release/argosy up "$$@"
+
+test: ## Set up what is missing, build every variant, run every test, sum up
+	@deploy/setup.sh test
+	@tests/setup.sh
+	@models/fetch.py $(TEST_MODELS) >&2
+	@# What does not build is counted as failed by tests/run.py: go on.
+	-@$(SUBMAKE) -k all tests-build tools-build fuzz-build
+	-@$(SUBMAKE) -k BUILD=asan all tests-build tools-build
+	-@$(SUBMAKE) -k BUILD=tsan tsan-build
+	@$(VENV_PYTHON) tests/run.py --fuzz-seconds $(FUZZ_SECONDS) --only '$(ONLY)' \
+	    --cmocka $(TEST_SRC:%.c=build/release/%) $(TEST_SRC:%.c=build/asan/%) \
+	    $(TSAN_SRC:%.c=build/tsan/%) \
+	    --fuzz $(FUZZ_BIN) --pytest $(PYTESTS) --pytest-alone $(PYTESTS_ALONE) --check $(CHECKS)
+
+OUR_C = $(shell find kernels runtime router tests benchmarks -name '*.[ch]')
+
+check-layering: ## What includes what, banned functions, sizes (ARCHITECTURE.md, CONTRIBUTING.md)
+	@python3 tests/layering.py
+
+check-format: ## clang-format, without changing anything
+	@clang-format --dry-run -Werror $(OUR_C)
+
+format: ## clang-format, in place
+	@clang-format -i $(OUR_C)
+
+check-lint: $(GEN)/proto/cluster.pb-c.h ## clang-tidy (minutes)
+	@printf '%s\n' $(filter %.c,$(OUR_C)) | xargs -P$(shell nproc) -n1 sh -c \
+	    'clang-tidy --quiet "$$0" -- -std=c17 -D_GNU_SOURCE -I. -I$(GEN) 2>/dev/null || \
+	    { echo "clang-tidy: $$0"; exit 255; }'
+
+clean: ## Remove what was compiled
+	rm -rf $(addprefix build/,release debug asan tsan fuzz gen report)
+
+distclean: ## Remove build/ with the virtual environment and fixtures too
 	rm -rf build
