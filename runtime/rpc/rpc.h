@@ -5,7 +5,9 @@
  *
  * Threads: each endpoint has one of its own that drains a completion queue. It never runs the
  * owner's code. Memory: a frame is at most RPC_FRAME_BYTES_MAX; a stream's outbound queue is
- * bounded by `out_bytes_max`, and a peer that does not read until it is full is closed.
+ * bounded by `out_bytes_max`, and a peer that does not read until it is full is closed. Frames that
+ * the owner has not freed are bounded too (RPC_IN_BYTES_MAX a stream, and the mailbox's own limit):
+ * beyond that the stream is not read, and the peer feels it as flow control.
  */
 #ifndef ARGOSY_RPC_RPC_H
 #define ARGOSY_RPC_RPC_H
@@ -20,6 +22,7 @@
 
 #define RPC_PROTOCOL_VERSION 1
 #define RPC_FRAME_BYTES_MAX (4u << 20)
+#define RPC_IN_BYTES_MAX (64u << 20)
 
 enum rpc_event_kind {
     RPC_OPENED, /* server: a worker attached; client: the router is reached */
@@ -35,13 +38,17 @@ struct rpc_event {
     Argosy__FromWorker *from_worker; /* RPC_FRAME at the server */
     Argosy__ToWorker *to_worker;     /* RPC_FRAME at the client */
     char peer[64];                   /* RPC_OPENED: address of the other end */
-    struct err why;                  /* RPC_CLOSED */
+    struct err why;                  /* RPC_CLOSED; code ERR_OK: ended in order */
+    /* Private: what the frame counts against its stream's share of memory. */
+    size_t bytes;
+    struct rpc_gauge *gauge;
 };
 
 void rpc_event_free(struct rpc_event *ev);
 
+/* All NULL: no TLS. A server needs cert_file and key_file, a client ca_file, and with mTLS all. */
 struct rpc_tls {
-    const char *cert_file; /* NULL: no TLS */
+    const char *cert_file;
     const char *key_file;
     const char *ca_file; /* of the other side; the server then demands a certificate */
 };

@@ -1,0 +1,46 @@
+/* frame.h: between bytes of the wire and frames that the rest of the program may trust.
+ *
+ * frame_unpack_* is the one place where what a peer says is checked: sizes, list lengths, counts
+ * that must agree, UTF-8, finite numbers. What it lets through needs no such check again; whether
+ * the values make sense for a model is the engine's to say. Any thread, no state.
+ *
+ * Memory: unpacking takes at most frame_budget(n) bytes for n bytes of wire, whatever they say.
+ */
+#ifndef ARGOSY_RPC_FRAME_H
+#define ARGOSY_RPC_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/base/err.h"
+
+#include "proto/cluster.pb-c.h"
+
+#define FRAME_TOKENS_MAX (1u << 20)       /* of a prompt, of an output */
+#define FRAME_DELTAS_MAX (1u << 16)       /* of a step */
+#define FRAME_DELTA_TOKENS_MAX (1u << 12) /* of one request in one step */
+#define FRAME_TOP_LOGPROBS_MAX 20
+#define FRAME_STOPS_MAX 64
+#define FRAME_STOP_BYTES_MAX 1024
+#define FRAME_STOP_IDS_MAX 1024
+#define FRAME_BIAS_MAX 4096
+#define FRAME_SALT_BYTES_MAX 16
+#define FRAME_MODELS_MAX 64
+#define FRAME_LABELS_MAX 64
+#define FRAME_ROUTERS_MAX 256
+#define FRAME_NAME_BYTES_MAX 256  /* ids, names, labels, addresses */
+#define FRAME_TEXT_BYTES_MAX 1024 /* what a person reads: details, errors */
+
+/* The most that unpacking n bytes may allocate: 32 × n + 64 KiB, and never over 32 MiB. The
+ * densest honest frame (a step of one-token deltas) expands about elevenfold. */
+size_t frame_budget(size_t n);
+
+/* On success *out is the caller's, freed with argosy__…__free_unpacked(*out, NULL), or NULL: a kind
+ * of frame of a later version, to be ignored. *bytes is what it holds in memory.
+ * ERR_FORMAT: not protobuf, or it needs more than the budget. ERR_RANGE: a bound is broken. */
+int frame_unpack_from_worker(const uint8_t *data, size_t n, Argosy__FromWorker **out, size_t *bytes,
+                             struct err *e);
+int frame_unpack_to_worker(const uint8_t *data, size_t n, Argosy__ToWorker **out, size_t *bytes,
+                           struct err *e);
+
+#endif

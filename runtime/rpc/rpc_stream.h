@@ -1,0 +1,152 @@
+/* rpc_stream.h: one Attach call of either end, and the endpoint that drives it. Private to
+ * runtime/rpc.
+ *
+ * Threads: an endpoint has one thread, which alone takes from the completion queue, handles what
+ * comes, and destroys streams. Other threads queue frames and ask for an end, under `lock`.
+ * Batches are started under `lock` too, which orders the sends of a call; gRPC never calls back
+ * into this code, so nothing is locked inside.
+ *
+ * The life of a stream:
+ *
+ *     new ──► OPEN ──close, or the peer's end──► CLOSING ──queue written──► ENDED ──► destroyed
+ *              │                                    │                        ▲  when no batch is
+ *              └──────────── cancelled ─────────────┴────────────────────────┘  pending
+ *
+ * A batch holds a share in `pending`; the batch that tells the call's end (tag CLOSED) is pending
+ * from birth, so a stream outlives its call.
+ */
+#ifndef ARGOSY_RPC_RPC_STREAM_H
+#define ARGOSY_RPC_RPC_STREAM_H
+
+#include <grpc/grpc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "runtime/rpc/rpc.h"
+
+#define RPC_ATTACH_METHOD "/argosy.Cluster/Attach"
+
+/* How long an orderly end may take before the call is cancelled. */
+#define RPC_CLOSE_MS 3000
+#define RPC_STOP_MS 500
+
+enum rpc_op {
+    RPC_OP_OPEN,   /* initial metadata */
+    RPC_OP_RECV,   /* one message */
+    RPC_OP_SEND,   /* one message */
+    RPC_OP_END,    /* our status (server) or half-close (client) */
+    RPC_OP_CLOSED, /* the call is over */
+    RPC_OP_N,
+    /* The server's own, without a stream. */
+    RPC_OP_NEW_ATTACH,
+    RPC_OP_NEW_UNKNOWN,
+    RPC_OP_SHUTDOWN,
+};
+
+struct rpc_tag {
+    enum rpc_op op;
+    struct rpc_stream *stream;
+};
+
+/* Bytes of a stream's frames that the owner has not freed; shared by the stream and its events. */
+struct rpc_gauge {
+    atomic_size_t bytes;
+    atomic_uint refs;
+};
+
+enum rpc_state { RPC_STREAM_OPEN, RPC_STREAM_CLOSING, RPC_STREAM_ENDED };
+
+struct rpc_out; /* a packed frame in the queue */
+
+struct rpc_stream {
+    struct rpc_endpoint *endpoint;
+    struct rpc_stream *prev, *next; /* all streams of the endpoint */
+    uint64_t id;
+    bool silent; /* refused at the door: the owner never hears of it */
+    grpc_call *call;
+    struct rpc_tag tags[RPC_OP_N];
+    struct rpc_gauge *gauge;
+    struct rpc_event *opened, *closed; /* taken at birth: an end is told whatever memory says */
+
+    /* Under the endpoint's lock. */
+    enum rpc_state state;
+    unsigned pending;
+    bool opening; /* until initial metadata went out and, at a client, came in */
+    bool sending; /* the frame at head is being written */
+    bool end_sent;
+    bool cancelled;
+    uint64_t cancel_at_ms; /* CLOSING: when patience ends */
+    struct rpc_out *head, **tail;
+    size_t out_bytes;
+    struct err why; /* the first cause; code 1: none yet */
+    grpc_status_code status;
+
+    /* The endpoint's thread only, or gRPC's while a batch is pending. */
+    grpc_byte_buffer *received;
+    struct rpc_event *parked; /* a frame that the owner has no room for yet */
+    bool failed;              /* broke the protocol: not read any more */
+    grpc_metadata_array initial, trailing;
+    grpc_status_code peer_status; /* client */
+    grpc_slice peer_details;      /* client */
+    int peer_cancelled;           /* server */
+};
+
+struct rpc_endpoint {
+    pthread_mutex_t lock;
+    pthread_t thread;
+    grpc_completion_queue *cq;
+    struct mailbox *events; /* borrowed */
+    bool is_server;
+    size_t out_bytes_max;
+    struct rpc_stream **slots; /* (n_slots) of streams by id % n_slots */
+    size_t n_slots;
+    uint64_t last_round;        /* ids are round * n_slots + slot */
+    struct rpc_stream *streams; /* list */
+    bool stopping;
+    bool cq_down;
+    unsigned n_parked; /* endpoint's thread */
+    /* What the thread does with a server's own tags, and whether it may leave. */
+    void (*on_tag)(struct rpc_endpoint *ep, enum rpc_op op, bool ok);
+    bool (*may_leave)(struct rpc_endpoint *ep);
+};
+
+/* Starts gRPC and the queue; the thread comes with rpc_endpoint_start. */
+int rpc_endpoint_init(struct rpc_endpoint *ep, const struct rpc_config *config, size_t n_slots,
+                      struct mailbox *events, struct err *e);
+int rpc_endpoint_start(struct rpc_endpoint *ep, struct err *e);
+/* No stream is taken on any more, and those that are there end: the thread leaves afterwards. */
+void rpc_endpoint_stop(struct rpc_endpoint *ep);
+void rpc_endpoint_join(struct rpc_endpoint *ep);
+/* The thread was joined or never started. */
+void rpc_endpoint_release(struct rpc_endpoint *ep);
+/* Ends the queue once nothing will use it. lock held. */
+void rpc_endpoint_leave(struct rpc_endpoint *ep);
+
+/* Finds a slot and takes `call` over. NULL: no slot, or no memory; the call stays the caller's.
+ * lock held. */
+struct rpc_stream *rpc_stream_new(struct rpc_endpoint *ep, grpc_call *call, bool silent);
+/* Starts the batch of `op` and counts it. lock held. */
+void rpc_stream_batch(struct rpc_stream *s, enum rpc_op op, const grpc_op *ops, size_t n);
+/* lock held. */
+void rpc_stream_recv(struct rpc_stream *s);
+/* Writes the next frame or the end, if nothing is being written. lock held. */
+void rpc_stream_pump(struct rpc_stream *s);
+/* Ends after what is queued (drop: without it); the first cause stays. lock held. */
+void rpc_stream_close(struct rpc_stream *s, bool drop, grpc_status_code status, int code,
+                      const char *why);
+/* At once, without a word to the peer. lock held. */
+void rpc_stream_cancel(struct rpc_stream *s);
+/* A batch came back. Endpoint's thread, lock held. */
+void rpc_stream_handle(struct rpc_stream *s, enum rpc_op op, bool ok);
+/* Delivers what was parked, if there is room now. lock held. */
+void rpc_stream_unpark(struct rpc_stream *s);
+/* Frees a stream without a pending batch. lock held. */
+void rpc_stream_finish(struct rpc_stream *s);
+
+/* The calls of rpc.h that both ends share. */
+int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessage *frame,
+                      struct err *e);
+void rpc_endpoint_close(struct rpc_endpoint *ep, uint64_t id);
+
+#endif
