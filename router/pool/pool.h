@@ -18,7 +18,7 @@
 struct event_base;
 struct policy;
 struct rpc_event;
-struct _Argosy__ToWorker;
+struct Argosy__ToWorker;
 struct pool;
 struct gen; /* one generation: one choice of one request */
 
@@ -104,6 +104,9 @@ const char *gen_worker_id(const struct gen *g);
 bool pool_has_model(const struct pool *p, const char *model);
 /* Workers that can take a request for the model now. */
 uint32_t pool_workers_ready(const struct pool *p, const char *model);
+/* The longest context, prompt and output together, that an attached worker offers; 0: none is
+ * attached. The model's own may be longer. */
+uint32_t pool_context_tokens(const struct pool *p, const char *model);
 
 /* The pool as /metrics, /ready and the explorer show it. Valid until the loop runs on. */
 struct pool_worker_view {
@@ -164,7 +167,7 @@ struct pool_config {
 
 /* How frames leave: rpc_server_send and rpc_server_close, or a test's own. Neither calls back. */
 struct pool_link {
-    int (*send)(void *ctx, uint64_t stream, const struct _Argosy__ToWorker *frame, struct err *e);
+    int (*send)(void *ctx, uint64_t stream, const struct Argosy__ToWorker *frame, struct err *e);
     void (*close)(void *ctx, uint64_t stream);
     void *ctx;
 };

@@ -1,0 +1,478 @@
+/* gen.c: the life of a generation.
+ *
+ *              ┌────────────── refused, its worker is gone ─────────────┐
+ *              ▼                                                        │
+ *   start ──► pick ──Start──► running ──tokens──► … ──finish──► finish(), freed
+ *              │ nobody                                │ deadline, moved too often
+ *              ▼                                       ▼
+ *           waiting ──somebody came──► pick          fail(), freed
+ *              └──waited too long──► fail(), freed
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "router/pool/pool_internal.h"
+#include "runtime/base/check.h"
+#include "runtime/base/log.h"
+
+void gen_list_add(struct gen_list *l, struct gen *g)
+{
+    g->next = NULL;
+    g->prev = l->tail;
+    if (l->tail)
+        l->tail->next = g;
+    else
+        l->head = g;
+    l->tail = g;
+    l->n++;
+}
+
+void gen_list_remove(struct gen_list *l, struct gen *g)
+{
+    if (g->prev)
+        g->prev->next = g->next;
+    else
+        l->head = g->next;
+    if (g->next)
+        g->next->prev = g->prev;
+    else
+        l->tail = g->prev;
+    g->prev = g->next = NULL;
+    l->n--;
+}
+
+struct gen *gen_find(const struct pool *p, uint64_t id)
+{
+    uint32_t slot = (uint32_t)(id & ((1u << GEN_SLOT_BITS) - 1));
+    if (slot >= p->config.gens_max || !p->gens[slot])
+        return NULL;
+    struct gen *g = p->gens[slot];
+    return g->state == GEN_RUNNING && g->id == id ? g : NULL;
+}
+
+void gen_free(struct gen *g)
+{
+    free(g->out);
+    free(g);
+}
+
+/* ---- what a worker has under way ------------------------------------------------------------ */
+
+static void uncount(struct gen *g)
+{
+    struct policy_worker *v = &g->worker->view;
+    v->inflight_prefill_tokens -= g->counted_prefill;
+    v->inflight_output_tokens -= g->counted_output;
+    g->counted_prefill = g->counted_output = 0;
+}
+
+void gen_recount(struct gen *g)
+{
+    struct policy_worker *v = &g->worker->view;
+    uint32_t left = g->r->max_tokens - g->n_out;
+    uncount(g);
+    g->counted_prefill = g->n_out > g->n_out_sent ? 0 : g->r->n_prompt + g->n_out_sent;
+    g->counted_output = left < POLICY_OUTPUT_TOKENS_GUESS ? left : POLICY_OUTPUT_TOKENS_GUESS;
+    v->inflight_prefill_tokens += g->counted_prefill;
+    v->inflight_output_tokens += g->counted_output;
+}
+
+static void join_worker(struct gen *g, struct worker *w)
+{
+    g->state = GEN_RUNNING;
+    g->worker = w;
+    g->n_out_sent = g->n_out;
+    gen_list_add(&w->gens, g);
+    w->view.inflight++;
+    gen_recount(g);
+    memcpy(g->worker_id, w->id, sizeof(g->worker_id));
+}
+
+/* From its worker or from those that wait: afterwards it is nowhere. */
+static void detach(struct gen *g)
+{
+    struct pool *p = g->pool;
+    if (g->state == GEN_RUNNING) {
+        uncount(g);
+        g->worker->view.inflight--;
+        gen_list_remove(&g->worker->gens, g);
+        g->worker = NULL;
+        g->worker_id[0] = 0;
+        p->flush_wanted = true;
+    } else if (g->state == GEN_WAITING) {
+        gen_list_remove(&p->waiting, g);
+    }
+    dueheap_remove(&p->due, &g->due);
+    g->state = GEN_ENDED;
+}
+
+static void give_slot_back(struct gen *g)
+{
+    struct pool *p = g->pool;
+    p->gens[g->slot] = NULL;
+    p->free_slots[p->n_free_slots++] = g->slot;
+}
+
+/* ---- picking -------------------------------------------------------------------------------- */
+
+enum picked {
+    PICKED,
+    PICKED_NOBODY,    /* no worker is there for the model */
+    PICKED_ALL_FULL,  /* they are, and take no more now, or have refused it */
+    PICKED_TOO_LONG,  /* they are, with a smaller context */
+    PICKED_UNSENDABLE /* the request itself can't be sent */
+};
+
+static bool was_tried(const struct gen *g, const struct worker *w)
+{
+    for (uint32_t i = 0; i < g->n_tried; i++)
+        if (g->tried[i] == w->stream)
+            return true;
+    return false;
+}
+
+/* Fills p->candidates with workers that serve the model, have the context and were not tried. */
+static uint32_t gather_candidates(struct gen *g, uint64_t now_ms, enum picked *if_none)
+{
+    struct pool *p = g->pool;
+    uint64_t context = (uint64_t)g->r->n_prompt + g->r->max_tokens;
+    uint32_t n = 0;
+    bool too_long = false;
+    bool can_later = false;
+    for (uint32_t i = 0; i < p->n_workers; i++) {
+        struct worker *w = p->workers[i];
+        const struct worker_offer *o = worker_offer_of(w, g->model);
+        if (!w->attached || w->unreachable || w->draining || !o)
+            continue;
+        if (o->context_tokens < context) {
+            too_long = true;
+            continue;
+        }
+        can_later = true;
+        if (was_tried(g, w))
+            continue;
+        worker_refresh(p, w, now_ms);
+        p->candidates[n++] = &w->view;
+    }
+    *if_none = can_later ? PICKED_ALL_FULL : too_long ? PICKED_TOO_LONG : PICKED_NOBODY;
+    return n;
+}
+
+static struct worker *pick(struct gen *g, uint64_t now_ms, enum picked *if_none)
+{
+    struct pool *p = g->pool;
+    uint32_t n = gather_candidates(g, now_ms, if_none);
+    struct policy_request request = {
+        .prompt_tokens = g->r->n_prompt + g->n_out,
+        .output_tokens = g->r->max_tokens - g->n_out,
+        .session_hash = g->r->session_hash,
+    };
+    n = policy_gather(p->candidates, n, &request, p->admitted);
+    if (n == 0)
+        return NULL;
+    struct policy_snapshot snapshot = {.workers = p->admitted, .n = n, .now_ms = now_ms};
+    uint32_t chosen = p->config.policy->pick(p->policy_state, &snapshot, &request, &p->rng);
+    ASSERT(chosen < n);
+    return (struct worker *)p->admitted[chosen];
+}
+
+/* Sends it to a worker, if there is one. On anything but PICKED the generation is nowhere still. */
+static enum picked dispatch(struct gen *g, struct err *e)
+{
+    struct pool *p = g->pool;
+    uint64_t now_ms = pool_now_ms(p);
+    enum picked if_none;
+    struct worker *w;
+    while ((w = pick(g, now_ms, &if_none))) {
+        g->id = ++p->serial << GEN_SLOT_BITS | g->slot;
+        if (start_send(g, w, now_ms, e) == 0) {
+            join_worker(g, w);
+            dueheap_set(&p->due, &g->due, g->deadline_at_ms);
+            return PICKED;
+        }
+        /* An unreachable worker is no candidate any more; any other failure is the frame's. */
+        if (!w->unreachable)
+            return PICKED_UNSENDABLE;
+    }
+    return if_none;
+}
+
+static void wait_for_worker(struct gen *g)
+{
+    struct pool *p = g->pool;
+    uint64_t now_ms = pool_now_ms(p);
+    uint64_t at_ms = g->deadline_at_ms;
+    if (g->give_up_at_ms == 0)
+        g->give_up_at_ms = now_ms + p->config.worker_wait_ms;
+    if (g->give_up_at_ms < at_ms)
+        at_ms = g->give_up_at_ms;
+    if (g->retry_at_ms && g->retry_at_ms < at_ms)
+        at_ms = g->retry_at_ms;
+    g->state = GEN_WAITING;
+    gen_list_add(&p->waiting, g);
+    dueheap_set(&p->due, &g->due, at_ms);
+}
+
+/* Every worker has refused it, or is full: it comes again when the shortest of them said. */
+static void wait_for_room(struct gen *g)
+{
+    uint32_t ms = g->retry_after_ms < GEN_RETRY_MS_MIN ? GEN_RETRY_MS_MIN : g->retry_after_ms;
+    if (ms > GEN_RETRY_MS_MAX)
+        ms = GEN_RETRY_MS_MAX;
+    g->retry_at_ms = pool_now_ms(g->pool) + ms;
+    g->n_tried = 0;
+    g->retry_after_ms = 0;
+    wait_for_worker(g);
+}
+
+/* Finds a place for a generation that has begun and is nowhere now. It may have ended when this
+ * returns. */
+static enum picked place(struct gen *g)
+{
+    struct err why = {0};
+    enum picked picked = dispatch(g, &why);
+    switch (picked) {
+    case PICKED:
+        g->give_up_at_ms = g->retry_at_ms = 0;
+        break;
+    case PICKED_NOBODY:
+        g->retry_at_ms = 0;
+        wait_for_worker(g);
+        break;
+    case PICKED_ALL_FULL:
+        /* A stream that a client reads already is not turned away like a new one. */
+        if (g->moved || g->give_up_at_ms)
+            wait_for_room(g);
+        else
+            gen_fail(g, GEN_FAULT_BUSY, "all workers are full", g->retry_after_ms);
+        break;
+    case PICKED_TOO_LONG:
+        if (g->moved)
+            wait_for_worker(g);
+        else
+            gen_fail(g, GEN_FAULT_INVALID, "no worker has a context that long", 0);
+        break;
+    case PICKED_UNSENDABLE:
+        gen_fail(g, GEN_FAULT_INVALID, why.msg, 0);
+        break;
+    }
+    return picked;
+}
+
+void gen_wake_waiting(struct pool *p)
+{
+    for (struct gen *g = p->waiting.head; g; g = g->next)
+        g->retry_at_ms = 0;
+    p->flush_wanted = true;
+}
+
+void gen_flush_waiting(struct pool *p)
+{
+    bool hopeless[POOL_MODELS_MAX] = {false};
+    if (!p->flush_wanted)
+        return;
+    p->flush_wanted = false;
+    uint64_t now_ms = p->waiting.n ? pool_now_ms(p) : 0;
+    /* Each of those that wait now gets one try; the ones that stay go to the end, in order. A
+     * callback may take some away. */
+    for (uint32_t left = p->waiting.n; left > 0 && p->waiting.head; left--) {
+        struct gen *g = p->waiting.head;
+        uint32_t model = g->model;
+        gen_list_remove(&p->waiting, g);
+        if (hopeless[model] || g->retry_at_ms > now_ms) {
+            gen_list_add(&p->waiting, g);
+            continue;
+        }
+        dueheap_remove(&p->due, &g->due);
+        g->state = GEN_ENDED;
+        enum picked picked = place(g);
+        hopeless[model] = picked == PICKED_NOBODY || picked == PICKED_ALL_FULL;
+    }
+}
+
+/* ---- events of one generation --------------------------------------------------------------- */
+
+void gen_move(struct gen *g, bool fault, bool tell)
+{
+    struct pool *p = g->pool;
+    if (tell)
+        start_cancel(g);
+    detach(g);
+    p->moved++;
+    g->moved = true;
+    g->moves += fault;
+    g->n_tried = 0;
+    if (g->n_out >= g->r->max_tokens)
+        gen_finish(g, GEN_LENGTH); /* only the word that it is over was lost */
+    else if (g->moves > p->config.moves_max)
+        gen_fail(g, GEN_FAULT_WORKER, "the workers that ran it failed", 0);
+    else
+        place(g);
+}
+
+void gen_refused(struct gen *g, const Argosy__Refused *r)
+{
+    struct worker *w = g->worker;
+    bool invalid = r->reason == ARGOSY__REFUSED_REASON__REFUSED_INVALID;
+    if (g->n_out > g->n_out_sent) {
+        gen_move(g, true, false);
+        return;
+    }
+    g->pool->refused++;
+    detach(g);
+    if (invalid && !g->moved) {
+        gen_fail(g, GEN_FAULT_INVALID, r->detail, 0);
+        return;
+    }
+    g->tried[g->n_tried++] = w->stream;
+    if (r->retry_after_ms && (!g->retry_after_ms || r->retry_after_ms < g->retry_after_ms))
+        g->retry_after_ms = r->retry_after_ms;
+    if (g->n_tried < GEN_TRIES_MAX)
+        place(g);
+    else if (g->moved)
+        wait_for_room(g);
+    else
+        gen_fail(g, GEN_FAULT_BUSY, "all workers that were asked are full", g->retry_after_ms);
+}
+
+void gen_due(struct gen *g, uint64_t now_ms)
+{
+    if (now_ms >= g->deadline_at_ms) {
+        if (g->state == GEN_RUNNING)
+            start_cancel(g);
+        gen_fail(g, GEN_FAULT_DEADLINE, "the deadline has passed", 0);
+        return;
+    }
+    ASSERT(g->state == GEN_WAITING);
+    if (now_ms >= g->give_up_at_ms) {
+        if (g->moved)
+            gen_fail(g, GEN_FAULT_WORKER, "its worker is gone and no other took over", 0);
+        else
+            gen_fail(g, GEN_FAULT_NO_WORKER, "no worker came", 0);
+        return;
+    }
+    detach(g);
+    place(g);
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+void gen_fail(struct gen *g, enum gen_fault fault, const char *detail, uint32_t retry_after_ms)
+{
+    detach(g);
+    give_slot_back(g);
+    g->pool->failed++;
+    g->cb.fail(g->ctx, fault, detail, retry_after_ms);
+    gen_free(g);
+}
+
+void gen_finish(struct gen *g, enum gen_finish why)
+{
+    struct gen_usage usage = {.prompt_tokens = g->r->n_prompt,
+                              .output_tokens = g->n_out,
+                              .cached_tokens = g->cached_tokens};
+    detach(g);
+    give_slot_back(g);
+    g->cb.finish(g->ctx, why, &usage);
+    gen_free(g);
+}
+
+void pool_cancel(struct gen *g)
+{
+    struct pool *p = g->pool;
+    if (p->gens[g->slot] != g)
+        return; /* it is in its last callback */
+    if (g->state == GEN_RUNNING)
+        start_cancel(g);
+    detach(g);
+    give_slot_back(g);
+    gen_free(g);
+    pool_arm(p);
+}
+
+const char *gen_worker_id(const struct gen *g)
+{
+    return g->worker_id;
+}
+
+/* ---- the start ------------------------------------------------------------------------------ */
+
+static struct gen *gen_new(struct pool *p, const struct gen_request *r,
+                           const struct gen_callbacks *cb, void *ctx, uint32_t model)
+{
+    struct gen *g = calloc(1, sizeof(*g));
+    if (!g)
+        return NULL;
+    uint32_t deadline_ms = r->deadline_ms ? r->deadline_ms : p->config.deadline_ms;
+    g->pool = p;
+    g->state = GEN_ENDED; /* nowhere yet */
+    g->slot = p->free_slots[--p->n_free_slots];
+    g->due.kind = DUE_GEN;
+    g->r = r;
+    g->cb = *cb;
+    g->ctx = ctx;
+    g->model = model;
+    g->deadline_at_ms = pool_now_ms(p) + deadline_ms;
+    p->gens[g->slot] = g;
+    return g;
+}
+
+static int start_fault(struct gen *g, enum picked picked, enum gen_fault *fault, struct err *e)
+{
+    struct pool *p = g->pool;
+    switch (picked) {
+    case PICKED:
+        return 0;
+    case PICKED_NOBODY:
+        if (p->waiting.n < p->config.queue_max && p->config.worker_wait_ms > 0) {
+            wait_for_worker(g);
+            return 0;
+        }
+        *fault = GEN_FAULT_NO_WORKER;
+        return err_set(e, ERR_NOT_FOUND, "no worker serves the model %s now", g->r->model);
+    case PICKED_ALL_FULL:
+        *fault = GEN_FAULT_BUSY;
+        return err_set(e, ERR_BUSY, "all workers of the model %s are full", g->r->model);
+    case PICKED_TOO_LONG:
+        *fault = GEN_FAULT_INVALID;
+        return err_set(e, ERR_RANGE, "no worker of the model %s has a context of %llu tokens",
+                       g->r->model,
+                       (unsigned long long)g->r->n_prompt + (unsigned long long)g->r->max_tokens);
+    case PICKED_UNSENDABLE:
+        *fault = GEN_FAULT_INVALID;
+        return ERR_LIMIT;
+    }
+    return 0;
+}
+
+struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct gen_callbacks *cb,
+                       void *ctx, enum gen_fault *fault, struct err *e)
+{
+    int model = pool_model_index(p, r->model);
+    if (model < 0) {
+        *fault = GEN_FAULT_NO_WORKER;
+        err_set(e, ERR_NOT_FOUND, "the model %.64s is not served here", r->model);
+        return NULL;
+    }
+    *fault = GEN_FAULT_INVALID;
+    if (start_check(r, e) < 0)
+        return NULL;
+    *fault = GEN_FAULT_BUSY;
+    if (p->n_free_slots == 0) {
+        err_set(e, ERR_LIMIT, "%u generations are under way, no more are taken",
+                p->config.gens_max);
+        return NULL;
+    }
+    struct gen *g = gen_new(p, r, cb, ctx, (uint32_t)model);
+    if (!g) {
+        err_set(e, ERR_NOMEM, "no memory for a generation");
+        return NULL;
+    }
+    if (start_fault(g, dispatch(g, e), fault, e) < 0) {
+        give_slot_back(g);
+        gen_free(g);
+        return NULL;
+    }
+    pool_arm(p);
+    return g;
+}

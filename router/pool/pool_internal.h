@@ -1,0 +1,182 @@
+/* pool_internal.h: what the files of the pool share. Nobody else includes it.
+ *
+ *   rpc event ──► pool.c ──► worker.c  attach, Hello, Load, lease, leave
+ *                    │           │ the worker is gone: each of its generations
+ *                    │           ▼
+ *                    ├──► gen.c     start, pick, wait, move, end; start.c: its frames
+ *                    └──► step.c    Step frames: check every delta, deliver it
+ *
+ * No function here frees a worker or a generation that its caller still holds, with one exception:
+ * a callback (tokens, finish, fail) may end any generation. After one, look generations up again.
+ */
+#ifndef ARGOSY_ROUTER_POOL_INTERNAL_H
+#define ARGOSY_ROUTER_POOL_INTERNAL_H
+
+#include <event2/event.h>
+
+#include "proto/cluster.pb-c.h"
+#include "router/policy/policy.h"
+#include "router/pool/dueheap.h"
+#include "router/pool/pool.h"
+#include "router/pool/rates.h"
+
+#define WORKER_ID_BYTES 64
+#define WORKER_MODELS_MAX 64
+#define WORKER_LABELS_MAX 16
+#define WORKER_LABEL_BYTES_MAX 64
+#define POOL_MODELS_MAX 64
+#define POOL_ROUTERS_MAX 64
+/* Workers that may refuse a generation in one round of tries. */
+#define GEN_TRIES_MAX 8
+#define GEN_RETRY_MS_MIN 20
+#define GEN_RETRY_MS_MAX 2000
+/* The low bits of a request number are the generation's place in gens[], the rest is a serial. */
+#define GEN_SLOT_BITS 20
+
+enum due_kind { DUE_WORKER, DUE_GEN };
+
+struct gen_list {
+    struct gen *head, *tail;
+    uint32_t n;
+};
+
+struct worker_offer {
+    uint32_t model; /* in pool.models */
+    uint32_t context_tokens;
+};
+
+/* An attachment: one stream. A worker that comes back is another struct worker. */
+struct worker {
+    struct policy_worker view; /* first: policies hand it back */
+    struct due due;            /* lease, or the time to say Hello, or the end of draining */
+    uint64_t stream;
+    struct worker *next_in_bucket;
+    uint32_t place;   /* in pool.workers */
+    bool attached;    /* its Hello was accepted */
+    bool unreachable; /* a send failed, or it was closed by us: RPC_CLOSED is under way */
+    bool draining;
+    bool drained;      /* draining went on for too long, its generations were moved */
+    uint64_t heard_ms, /* its last frame, or the opening */
+        attached_ms, draining_ms;
+    uint64_t epoch;
+    char id[WORKER_ID_BYTES];
+    char device_kind[16];
+    char device_name[96];
+    char peer[64];
+    struct worker_offer *offers;
+    uint32_t n_offers;
+    char *model_names; /* for the view */
+    struct policy_label *labels;
+    struct rates rates;
+    struct gen_list gens;
+};
+
+enum gen_state { GEN_WAITING, GEN_RUNNING, GEN_ENDED };
+
+struct gen {
+    struct pool *pool;
+    uint64_t id; /* request number on the wire; another one at each worker */
+    uint32_t slot;
+    enum gen_state state;
+    struct gen *prev, *next; /* among the worker's, or those that wait */
+    struct worker *worker;   /* while running */
+    struct due due;
+    const struct gen_request *r;
+    struct gen_callbacks cb;
+    void *ctx;
+    uint32_t model;
+    uint32_t *out; /* delivered so far */
+    uint32_t n_out, cap_out;
+    uint32_t n_out_sent; /* of them, sent along with the last Start */
+    uint32_t cached_tokens;
+    uint64_t deadline_at_ms, give_up_at_ms, retry_at_ms;
+    bool moved;                    /* it has run at a worker before */
+    uint32_t moves;                /* because that one failed */
+    uint64_t tried[GEN_TRIES_MAX]; /* streams that refused it in this round */
+    uint32_t n_tried;
+    uint32_t retry_after_ms;                  /* the shortest that a refusal named; 0: none */
+    uint32_t counted_prefill, counted_output; /* in the worker's view */
+    char worker_id[WORKER_ID_BYTES];
+};
+
+struct pool {
+    struct pool_config config;
+    struct pool_model *models;
+    size_t n_models;
+    struct pool_link link;
+    struct event *timer; /* NULL without an event base */
+    uint64_t armed_ms;
+    struct dueheap due;
+
+    struct worker **workers; /* (n_workers), Hello said or not */
+    uint32_t n_workers;
+    struct worker **buckets; /* by stream; a power of two */
+    uint32_t n_buckets;
+    const struct policy_worker **candidates; /* scratch of a pick, (workers_max) each */
+    const struct policy_worker **admitted;
+    char *routers[POOL_ROUTERS_MAX];
+    size_t n_routers;
+
+    struct gen **gens; /* (gens_max); NULL: free */
+    uint32_t *free_slots;
+    uint32_t n_free_slots;
+    uint64_t serial;
+    struct gen_list waiting;
+    bool flush_wanted;            /* somebody who waits may find a place now */
+    struct gen_logprob *logprobs; /* scratch of a delta */
+    size_t n_logprobs;
+
+    struct rng rng;
+    _Alignas(16) unsigned char policy_state[POLICY_STATE_BYTES_MAX];
+    uint64_t moved, refused, failed;
+};
+
+/* pool.c */
+uint64_t pool_now_ms(const struct pool *p);
+/* Points the timer at what is due next. */
+void pool_arm(struct pool *p);
+int pool_model_index(const struct pool *p, const char *name); /* -1: unknown */
+
+/* worker.c */
+void worker_open(struct pool *p, uint64_t stream, const char *peer);
+void worker_frame(struct pool *p, struct worker *w, const Argosy__FromWorker *frame);
+struct worker *worker_find(const struct pool *p, uint64_t stream);
+/* Takes it out of the pool and moves its generations; `close` also ends the stream. Frees w. */
+void worker_remove(struct pool *p, struct worker *w, bool close, const char *why);
+void worker_due(struct pool *p, struct worker *w, uint64_t now_ms);
+/* Brings view.state up to date. */
+void worker_refresh(const struct pool *p, struct worker *w, uint64_t now_ms);
+const struct worker_offer *worker_offer_of(const struct worker *w, uint32_t model);
+/* After an error the worker is unreachable, or (w->unreachable is false) it is the frame's fault.
+ */
+int worker_send(struct pool *p, struct worker *w, const Argosy__ToWorker *frame, struct err *e);
+void worker_free(struct worker *w);
+
+/* gen.c */
+void gen_list_add(struct gen_list *l, struct gen *g);
+void gen_list_remove(struct gen_list *l, struct gen *g);
+struct gen *gen_find(const struct pool *p, uint64_t id);
+/* Takes it from its worker (who is told when `tell`), and finds it another place or a wait. */
+void gen_move(struct gen *g, bool fault, bool tell);
+void gen_refused(struct gen *g, const Argosy__Refused *refused);
+void gen_due(struct gen *g, uint64_t now_ms);
+void gen_fail(struct gen *g, enum gen_fault fault, const char *detail, uint32_t retry_after_ms);
+void gen_finish(struct gen *g, enum gen_finish why);
+/* The worker's counts after n_out grew. */
+void gen_recount(struct gen *g);
+/* A worker has come: what the others said about retrying is no matter. */
+void gen_wake_waiting(struct pool *p);
+/* If flush_wanted: gives those who wait a try. */
+void gen_flush_waiting(struct pool *p);
+void gen_free(struct gen *g);
+
+/* start.c */
+int start_check(const struct gen_request *r, struct err *e);
+int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e);
+/* Best effort: a worker that can't be told is on its way out. */
+void start_cancel(struct gen *g);
+
+/* step.c: 0, or the worker broke the protocol and err says how. */
+int step_apply(struct pool *p, struct worker *w, const Argosy__Step *step, struct err *e);
+
+#endif
