@@ -22,6 +22,9 @@
 
 #define TOKENIZER_NONE UINT32_MAX /* the id of a special token that the model does not have */
 
+/* The longest text that is encoded in one call. Scratch is 44 bytes for one of the longest word. */
+#define TOKENIZER_TEXT_BYTES_MAX (16u << 20)
+
 struct tokenizer;
 
 /* A token's kind, by the numbers of tokenizer.ggml.token_type. */

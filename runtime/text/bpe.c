@@ -1,0 +1,383 @@
+/* Byte-level BPE (tokenizer.ggml.model "gpt2"), as Hugging Face's tokenizers does it.
+ *
+ * A word starts as one token a byte. Of all neighbours that have a merge, those of the lowest rank
+ * meet, leftmost first, until none has one. The word is a doubly linked list and the candidates lie
+ * in a heap, so that a word of n bytes takes O(n log n): a megabyte of one letter is no attack. A
+ * byte whose token the vocabulary lacks vanishes before merging, as it does there.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/rng.h"
+#include "runtime/text/nfc.h"
+#include "runtime/text/pretokenizer.h"
+#include "runtime/text/tokenizer_internal.h"
+#include "runtime/text/utf8.h"
+
+#define MERGES_MAX (1u << 24)
+#define NO_PAIR UINT64_MAX /* an empty slot: TOKENIZER_NONE twice */
+
+struct merge {
+    uint64_t pair; /* left id << 32 | right id */
+    uint32_t rank;
+    uint32_t id; /* of the two together */
+};
+
+struct bpe {
+    struct pretokenizer *pre;
+    struct pretokenizer_traits traits;
+    struct vocab_map map;
+    uint32_t byte_ids[256];
+    uint64_t seed;
+    uint32_t mask;
+    struct merge *merges; /* (mask + 1), open addressing */
+};
+
+/* ---- the byte alphabet ------------------------------------------------------------------------
+ */
+
+/* GPT-2 writes a token's bytes as printable characters: those of Latin-1 that print stand for
+ * themselves, and the 68 others for U+0100 on, in order. */
+static bool prints(unsigned b)
+{
+    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+}
+
+/* The byte that a character stands for, or -1. */
+static int byte_of(uint32_t code)
+{
+    if (code < 0x100)
+        return prints(code) ? (int)code : -1;
+    if (code >= 0x100 + 68)
+        return -1;
+    uint32_t k = code - 0x100;
+    if (k < 0x21)
+        return (int)k;
+    if (k < 0x21 + 34)
+        return (int)(k - 0x21 + 0x7F);
+    return 0xAD;
+}
+
+/* A vocab_load decoder. */
+static size_t decode(const char *text, size_t n, char *out)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    size_t k = 0;
+    for (size_t i = 0; i < n;) {
+        struct utf8_step c = utf8_next(p + i, n - i);
+        int b = c.valid ? byte_of(utf8_code(p + i, c.n)) : -1;
+        if (b < 0)
+            return VOCAB_NOT_TEXT;
+        out[k++] = (char)b;
+        i += c.n;
+    }
+    return k;
+}
+
+/* ---- merges -----------------------------------------------------------------------------------
+ */
+
+static struct merge *merge_slot(const struct bpe *b, uint64_t pair)
+{
+    uint64_t h = (pair ^ b->seed) * 0x9E3779B97F4A7C15u;
+    h = (h ^ h >> 32) * 0xD6E8FEB86659FD93u;
+    uint32_t i = (uint32_t)(h >> 32) & b->mask;
+    while (b->merges[i].pair != pair && b->merges[i].pair != NO_PAIR)
+        i = (i + 1) & b->mask;
+    return &b->merges[i];
+}
+
+static uint64_t pair_of(uint32_t left, uint32_t right)
+{
+    return (uint64_t)left << 32 | right;
+}
+
+/* "left right", both in the byte alphabet, which has no space. Where a piece is no text token but a
+ * special one, the merge is left out: text must never become a control token. */
+static int add_merge(struct tokenizer *t, struct bpe *b, const struct gguf_str *s, uint32_t rank,
+                     struct buf *scratch, struct err *e)
+{
+    const char *space = memchr(s->s, ' ', s->n);
+    buf_clear(scratch);
+    char *bytes = buf_reserve(scratch, s->n);
+    if (!bytes)
+        return err_set(e, ERR_NOMEM, "tokenizer: no memory for merge %u", rank);
+    size_t nl = space ? (size_t)(space - s->s) : 0;
+    size_t l = space ? decode(s->s, nl, bytes) : VOCAB_NOT_TEXT;
+    size_t r = l != VOCAB_NOT_TEXT ? decode(space + 1, s->n - nl - 1, bytes + l) : VOCAB_NOT_TEXT;
+    if (r == VOCAB_NOT_TEXT || l == 0 || r == 0)
+        return err_set(e, ERR_FORMAT,
+                       "tokenizer.ggml.merges: element %u is not two texts in the byte alphabet",
+                       rank);
+    const struct {
+        const char *s;
+        size_t n;
+    } part[3] = {{bytes, l}, {bytes + l, r}, {bytes, l + r}};
+    uint32_t ids[3];
+    for (int i = 0; i < 3; i++) {
+        ids[i] = vocab_map_find(&b->map, part[i].s, part[i].n);
+        if (ids[i] != TOKENIZER_NONE)
+            continue;
+        if (specials_exact(&t->special, part[i].s, part[i].n) != TOKENIZER_NONE)
+            return 0;
+        return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges: element %u names no token", rank);
+    }
+    struct merge *m = merge_slot(b, pair_of(ids[0], ids[1]));
+    *m = (struct merge){.pair = pair_of(ids[0], ids[1]), .rank = rank, .id = ids[2]};
+    return 0;
+}
+
+static int load_merges(struct tokenizer *t, struct bpe *b, const struct gguf *g, struct err *e)
+{
+    struct gguf_array a = {0};
+    struct gguf_str s;
+    struct buf scratch;
+    int rc = gguf_array(g, "tokenizer.ggml.merges", GGUF_REQUIRED, &a, e);
+    if (rc < 0)
+        return rc;
+    if (a.type != GGUF_STRING || a.count > MERGES_MAX)
+        return err_set(e, ERR_FORMAT,
+                       "tokenizer.ggml.merges: wanted at most %u strings, found %llu", MERGES_MAX,
+                       (unsigned long long)a.count);
+    uint32_t cap = 16;
+    while (cap - cap / 4 < a.count) /* at most three quarters full */
+        cap *= 2;
+    b->mask = cap - 1;
+    rng_entropy(&b->seed, sizeof(b->seed));
+    b->merges = arena_calloc(&t->arena, cap, sizeof(*b->merges));
+    if (!b->merges)
+        return err_set(e, ERR_NOMEM, "tokenizer: no memory for merges");
+    for (uint32_t i = 0; i < cap; i++)
+        b->merges[i].pair = NO_PAIR;
+    buf_init(&scratch, 0);
+    for (uint32_t rank = 0; rc == 0 && gguf_next_str(&a, &s); rank++)
+        rc = add_merge(t, b, &s, rank, &scratch, e);
+    buf_release(&scratch);
+    return rc;
+}
+
+/* ---- one word ---------------------------------------------------------------------------------
+ */
+
+#define END UINT32_MAX /* no neighbour */
+
+struct symbol {
+    uint32_t id; /* TOKENIZER_NONE: merged into the one before */
+    uint32_t prev, next;
+};
+
+struct candidate {
+    uint64_t order; /* rank << 32 | index of the left symbol: the smallest goes first */
+    uint32_t id;    /* what the two become */
+};
+
+/* The scratch of one tokenizer_encode. */
+struct words {
+    const struct bpe *bpe;
+    struct symbol *symbols; /* room for `cap` */
+    struct candidate *heap; /* room for 2 * cap: one a pair at the start, and a merge takes one
+                             * and brings two */
+    size_t cap;
+    size_t n_heap;
+    struct tokenvec *out;
+    struct err *e;
+};
+
+static int words_reserve(struct words *w, size_t n)
+{
+    if (n <= w->cap)
+        return 0;
+    size_t cap = n < 256 ? 256 : n;
+    free(w->symbols);
+    free(w->heap);
+    w->symbols = calloc(cap, sizeof(*w->symbols));
+    w->heap = calloc(cap, 2 * sizeof(*w->heap));
+    w->cap = w->symbols && w->heap ? cap : 0;
+    return w->cap ? 0 : err_set(w->e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
+}
+
+static void heap_push(struct words *w, struct candidate c)
+{
+    size_t i = w->n_heap++;
+    while (i && c.order < w->heap[(i - 1) / 2].order) {
+        w->heap[i] = w->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    w->heap[i] = c;
+}
+
+static struct candidate heap_pop(struct words *w)
+{
+    struct candidate top = w->heap[0], last = w->heap[--w->n_heap];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= w->n_heap)
+            break;
+        if (child + 1 < w->n_heap && w->heap[child + 1].order < w->heap[child].order)
+            child++;
+        if (last.order <= w->heap[child].order)
+            break;
+        w->heap[i] = w->heap[child];
+        i = child;
+    }
+    w->heap[i] = last;
+    return top;
+}
+
+/* Puts the pair that starts at symbol `left` into the heap if it has a merge. */
+static void offer(struct words *w, uint32_t left)
+{
+    const struct symbol *s = &w->symbols[left];
+    if (s->next == END)
+        return;
+    const struct merge *m = merge_slot(w->bpe, pair_of(s->id, w->symbols[s->next].id));
+    if (m->pair != NO_PAIR)
+        heap_push(w, (struct candidate){.order = pair_of(m->rank, left), .id = m->id});
+}
+
+/* The candidate is stale when a symbol of its pair has changed since: the pair there makes another
+ * token. */
+static bool still_there(const struct words *w, struct candidate c)
+{
+    const struct symbol *s = &w->symbols[(uint32_t)c.order];
+    if (s->id == TOKENIZER_NONE || s->next == END)
+        return false;
+    const struct merge *m = merge_slot(w->bpe, pair_of(s->id, w->symbols[s->next].id));
+    return m->pair != NO_PAIR && m->id == c.id;
+}
+
+static void merge_all(struct words *w)
+{
+    while (w->n_heap) {
+        struct candidate c = heap_pop(w);
+        if (!still_there(w, c))
+            continue;
+        uint32_t left = (uint32_t)c.order;
+        struct symbol *s = &w->symbols[left], *gone = &w->symbols[s->next];
+        s->id = c.id;
+        s->next = gone->next;
+        gone->id = TOKENIZER_NONE;
+        if (s->next != END)
+            w->symbols[s->next].prev = left;
+        offer(w, left);
+        if (s->prev != END)
+            offer(w, s->prev);
+    }
+}
+
+/* A pretokenizer_word_fn. */
+static int encode_word(void *arg, const char *word, size_t n)
+{
+    struct words *w = arg;
+    const struct bpe *b = w->bpe;
+    if (b->traits.ignore_merges) {
+        uint32_t id = vocab_map_find(&b->map, word, n);
+        if (id != TOKENIZER_NONE)
+            return tokenizer_out_err(tokenvec_add(w->out, id), w->out, w->e);
+    }
+    int rc = words_reserve(w, n);
+    if (rc < 0)
+        return rc;
+    uint32_t k = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t id = b->byte_ids[(unsigned char)word[i]];
+        if (id == TOKENIZER_NONE)
+            continue;
+        w->symbols[k] = (struct symbol){.id = id, .prev = k ? k - 1 : END, .next = k + 1};
+        k++;
+    }
+    if (k == 0)
+        return 0;
+    w->symbols[k - 1].next = END;
+    w->n_heap = 0;
+    for (uint32_t i = 0; i < k; i++)
+        offer(w, i);
+    merge_all(w);
+    for (uint32_t i = 0; i != END && rc == 0; i = w->symbols[i].next)
+        rc = tokenizer_out_err(tokenvec_add(w->out, w->symbols[i].id), w->out, w->e);
+    return rc;
+}
+
+/* ---- the table of functions -------------------------------------------------------------------
+ */
+
+static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
+{
+    struct gguf_str pre;
+    int rc = gguf_str(g, "tokenizer.ggml.pre", GGUF_REQUIRED, &pre, e);
+    if (rc < 0)
+        return rc;
+    struct bpe *b = arena_alloc(&t->arena, sizeof(*b));
+    if (!b)
+        return err_set(e, ERR_NOMEM, "tokenizer: no memory");
+    t->impl = b;
+    rc = pretokenizer_create(pre.s, pre.n, &b->pre, e);
+    if (rc < 0)
+        return rc;
+    b->traits = *pretokenizer_traits(b->pre);
+    t->add_bos = b->traits.add_bos;
+    rc = vocab_load(&t->vocab, g, &t->arena, decode, e);
+    if (rc == 0)
+        rc = specials_build(&t->special, &t->vocab, 1u << TOKEN_CONTROL | 1u << TOKEN_USER_DEFINED,
+                            &t->arena, e);
+    if (rc == 0)
+        rc = vocab_map_build(&b->map, &t->vocab, &t->arena, e);
+    if (rc < 0)
+        return rc;
+    for (unsigned i = 0; i < 256; i++) {
+        char byte = (char)i;
+        b->byte_ids[i] = vocab_map_find(&b->map, &byte, 1);
+    }
+    return load_merges(t, b, g, e);
+}
+
+static void release(struct tokenizer *t)
+{
+    struct bpe *b = t->impl;
+    if (b)
+        pretokenizer_free(b->pre);
+}
+
+static size_t memory_bytes(const struct tokenizer *t)
+{
+    const struct bpe *b = t->impl;
+    return pretokenizer_memory_bytes(b->pre);
+}
+
+static int encode(const struct tokenizer *t, const char *text, size_t n, struct tokenvec *out,
+                  struct err *e)
+{
+    const struct bpe *b = t->impl;
+    struct words w = {.bpe = b, .out = out, .e = e};
+    struct buf normal;
+    int rc = 0;
+    buf_init(&normal, 0);
+    if (b->traits.nfc && !nfc_is_plain(text, n)) {
+        if (!nfc_add(&normal, text, n) || normal.failed)
+            rc = err_set(e, ERR_NOMEM, "tokenizer: no memory to normalise %zu bytes", n);
+        text = buf_str(&normal);
+        n = normal.len;
+    }
+    if (rc == 0)
+        rc = pretokenizer_split(b->pre, text, n, encode_word, &w, e);
+    free(w.symbols);
+    free(w.heap);
+    buf_release(&normal);
+    return rc;
+}
+
+static uint32_t find(const struct tokenizer *t, const char *bytes, size_t n)
+{
+    const struct bpe *b = t->impl;
+    return vocab_map_find(&b->map, bytes, n);
+}
+
+const struct tokenizer_model bpe_model = {
+    .name = "gpt2",
+    .load = load,
+    .release = release,
+    .memory_bytes = memory_bytes,
+    .encode = encode,
+    .find = find,
+};

@@ -1,0 +1,187 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "runtime/text/pretokenizer.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+
+/* Insides of character classes. PCRE2's own \s has U+180E, which is no white space since
+ * Unicode 6.3. The ranges after \p{L} and \p{N} are what Unicode 15, 15.1 and 16 added. */
+#define SPACE                                                                                    \
+    "\\t-\\r\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}" \
+    "\\x{3000}"
+#define LETTER                                                                                     \
+    "\\p{L}\\x{1C89}-\\x{1C8A}\\x{A7CB}-\\x{A7CD}\\x{A7DA}-\\x{A7DC}\\x{105C0}-\\x{105F3}"         \
+    "\\x{10D4A}-\\x{10D65}\\x{10D6F}-\\x{10D85}\\x{10EC2}-\\x{10EC4}\\x{1123F}-\\x{11240}"         \
+    "\\x{11380}-\\x{11389}\\x{1138B}\\x{1138E}\\x{11390}-\\x{113B5}\\x{113B7}\\x{113D1}\\x{113D3}" \
+    "\\x{11BC0}-\\x{11BE0}\\x{11F02}\\x{11F04}-\\x{11F10}\\x{11F12}-\\x{11F33}\\x{1342F}"          \
+    "\\x{13441}-\\x{13446}\\x{13460}-\\x{143FA}\\x{16100}-\\x{1611D}\\x{16D40}-\\x{16D6C}"         \
+    "\\x{18CFF}\\x{1B132}\\x{1B155}\\x{1DF25}-\\x{1DF2A}\\x{1E030}-\\x{1E06D}\\x{1E4D0}-\\x{"      \
+    "1E4EB}"                                                                                       \
+    "\\x{1E5D0}-\\x{1E5ED}\\x{1E5F0}\\x{2B739}\\x{2EBF0}-\\x{2EE5D}\\x{31350}-\\x{323AF}"
+#define NUMBER                                                                                   \
+    "\\p{N}\\x{10D40}-\\x{10D49}\\x{116D0}-\\x{116E3}\\x{11BF0}-\\x{11BF9}\\x{11F50}-\\x{11F59}" \
+    "\\x{16130}-\\x{16139}\\x{16D70}-\\x{16D79}\\x{1CCF0}-\\x{1CCF9}\\x{1D2C0}-\\x{1D2D3}"       \
+    "\\x{1E4F0}-\\x{1E4F9}\\x{1E5F1}-\\x{1E5FA}"
+
+#define GPT2                                                                           \
+    "'s|'t|'re|'ve|'m|'ll|'d| ?[" LETTER "]+| ?[" NUMBER "]+| ?[^" SPACE LETTER NUMBER \
+    "]+|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+"
+#define LLAMA3(numbers)                                                                          \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n" LETTER NUMBER "]?[" LETTER "]+|[" NUMBER "]" numbers \
+    "| ?[^" SPACE LETTER NUMBER "]+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|[" SPACE "]+(?![^" SPACE      \
+    "])|[" SPACE "]+"
+
+#define STAGES_MAX 2
+
+struct definition {
+    const char *names; /* as tokenizer.ggml.pre has them, a space after each */
+    const char *stages[STAGES_MAX];
+    struct pretokenizer_traits traits;
+};
+
+static const struct definition DEFINITIONS[] = {
+    /* openai/gpt-2 */
+    {"gpt-2 gpt2 phi-2 ", {GPT2, NULL}, {0}},
+    /* HuggingFaceTB/SmolLM2: Digits(individual_digits), then ByteLevel(use_regex) */
+    {"smollm starcoder refact codeshell ", {"[" NUMBER "]", GPT2}, {0}},
+    /* meta-llama/Meta-Llama-3 */
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 ",
+     {LLAMA3("{1,3}"), NULL},
+     {.ignore_merges = true, .add_bos = true}},
+    /* Qwen/Qwen2 */
+    {"qwen2 deepseek-r1-qwen megrez kormo f2llmv2 ", {LLAMA3(""), NULL}, {.nfc = true}},
+};
+
+struct pretokenizer {
+    const struct definition *def;
+    pcre2_code *codes[STAGES_MAX];
+    int n_stages;
+};
+
+static const struct definition *find(const char *name, size_t n)
+{
+    for (size_t i = 0; i < ARRAY_LEN(DEFINITIONS); i++) {
+        const char *at = DEFINITIONS[i].names, *end;
+        for (; (end = strchr(at, ' ')); at = end + 1)
+            if ((size_t)(end - at) == n && memcmp(at, name, n) == 0)
+                return &DEFINITIONS[i];
+    }
+    return NULL;
+}
+
+static int compile(const char *pattern, pcre2_code **out, struct err *e)
+{
+    int code;
+    PCRE2_SIZE at;
+    *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code,
+                         &at, NULL);
+    if (!*out) {
+        PCRE2_UCHAR words[128] = {0};
+        pcre2_get_error_message(code, words, sizeof(words));
+        return err_set(e, ERR_UNSUPPORTED, "pre-tokeniser: this PCRE2 refuses the pattern: %s",
+                       (const char *)words);
+    }
+    /* Where the machine forbids making code at run time, pcre2_match interprets: the same words. */
+    pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE);
+    return 0;
+}
+
+int pretokenizer_create(const char *name, size_t n, struct pretokenizer **out, struct err *e)
+{
+    const struct definition *def = find(name, n);
+    if (!def)
+        return err_set(e, ERR_UNSUPPORTED, "tokenizer.ggml.pre '%.*s' is not served",
+                       (int)(n < 40 ? n : 40), name);
+    struct pretokenizer *p = calloc(1, sizeof(*p));
+    if (!p)
+        return err_set(e, ERR_NOMEM, "pre-tokeniser: no memory");
+    int rc = 0;
+    p->def = def;
+    for (; rc == 0 && p->n_stages < STAGES_MAX && def->stages[p->n_stages]; p->n_stages++)
+        rc = compile(def->stages[p->n_stages], &p->codes[p->n_stages], e);
+    if (rc < 0)
+        pretokenizer_free(p);
+    else
+        *out = p;
+    return rc;
+}
+
+void pretokenizer_free(struct pretokenizer *p)
+{
+    if (!p)
+        return;
+    for (int i = 0; i < STAGES_MAX; i++)
+        pcre2_code_free(p->codes[i]);
+    free(p);
+}
+
+const struct pretokenizer_traits *pretokenizer_traits(const struct pretokenizer *p)
+{
+    return &p->def->traits;
+}
+
+size_t pretokenizer_memory_bytes(const struct pretokenizer *p)
+{
+    size_t total = sizeof(*p), n;
+    for (int i = 0; i < p->n_stages; i++) {
+        if (pcre2_pattern_info(p->codes[i], PCRE2_INFO_SIZE, &n) == 0)
+            total += n;
+        if (pcre2_pattern_info(p->codes[i], PCRE2_INFO_JITSIZE, &n) == 0)
+            total += n;
+    }
+    return total;
+}
+
+/* One call of pretokenizer_split. */
+struct split {
+    const struct pretokenizer *p;
+    pcre2_match_data *match[STAGES_MAX];
+    pretokenizer_word_fn *fn;
+    void *arg;
+    struct err *e;
+};
+
+/* Cuts a piece by the expressions from `stage` on. At most STAGES_MAX deep. */
+static int cut(struct split *s, int stage, const char *text, size_t n)
+{
+    if (stage == s->p->n_stages)
+        return s->fn(s->arg, text, n);
+    size_t at = 0;
+    int rc = 0;
+    while (at < n && rc >= 0) {
+        int found = pcre2_match(s->p->codes[stage], (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK,
+                                s->match[stage], NULL);
+        if (found < 0 && found != PCRE2_ERROR_NOMATCH)
+            return err_set(s->e, ERR_LIMIT, "pre-tokeniser: PCRE2 gave up on the text (%d)", found);
+        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->match[stage]);
+        size_t start = found < 0 ? n : span[0], end = found < 0 ? n : span[1];
+        if (start > at)
+            rc = cut(s, stage + 1, text + at, start - at);
+        if (rc >= 0 && end > start)
+            rc = cut(s, stage + 1, text + start, end - start);
+        at = end;
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int pretokenizer_split(const struct pretokenizer *p, const char *text, size_t n,
+                       pretokenizer_word_fn *fn, void *arg, struct err *e)
+{
+    struct split s = {.p = p, .fn = fn, .arg = arg, .e = e};
+    int rc = 0;
+    for (int i = 0; i < p->n_stages; i++) {
+        s.match[i] = pcre2_match_data_create(1, NULL);
+        if (!s.match[i])
+            rc = err_set(e, ERR_NOMEM, "pre-tokeniser: no memory");
+    }
+    if (rc == 0)
+        rc = cut(&s, 0, text, n);
+    for (int i = 0; i < p->n_stages; i++)
+        pcre2_match_data_free(s.match[i]);
+    return rc;
+}

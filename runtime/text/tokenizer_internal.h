@@ -1,0 +1,110 @@
+/* tokenizer_internal.h: what the files of the tokenizer share; nobody else includes it.
+ *
+ *   tokenizer.c     the public functions: limits, invalid UTF-8, special tokens, BOS and EOS
+ *   vocab.c         ids ↔ bytes: the tokens of the file, and a map from bytes to ids
+ *   specials.c      finds special tokens in a text
+ *   bpe.c           byte-level BPE                      (one file a kind of model, behind
+ *                                                        struct tokenizer_model)
+ *   pretokenizer.c  cuts a text into the words of BPE
+ */
+#ifndef ARGOSY_TEXT_TOKENIZER_INTERNAL_H
+#define ARGOSY_TEXT_TOKENIZER_INTERNAL_H
+
+#include "runtime/base/arena.h"
+#include "runtime/text/tokenizer.h"
+
+#define TOKENIZER_VOCAB_MAX (1u << 23)
+#define TOKENIZER_EOG_MAX 32
+
+/* ---- vocab.c ----------------------------------------------------------------------------------
+ */
+
+/* The tokens of the file. Every token's bytes are followed by a NUL. */
+struct vocab {
+    uint32_t n;
+    uint32_t longest;       /* bytes of the longest token */
+    const char *bytes;      /* all of them, one after the other */
+    const uint32_t *starts; /* (n + 1): token i is [starts[i], starts[i + 1] - 1) */
+    const uint8_t *types;   /* (n): enum token_type */
+};
+
+#define VOCAB_NOT_TEXT SIZE_MAX
+
+/* decode: turns the file's text of a NORMAL token into its bytes, at most as many, at out; returns
+ * how many, or VOCAB_NOT_TEXT when no text can become this token: it is then UNUSED. Other tokens'
+ * text is their bytes. */
+int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a,
+               size_t (*decode)(const char *text, size_t n, char *out), struct err *e);
+const char *vocab_bytes(const struct vocab *v, uint32_t id, size_t *n);
+
+/* A map from bytes to the id of a text token (not control, unused or unknown). Equal bytes: the
+ * lowest id. */
+struct vocab_map {
+    const struct vocab *vocab;
+    uint64_t seed;
+    uint32_t mask;
+    struct vocab_slot *slots; /* (mask + 1) */
+};
+
+int vocab_map_build(struct vocab_map *m, const struct vocab *v, struct arena *a, struct err *e);
+/* TOKENIZER_NONE if there is none. */
+uint32_t vocab_map_find(const struct vocab_map *m, const char *bytes, size_t n);
+
+/* ---- specials.c -------------------------------------------------------------------------------
+ */
+
+/* Some tokens, to be found wherever they stand in a text: leftmost, and of those the longest. */
+struct specials {
+    const struct vocab *vocab;
+    uint32_t n;
+    uint32_t *ids;      /* sorted by bytes */
+    uint32_t starts[8]; /* a bit for every first byte there is */
+};
+
+/* Takes tokens of the types whose bits (1u << type) are in `types`. */
+int specials_build(struct specials *s, const struct vocab *v, unsigned types, struct arena *a,
+                   struct err *e);
+/* The first match at or after `from`: its start (n if there is none), and then *id and *len. */
+size_t specials_find(const struct specials *s, const char *text, size_t n, size_t from,
+                     uint32_t *id, size_t *len);
+/* The token that is exactly these bytes, or TOKENIZER_NONE. */
+uint32_t specials_exact(const struct specials *s, const char *bytes, size_t n);
+
+/* ---- a kind of model --------------------------------------------------------------------------
+ */
+
+struct tokenizer;
+
+struct tokenizer_model {
+    const char *name; /* tokenizer.ggml.model */
+    /* Fills t->vocab and t->impl; may set the defaults of t->add_bos and t->add_eos. The caller
+     * calls release after a failure too. */
+    int (*load)(struct tokenizer *t, const struct gguf *g, struct err *e);
+    /* What is not in t->arena. impl may be NULL. */
+    void (*release)(struct tokenizer *t);
+    size_t (*memory_bytes)(const struct tokenizer *t); /* of what is not in t->arena */
+    /* Appends the ids of valid UTF-8 that holds no special token. */
+    int (*encode)(const struct tokenizer *t, const char *text, size_t n, struct tokenvec *out,
+                  struct err *e);
+    uint32_t (*find)(const struct tokenizer *t, const char *bytes, size_t n);
+};
+
+extern const struct tokenizer_model bpe_model;
+
+struct tokenizer {
+    const struct tokenizer_model *model;
+    void *impl;
+    struct arena arena;
+    struct vocab vocab;
+    struct specials user;    /* user-defined tokens: always found in a text */
+    struct specials special; /* those and control tokens */
+    uint32_t bos, eos, eot;
+    bool add_bos, add_eos;
+    uint32_t eog[TOKENIZER_EOG_MAX];
+    uint32_t n_eog;
+};
+
+/* The err of a tokenvec_add that failed. */
+int tokenizer_out_err(int rc, const struct tokenvec *out, struct err *e);
+
+#endif
