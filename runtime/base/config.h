@@ -32,6 +32,7 @@ struct config_list {
     size_t n;
 };
 
+/* An option with a NULL key is a heading of --help: its `help` stands over those that follow. */
 struct config_option {
     const char *key;
     enum config_type type;
@@ -48,15 +49,19 @@ struct config_program {
     const char *summary; /* one sentence */
     const struct config_option *options;
     size_t n_options;
+    /* NULL, or what no single option can say: run last, by --check-config too. */
+    int (*check)(const void *out, struct err *e);
 };
 
 enum config_action { CONFIG_RUN, CONFIG_EXIT };
 
 /* Fills `out` (zeroed by this call). Handles --config FILE, --check-config, --help and --version
- * itself: then *action is CONFIG_EXIT, what they print is printed, and 0 is returned. */
+ * itself: then *action is CONFIG_EXIT, what they print is printed, and 0 is returned; `out` is
+ * empty. After an error, too, `out` holds nothing to release. */
 int config_load(const struct config_program *p, int argc, char **argv, void *out,
                 enum config_action *action, struct err *e);
-/* The YAML part alone, over text in memory; for tests and the fuzzer. Keeps what `out` holds. */
+/* The YAML part alone, over text in memory; for tests and the fuzzer. Keeps what `out` holds; the
+ * caller releases, after an error too. `name` stands in messages: "name:line: key: …". */
 int config_parse_yaml(const struct config_program *p, const char *text, size_t n, const char *name,
                       void *out, struct err *e);
 void config_release(const struct config_program *p, void *out);
