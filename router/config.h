@@ -1,0 +1,58 @@
+/* config.h: the options of argosy-router. One struct, one table (config.c), one line each in
+ * deploy/man/argosy-router.1. */
+#ifndef ARGOSY_ROUTER_CONFIG_H
+#define ARGOSY_ROUTER_CONFIG_H
+
+#include "runtime/base/config.h"
+
+struct router_config {
+    char *listen; /* HTTP */
+    char *rpc_listen;
+    char *rpc_advertise;
+    char *rpc_cert_file, *rpc_key_file, *rpc_ca_file;
+    struct config_list models;
+    char *policy;
+    char *cluster;
+    char *router_id;
+    char *redis;
+    char *redis_password_file;
+    int64_t redis_period_ms;
+    int64_t redis_timeout_ms;
+    int64_t lease_ms;
+    int64_t deadline_ms;
+    int64_t worker_wait_ms;
+    int64_t drain_ms;
+    int64_t workers_max;
+    int64_t generations_max;
+    int64_t queue_max;
+    int64_t worker_queue_max;
+    int64_t moves_max;
+    int64_t rpc_out_bytes_max;
+    int64_t rpc_keepalive_ms;
+    int64_t connections_max;
+    int64_t header_bytes_max;
+    int64_t body_bytes_max;
+    int64_t request_bytes_max;
+    int64_t output_bytes_max;
+    int64_t header_timeout_ms;
+    int64_t body_timeout_ms;
+    int64_t idle_timeout_ms;
+    int64_t write_timeout_ms;
+    int64_t choices_max;
+    int64_t stop_max;
+    int64_t stop_bytes_max;
+    char *cors_origin;
+    char *log_level;
+    bool die_with_parent;
+};
+
+extern const struct config_program router_program;
+
+/* What the table cannot say: addresses that can be read, models given, names that are plain.
+ * ERR_CONFIG names the option. */
+int router_config_check(const struct router_config *c, struct err *e);
+
+/* Splits "HOST:PORT" or "[V6]:PORT". host gets n bytes at most. */
+int router_split_address(const char *text, char *host, size_t n, uint16_t *port, struct err *e);
+
+#endif

@@ -1,0 +1,160 @@
+#include "router/model_text.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "runtime/base/buf.h"
+#include "runtime/format/gguf.h"
+#include "runtime/format/manifest.h"
+#include "runtime/text/chat.h"
+#include "runtime/text/tokenizer.h"
+
+/* Names stand in requests, metrics and lists: visible ASCII, without what separates those. */
+static bool name_is_plain(const char *s, size_t n)
+{
+    if (n == 0 || n > 128)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (s[i] <= ' ' || s[i] > '~' || strchr("\",=\\", s[i]))
+            return false;
+    return true;
+}
+
+static int split_spec(const char *spec, struct model_text *m, struct err *e)
+{
+    const char *eq = strchr(spec, '=');
+    if (!eq || !eq[1])
+        return err_set(e, ERR_CONFIG, "model '%.200s' is not written NAME=PATH", spec);
+    if (!name_is_plain(spec, (size_t)(eq - spec)))
+        return err_set(e, ERR_CONFIG,
+                       "the model's name in '%.200s' is not 1 to 128 visible ASCII characters "
+                       "without , \" and \\",
+                       spec);
+    m->name = strndup(spec, (size_t)(eq - spec));
+    m->path = strdup(eq + 1);
+    return m->name && m->path ? 0 : err_set(e, ERR_NOMEM, "no memory for a model");
+}
+
+static int read_context(const struct gguf *g, struct model_text *m, struct err *e)
+{
+    struct gguf_str arch;
+    struct buf key;
+    int rc = gguf_str(g, "general.architecture", GGUF_REQUIRED, &arch, e);
+    if (rc < 0)
+        return rc;
+    if (arch.n > 64)
+        return err_set(e, ERR_FORMAT, "general.architecture has %zu bytes", arch.n);
+    buf_init(&key, 0);
+    buf_add(&key, arch.s, arch.n);
+    buf_adds(&key, ".context_length");
+    rc = key.failed ? err_set(e, ERR_NOMEM, "no memory for a key")
+                    : gguf_u32(g, buf_str(&key), GGUF_REQUIRED, &m->context_tokens, e);
+    buf_release(&key);
+    if (rc == 0 && m->context_tokens == 0)
+        rc = err_set(e, ERR_FORMAT, "the model's context_length is 0");
+    return rc;
+}
+
+/* A token's text, malloc'd; NULL when the model has no such token. */
+static int token_text(const struct tokenizer *t, uint32_t id, char **out, struct err *e)
+{
+    size_t n;
+    *out = NULL;
+    if (id == TOKENIZER_NONE)
+        return 0;
+    const char *s = tokenizer_token_bytes(t, id, true, &n);
+    *out = strndup(s, n);
+    return *out ? 0 : err_set(e, ERR_NOMEM, "no memory for a token's text");
+}
+
+/* A template that can't be used is no reason not to serve completions: chat_refusal says why. */
+static int read_template(const struct gguf *g, struct model_text *m, struct err *e)
+{
+    struct gguf_str text;
+    struct err why = {0};
+    char *bos = NULL;
+    char *eos = NULL;
+    if (!gguf_has(g, "tokenizer.chat_template")) {
+        m->chat_refusal = strdup("the model file has no chat template");
+        return m->chat_refusal ? 0 : err_set(e, ERR_NOMEM, "no memory for a model");
+    }
+    int rc = gguf_str(g, "tokenizer.chat_template", GGUF_REQUIRED, &text, e);
+    if (rc < 0 || (rc = token_text(m->tokenizer, tokenizer_bos(m->tokenizer), &bos, e)) < 0 ||
+        (rc = token_text(m->tokenizer, tokenizer_eos(m->tokenizer), &eos, e)) < 0)
+        goto out;
+    if (chat_template_compile(text.s, text.n, bos, eos, &m->chat, &why) < 0) {
+        m->chat = NULL;
+        m->chat_refusal = strdup(why.msg);
+        if (!m->chat_refusal)
+            rc = err_set(e, ERR_NOMEM, "no memory for a model");
+    }
+out:
+    free(bos);
+    free(eos);
+    return rc;
+}
+
+static int load_one(const char *spec, struct model_text *m, struct err *e)
+{
+    struct gguf *g = NULL;
+    struct stat st;
+    size_t n;
+    int rc = split_spec(spec, m, e);
+    if (rc < 0)
+        return rc;
+    if ((rc = gguf_open(m->path, &g, e)) < 0)
+        goto out;
+    if ((rc = tokenizer_load(g, &m->tokenizer, e)) < 0 || (rc = read_context(g, m, e)) < 0 ||
+        (rc = read_template(g, m, e)) < 0)
+        goto out;
+    m->created_s = stat(m->path, &st) == 0 ? (int64_t)st.st_mtime : 0;
+    const void *bytes = gguf_mapping(g, &n);
+    rc = manifest_of_bytes(bytes, n, m->manifest_sha256, e);
+out:
+    gguf_close(g);
+    return rc < 0 ? err_prefix(e, "model %s (%s)", m->name, m->path) : 0;
+}
+
+int model_texts_load(char *const *specs, size_t n, struct model_texts *out, struct err *e)
+{
+    int rc = 0;
+    *out = (struct model_texts){0};
+    out->items = calloc(n ? n : 1, sizeof(*out->items));
+    if (!out->items)
+        return err_set(e, ERR_NOMEM, "no memory for %zu models", n);
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        struct model_text *m = &out->items[i];
+        out->n++;
+        rc = load_one(specs[i], m, e);
+        for (size_t j = 0; rc == 0 && j < i; j++)
+            if (strcmp(out->items[j].name, m->name) == 0)
+                rc = err_set(e, ERR_CONFIG, "the model %s is given twice", m->name);
+    }
+    if (rc < 0)
+        model_texts_release(out);
+    return rc;
+}
+
+void model_texts_release(struct model_texts *m)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        struct model_text *t = &m->items[i];
+        free(t->name);
+        free(t->path);
+        free(t->chat_refusal);
+        tokenizer_free(t->tokenizer);
+        if (t->chat)
+            chat_template_free(t->chat);
+    }
+    free(m->items);
+    *m = (struct model_texts){0};
+}
+
+const struct model_text *model_texts_find(const struct model_texts *m, const char *name)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (strcmp(m->items[i].name, name) == 0)
+            return &m->items[i];
+    return NULL;
+}
