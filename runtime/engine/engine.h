@@ -31,6 +31,7 @@ struct engine_config {
     uint32_t sequences_max;   /* requests that run at once */
     uint32_t waiting_max;     /* requests that wait; one more is refused */
     uint32_t step_tokens_max; /* prompt and output tokens that one step computes at most */
+    bool logits_digests;      /* fill in engine_delta.logits_digest; costs a pass over the logits */
 };
 
 /* What the worker tells the router about the model. Strings live as long as the engine. */
@@ -90,7 +91,9 @@ enum engine_finish {
     ENGINE_ERROR,  /* error says why; the deadline counts here */
 };
 
-/* News of one request. */
+/* News of one request. The token that ends the output (EOS, a stop id, the last of a stop string)
+ * is among the tokens. Without tokens: a failure, or a request whose output was complete when it
+ * came. */
 struct engine_delta {
     uint64_t id;
     uint32_t index;         /* place of the first token among the request's output tokens */
@@ -100,6 +103,7 @@ struct engine_delta {
     uint32_t cached_tokens;           /* prompt tokens that came from the cache; with index 0 */
     enum engine_finish finish;
     const char *error;
+    uint64_t logits_digest; /* of the logits that the last token was picked from; 0 if not wanted */
 };
 
 /* What a step did. Valid until the next call on the engine. */

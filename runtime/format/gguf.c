@@ -439,6 +439,11 @@ const void *gguf_mapping(const struct gguf *g, size_t *n)
     return g->base;
 }
 
+bool gguf_is_mapped(const struct gguf *g)
+{
+    return g->mapped;
+}
+
 uint64_t gguf_tensor_count(const struct gguf *g)
 {
     return g->n_tensors;

@@ -73,6 +73,9 @@ void gguf_close(struct gguf *g);
 
 /* The whole mapping, for madvise and hashing. *n may be NULL. */
 const void *gguf_mapping(const struct gguf *g, size_t *n);
+/* Whether those bytes are a mapping of the file, whose pages may be given back with madvise; false
+ * for gguf_open_mem. */
+bool gguf_is_mapped(const struct gguf *g);
 
 /* ---- metadata ---------------------------------------------------------------------------------
  */

@@ -1,0 +1,148 @@
+/* backend.h: what computes a step: a device, its buffers, and the operations of a pass.
+ *
+ * A pass takes a batch of rows (tokens at positions of sequences) through the model. The
+ * architecture (runtime/model/llama.c and its like) writes it down as straight-line calls on
+ * struct pass_ops, once for all backends. Between the calls the backend keeps a few registers, so
+ * that it may fuse as it likes:
+ *
+ *     x    (rows, n_embd)  the residual stream, fp32
+ *     act  (rows, any)     input of the next matrices, quantised
+ *     y    (rows, wide)    output of the last `project`: q|k|v, or gate|up
+ *
+ * Which thread does what:
+ *   - The engine's thread owns a backend and makes every call of it.
+ *   - CPU (backend_cpu.c): backend_run lets every thread of the crew run `forward` side by side,
+ * each with a struct pass of its own over shared registers. An operation does this thread's share
+ * and then meets the others at a barrier, or does all of it in every thread into private memory
+ * where that is cheaper than meeting. So `forward` must make the same calls in every thread, and
+ * may not write to anything.
+ *   - A device with streams would run `forward` once, on the engine's thread: each call enqueues,
+ *     and backend_run waits at the end.
+ *
+ * What an element of a result is never depends on the batch, the threads or the backend
+ * (kernels/NUMERICS.md).
+ */
+#ifndef ARGOSY_ENGINE_BACKEND_H
+#define ARGOSY_ENGINE_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+#include "runtime/base/err.h"
+
+struct model;
+struct pass;
+struct threads;
+
+/* ---- what an architecture sees ----------------------------------------------------------------
+ */
+
+enum pass_gate { PASS_SWIGLU, PASS_GEGLU };
+
+/* One layer's attention. */
+struct pass_attention {
+    int n_heads;
+    float scale;
+    uint32_t window; /* 0: the whole context */
+    float softcap;   /* 0: none */
+    enum kn_rope rope;
+};
+
+/* Weights and biases are the model's and outlive the pass. */
+struct pass_ops {
+    /* x = scale * rows of w at the batch's ids */
+    void (*embed)(struct pass *p, const struct kn_matrix *w, float scale);
+    /* act = rmsnorm(x) */
+    void (*norm)(struct pass *p, const float *w, float w_offset, float eps);
+    /* y = [w[0] act | w[1] act | …] + bias (their rows in all, or NULL) */
+    void (*project)(struct pass *p, const struct kn_matrix *const *w, int n, const float *bias);
+    /* rotates q and k of y, stores k and v in the layer's pages; act = attention */
+    void (*attend)(struct pass *p, uint32_t layer, const struct pass_attention *a);
+    /* act = silu(y.gate) * y.up, or gelu */
+    void (*gate)(struct pass *p, enum pass_gate kind);
+    /* x += w act */
+    void (*project_add)(struct pass *p, const struct kn_matrix *w);
+    /* Keeps the rows of x whose logits are wanted, for norm and head; the rest is finished. */
+    void (*select)(struct pass *p);
+    /* logits = w act */
+    void (*head)(struct pass *p, const struct kn_matrix *w);
+};
+
+/* A backend's own pass begins with this. */
+struct pass {
+    const struct pass_ops *ops;
+};
+
+/* ---- what the engine sees ---------------------------------------------------------------------
+ */
+
+/* A row whose logits are wanted, and the token to pick from them. */
+struct pick {
+    uint32_t row;                       /* of the batch */
+    uint64_t position;                  /* of the token to pick: prompt and output before it */
+    const struct kn_sampling *sampling; /* NULL: no token; the logits stay (backend_logits) */
+    bool want_digest;
+
+    struct kn_sampled sampled; /* out */
+    uint64_t logits_digest;    /* out, if wanted: a hash of the logits' bits */
+    bool finite;               /* out: whether all logits were; if not, sampled means nothing */
+};
+
+/* Rows of one span follow one another, spans in order. */
+struct batch {
+    const uint32_t *ids; /* (n_rows), below the vocabulary */
+    uint32_t n_rows;
+    const struct kn_span *spans; /* (n_spans) */
+    uint32_t n_spans;
+    struct pick *picks; /* (n_picks), rows ascending */
+    uint32_t n_picks;
+};
+
+struct backend_limits {
+    uint32_t rows_max;  /* of a batch */
+    uint32_t picks_max; /* of a batch */
+    uint32_t context;   /* positions */
+    uint32_t kv_pages;
+};
+
+struct backend {
+    void (*run)(struct backend *b, struct batch *batch);
+    const float *(*logits)(const struct backend *b, uint32_t pick);
+    const float *(*hidden)(const struct backend *b, uint32_t row);
+    void (*free)(struct backend *b);
+};
+
+/* Bytes of a KV page over all layers. 0 when they are too many to count. */
+uint64_t backend_page_bytes(const struct model *m);
+
+/* The CPU with the crew of `threads`. m and threads outlive it. Takes all its memory now. */
+int backend_cpu_create(const struct model *m, struct threads *threads,
+                       const struct backend_limits *limits, struct backend **out, struct err *e);
+
+/* Computes the batch: KV of all its rows is in the pages, picks are answered. */
+static inline void backend_run(struct backend *b, struct batch *batch)
+{
+    b->run(b, batch);
+}
+
+/* After a run, until the next: logits of a pick without sampling (vocab), on the host. */
+static inline const float *backend_logits(const struct backend *b, uint32_t pick)
+{
+    return b->logits(b, pick);
+}
+
+/* After a run, until the next: the residual stream of a row behind the last layer (n_embd). */
+static inline const float *backend_hidden(const struct backend *b, uint32_t row)
+{
+    return b->hidden(b, row);
+}
+
+static inline void backend_free(struct backend *b)
+{
+    if (b)
+        b->free(b);
+}
+
+#endif

@@ -1,0 +1,276 @@
+#include "runtime/engine/backend_cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+#include "runtime/engine/memory.h"
+#include "runtime/model/arch.h"
+
+#define LINE_BYTES 64u
+
+/* ---- memory -----------------------------------------------------------------------------------
+ */
+
+/* One buffer of the backend's block. */
+struct room {
+    void *dst; /* of any pointer type: where its address goes */
+    uint64_t n;
+    size_t elem_bytes;
+};
+
+#define ROOMS_MAX 32
+
+struct rooms {
+    struct room v[ROOMS_MAX];
+    size_t n;
+};
+
+static void want(struct rooms *r, void *dst, uint64_t n, size_t elem_bytes)
+{
+    ASSERT(r->n < ROOMS_MAX);
+    r->v[r->n++] = (struct room){dst, n, elem_bytes};
+}
+
+static void want_act(struct rooms *r, const struct model *m, struct cpu_act_room *a, uint64_t rows)
+{
+    const struct hparams *h = &m->h;
+    uint64_t width = (uint64_t)h->n_heads * h->head_dim, k = h->n_embd;
+    k = k > width ? k : width;
+    k = k > h->n_ff ? k : h->n_ff;
+    uint64_t blocks = (k + KN_BLOCK - 1) / KN_BLOCK;
+    want(r, &a->q, rows * blocks * KN_BLOCK, sizeof(*a->q));
+    want(r, &a->d, rows * blocks, sizeof(*a->d));
+    want(r, &a->s, rows * blocks, sizeof(*a->s));
+    if (m->has_float_matrix)
+        want(r, &a->f, rows * k, sizeof(*a->f));
+}
+
+/* Takes all the rooms as one block. No sum can wrap: rows and widths are bounded (model.h), and
+ * every room is checked. */
+static int take_rooms(const struct rooms *r, void **block, size_t *bytes, struct err *e)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        if (r->v[i].n > (UINT64_C(1) << 46) / r->v[i].elem_bytes)
+            return err_set(e, ERR_NOMEM, "engine: a buffer of %llu elements is too large",
+                           (unsigned long long)r->v[i].n);
+        total += (r->v[i].n * r->v[i].elem_bytes + LINE_BYTES - 1) & ~(uint64_t)(LINE_BYTES - 1);
+    }
+    *block = memory_map((size_t)total);
+    if (!*block)
+        return err_set(e, ERR_NOMEM, "engine: no memory for %llu bytes of buffers",
+                       (unsigned long long)total);
+    *bytes = (size_t)total;
+    char *at = *block;
+    for (size_t i = 0; i < r->n; i++) {
+        memcpy(r->v[i].dst, &at, sizeof(at));
+        at += (r->v[i].n * r->v[i].elem_bytes + LINE_BYTES - 1) & ~(uint64_t)(LINE_BYTES - 1);
+    }
+    return 0;
+}
+
+uint64_t backend_page_bytes(const struct model *m)
+{
+    uint64_t elems = (uint64_t)kn_kv_page_elems((int)m->h.n_kv_heads, (int)m->h.head_dim);
+    return elems * m->h.n_layers * sizeof(uint16_t);
+}
+
+static int take_shared(struct cpu *c, struct err *e)
+{
+    const struct hparams *h = &c->model->h;
+    const struct backend_limits *l = &c->limits;
+    uint64_t rows = l->rows_max, width = (uint64_t)h->n_heads * h->head_dim;
+    uint64_t qkv = width + 2 * (uint64_t)h->n_kv_heads * h->head_dim,
+             gate_up = 2 * (uint64_t)h->n_ff;
+    uint64_t splits = l->context / KN_ATTN_SPLIT + 1,
+             angles = (uint64_t)l->context * (c->model->rope.dim / 2);
+    struct rooms r = {.n = 0};
+
+    want(&r, &c->x, rows * h->n_embd, sizeof(float));
+    want(&r, &c->picked, (uint64_t)l->picks_max * h->n_embd, sizeof(float));
+    want(&r, &c->y, rows * (qkv > gate_up ? qkv : gate_up), sizeof(float));
+    want(&r, &c->out, rows * width, sizeof(float));
+    want(&r, &c->parts, h->n_heads * splits * (h->head_dim + 2u), sizeof(float));
+    want_act(&r, c->model, &c->act, rows);
+    want(&r, &c->span_begin, rows + 1, sizeof(uint32_t));
+    want(&r, &c->units, rows * h->n_kv_heads, sizeof(struct cpu_unit));
+    want(&r, &c->next_unit, h->n_layers, sizeof(*c->next_unit));
+    want(&r, &c->per_thread, c->n_threads, sizeof(*c->per_thread));
+    want(&r, &c->rope_cos, angles, sizeof(float));
+    want(&r, &c->rope_sin, angles, sizeof(float));
+    want(&r, &c->logits, (uint64_t)l->picks_max * h->vocab, sizeof(float));
+    want(&r, &c->kv, l->kv_pages * (backend_page_bytes(c->model) / sizeof(uint16_t)),
+         sizeof(uint16_t));
+    return take_rooms(&r, &c->block, &c->block_bytes, e);
+}
+
+/* Apart from the shared block, so that no thread's line is another's. */
+static int take_private(struct cpu *c, struct err *e)
+{
+    const struct hparams *h = &c->model->h;
+    for (uint32_t i = 0; i < c->n_threads; i++) {
+        struct cpu_thread *t = &c->per_thread[i];
+        struct rooms r = {.n = 0};
+        want_act(&r, c->model, &t->act, CPU_PRIVATE_ROWS);
+        want(&r, &t->out, CPU_PRIVATE_ROWS * (uint64_t)h->n_heads * h->head_dim, sizeof(float));
+        want(&r, &t->scratch, kn_sample_scratch_bytes(h->vocab), 1);
+        int rc = take_rooms(&r, &t->block, &t->block_bytes, e);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- a run ------------------------------------------------------------------------------------
+ */
+
+/* Notes where spans begin and cuts the step's attention into units. Long contexts first: the last
+ * rows of a span cost most, and what is taken last should be small. */
+static void plan(struct cpu *c, struct batch *batch)
+{
+    int kv_heads = (int)c->model->h.n_kv_heads;
+    uint32_t row = 0, n = 0, page_parts = 0;
+    c->batch = batch;
+    for (uint32_t i = 0; i < batch->n_spans; i++) {
+        uint32_t pos = batch->spans[i].pos, rows = batch->spans[i].rows;
+        page_parts += (pos + rows - 1) / KN_PAGE_TOKENS - pos / KN_PAGE_TOKENS + 1;
+        c->span_begin[i] = row;
+        row += rows;
+        while (rows > 0) {
+            uint32_t begin = (rows - 1) / CPU_ATTENTION_ROWS * CPU_ATTENTION_ROWS;
+            for (int head = 0; head < kv_heads; head++)
+                c->units[n++] = (struct cpu_unit){i, begin, rows, head, head + 1};
+            rows = begin;
+        }
+    }
+    c->span_begin[batch->n_spans] = row;
+    ASSERT(row == batch->n_rows);
+    c->n_units = n;
+    c->n_page_parts = page_parts;
+    for (uint32_t i = 0; i < c->model->h.n_layers; i++)
+        atomic_store_explicit(&c->next_unit[i], 0, memory_order_relaxed);
+    atomic_store_explicit(&c->next_pick, 0, memory_order_relaxed);
+}
+
+/* An exponent of all ones carries into the sign bit. */
+static bool all_finite(const float *v, uint32_t n)
+{
+    uint32_t carry = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &v[i], sizeof(bits));
+        carry |= (bits & 0x7f800000u) + 0x00800000u;
+    }
+    return carry >> 31 == 0;
+}
+
+/* FNV-1a over words: for comparing runs, not for trust. */
+static uint64_t digest_of(const float *v, uint32_t n)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &v[i], sizeof(bits));
+        hash = (hash ^ bits) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
+static void pick_tokens(struct cpu *c, uint32_t thread)
+{
+    uint32_t vocab = c->model->h.vocab;
+    for (;;) {
+        uint32_t i = atomic_fetch_add_explicit(&c->next_pick, 1, memory_order_relaxed);
+        if (i >= c->batch->n_picks)
+            return;
+        struct pick *k = &c->batch->picks[i];
+        float *logits = c->logits + (uint64_t)i * vocab;
+        k->finite = all_finite(logits, vocab);
+        if (k->want_digest)
+            k->logits_digest = digest_of(logits, vocab);
+        if (k->sampling && k->finite)
+            c->ops->sample(logits, vocab, k->sampling, k->position, c->per_thread[thread].scratch,
+                           &k->sampled);
+    }
+}
+
+static void run_thread(void *arg, uint32_t thread)
+{
+    struct cpu *c = arg;
+    struct cpu_pass p = {
+        .base.ops = &cpu_pass_ops, .cpu = c, .thread = thread, .rows = c->batch->n_rows, .x = c->x};
+    c->model->arch->forward(c->model, &p.base);
+    pick_tokens(c, thread);
+}
+
+static void cpu_run(struct backend *b, struct batch *batch)
+{
+    struct cpu *c = (struct cpu *)b;
+    ASSERT(batch->n_rows <= c->limits.rows_max && batch->n_picks <= c->limits.picks_max);
+    plan(c, batch);
+    threads_run(c->threads, run_thread, c);
+}
+
+static const float *cpu_logits(const struct backend *b, uint32_t pick)
+{
+    const struct cpu *c = (const struct cpu *)b;
+    return c->logits + (uint64_t)pick * c->model->h.vocab;
+}
+
+static const float *cpu_hidden(const struct backend *b, uint32_t row)
+{
+    const struct cpu *c = (const struct cpu *)b;
+    return c->x + (uint64_t)row * c->model->h.n_embd;
+}
+
+static void fill_rope(void *arg, uint32_t thread)
+{
+    struct cpu *c = arg;
+    int64_t begin, end, half = c->model->rope.dim / 2;
+    threads_slice(c->n_threads, thread, c->limits.context, &begin, &end);
+    kn_rope_fill(c->model->rope.inv_freq, (int)c->model->rope.dim, (uint32_t)begin, (uint32_t)end,
+                 c->rope_cos + begin * half, c->rope_sin + begin * half);
+}
+
+/* ---- life -------------------------------------------------------------------------------------
+ */
+
+static void cpu_free(struct backend *b)
+{
+    struct cpu *c = (struct cpu *)b;
+    for (uint32_t i = 0; c->per_thread && i < c->n_threads; i++)
+        memory_unmap(c->per_thread[i].block, c->per_thread[i].block_bytes);
+    memory_unmap(c->block, c->block_bytes);
+    free(c);
+}
+
+int backend_cpu_create(const struct model *m, struct threads *threads,
+                       const struct backend_limits *limits, struct backend **out, struct err *e)
+{
+    ASSERT(kn_isa_available(m->isa) && limits->rows_max > 0);
+    struct cpu *c = calloc(1, sizeof(*c));
+    if (!c)
+        return err_set(e, ERR_NOMEM, "engine: no memory");
+    c->base = (struct backend){cpu_run, cpu_logits, cpu_hidden, cpu_free};
+    c->model = m;
+    c->ops = kn_ops(m->isa);
+    c->threads = threads;
+    c->n_threads = threads_count(threads);
+    c->limits = *limits;
+    c->page_elems = kn_kv_page_elems((int)m->h.n_kv_heads, (int)m->h.head_dim);
+    int rc = take_shared(c, e);
+    if (rc == 0)
+        rc = take_private(c, e);
+    if (rc < 0) {
+        cpu_free(&c->base);
+        return rc;
+    }
+    threads_run(threads, fill_rope, c);
+    c->rope = (struct kn_rope_table){.cos = c->rope_cos,
+                                     .sin = c->rope_sin,
+                                     .dim = (int)m->rope.dim,
+                                     .positions = limits->context};
+    *out = &c->base;
+    return 0;
+}

@@ -1,0 +1,92 @@
+/* backend_cpu.h: what backend_cpu.c (memory, a run) and cpu_pass.c (the operations) share.
+ *
+ * Memory: shared registers are written by one thread an element and read by all after a barrier;
+ * struct cpu_thread is its thread's alone. A register that an operation reads without a barrier
+ * behind it (the private forms below) is next written at least one barrier later: every project and
+ * project_add ends with one.
+ */
+#ifndef ARGOSY_ENGINE_BACKEND_CPU_H
+#define ARGOSY_ENGINE_BACKEND_CPU_H
+
+#include <stdatomic.h>
+
+#include "runtime/engine/backend.h"
+#include "runtime/engine/threads.h"
+#include "runtime/model/model.h"
+
+/* Up to so many rows every thread computes norms and gates for itself: less work than a barrier. */
+#define CPU_PRIVATE_ROWS 2u
+/* Rows of a span that one unit of attention takes. */
+#define CPU_ATTENTION_ROWS 16u
+
+/* Room for quantised rows of any width; cpu_act gives it a shape. */
+struct cpu_act_room {
+    float *f; /* NULL when no matrix reads it */
+    int8_t *q;
+    float *d;
+    int32_t *s;
+};
+
+struct cpu_thread {
+    struct cpu_act_room act; /* CPU_PRIVATE_ROWS rows */
+    float *out;              /* attention of CPU_PRIVATE_ROWS rows */
+    void *scratch;           /* kn_sample_scratch_bytes */
+    void *block;             /* all of the above */
+    size_t block_bytes;
+};
+
+/* A share of the step's attention, the same in every layer. */
+struct cpu_unit {
+    uint32_t span;
+    uint32_t row_begin, row_end; /* of the span */
+    int head_begin, head_end;    /* KV heads */
+};
+
+struct cpu {
+    struct backend base;
+    const struct model *model;
+    const struct kn_ops *ops;
+    struct threads *threads;
+    uint32_t n_threads;
+    struct backend_limits limits;
+    struct kn_rope_table rope;
+    int64_t page_elems; /* of a layer; a page of all layers is contiguous */
+
+    /* registers */
+    float *x;                /* (rows_max, n_embd) */
+    float *picked;           /* (picks_max, n_embd): x behind select */
+    float *y;                /* (rows_max, y_width) */
+    float *out;              /* (rows_max, n_heads * head_dim): of attention */
+    float *parts;            /* (n_heads, splits of the context, head_dim + 2) */
+    float *logits;           /* (picks_max, vocab) */
+    struct cpu_act_room act; /* rows_max */
+    uint16_t *kv;            /* (kv_pages, n_layers, page_elems) */
+    float *rope_cos, *rope_sin;
+
+    /* the step */
+    struct batch *batch;
+    uint32_t *span_begin;  /* (rows_max + 1): the batch's row where a span begins */
+    uint32_t n_page_parts; /* pages that the batch writes to, counted span by span */
+    struct cpu_unit *units;
+    uint32_t n_units;
+    _Atomic uint32_t *next_unit; /* (n_layers) */
+    _Atomic uint32_t next_pick;
+
+    struct cpu_thread *per_thread; /* (n_threads) */
+    void *block;
+    size_t block_bytes;
+};
+
+/* A thread's pass. */
+struct cpu_pass {
+    struct pass base;
+    struct cpu *cpu;
+    uint32_t thread;
+    uint32_t rows; /* of x: the batch's, or the picks' */
+    float *x;
+    struct kn_act act; /* shared or this thread's own */
+};
+
+extern const struct pass_ops cpu_pass_ops;
+
+#endif

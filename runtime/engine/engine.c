@@ -1,0 +1,453 @@
+/* engine.c: the life of a request.
+ *
+ *     engine_submit ─► sequence ─► scheduler: waiting
+ *     engine_step:     scheduler_plan: rows and pages ─► batch ─► backend_run: all threads
+ *                      picks ─► sequence_accept ─► deltas; what finished gives its pages back
+ */
+#include "runtime/engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/base/check.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/engine/backend.h"
+#include "runtime/engine/kvpool.h"
+#include "runtime/engine/scheduler.h"
+#include "runtime/engine/sequence.h"
+#include "runtime/engine/threads.h"
+#include "runtime/format/gguf.h"
+#include "runtime/model/arch.h"
+#include "runtime/model/model.h"
+#include "runtime/text/tokenizer.h"
+
+#define SEQUENCES_MAX 4096u
+#define WAITING_MAX (1u << 20)
+#define STEP_TOKENS_MAX (1u << 16)
+
+struct engine {
+    struct model model;
+    struct tokenizer *tokenizer;
+    struct threads *threads;
+    struct backend *backend;
+    struct kvpool pool;
+    struct scheduler scheduler;
+    struct sequence_limits limits;
+    struct engine_info info;
+    uint32_t *eog;
+    uint32_t live_max; /* requests that run or wait */
+    uint64_t arrivals;
+    uint64_t steps;
+    bool digests;
+
+    /* of a step */
+    uint32_t *ids;               /* (step_tokens_max) */
+    struct kn_span *spans;       /* (sequences_max) */
+    struct pick *picks;          /* (sequences_max) */
+    struct sequence **picked;    /* (sequences_max): whose picks they are */
+    struct engine_delta *deltas; /* (live_max) */
+    uint32_t n_deltas;
+    struct sequence *finished; /* what the deltas point into; freed by the next step */
+};
+
+/* ---- opening ----------------------------------------------------------------------------------
+ */
+
+static int choose_isa(const char *name, enum kn_isa *out, struct err *e)
+{
+    if (!name || strcmp(name, "auto") == 0) {
+        *out = kn_isa_best();
+        return 0;
+    }
+    for (int i = 0; i < KN_ISA_COUNT; i++) {
+        if (strcmp(name, kn_isa_name((enum kn_isa)i)) != 0)
+            continue;
+        if (!kn_isa_available((enum kn_isa)i))
+            return err_set(e, ERR_UNSUPPORTED, "isa '%s': not on this processor", name);
+        *out = (enum kn_isa)i;
+        return 0;
+    }
+    return err_set(e, ERR_CONFIG, "isa '%s': wanted auto, ref, avx2 or avx512", name);
+}
+
+static int check_config(const struct engine_config *c, struct err *e)
+{
+    if (!c->model_path)
+        return err_set(e, ERR_CONFIG, "model_path is missing");
+    if (c->sequences_max < 1 || c->sequences_max > SEQUENCES_MAX)
+        return err_set(e, ERR_CONFIG, "sequences_max is %u, wanted 1 to %u", c->sequences_max,
+                       SEQUENCES_MAX);
+    if (c->step_tokens_max < 1 || c->step_tokens_max > STEP_TOKENS_MAX)
+        return err_set(e, ERR_CONFIG, "step_tokens_max is %u, wanted 1 to %u", c->step_tokens_max,
+                       STEP_TOKENS_MAX);
+    if (c->waiting_max > WAITING_MAX)
+        return err_set(e, ERR_CONFIG, "waiting_max is %u, wanted at most %u", c->waiting_max,
+                       WAITING_MAX);
+    return 0;
+}
+
+static int list_eog(struct engine *g, struct err *e)
+{
+    uint32_t n = 0, vocab = tokenizer_vocab_size(g->tokenizer);
+    if (vocab > g->model.h.vocab)
+        return err_set(e, ERR_FORMAT, "the tokenizer has %u tokens, the embedding %u rows", vocab,
+                       g->model.h.vocab);
+    for (uint32_t id = 0; id < vocab; id++)
+        n += tokenizer_is_eog(g->tokenizer, id);
+    g->eog = calloc(n ? n : 1, sizeof(*g->eog));
+    if (!g->eog)
+        return err_set(e, ERR_NOMEM, "engine: no memory");
+    g->limits.model.eog = g->eog;
+    for (uint32_t id = 0; id < vocab; id++)
+        if (tokenizer_is_eog(g->tokenizer, id))
+            g->eog[g->limits.model.n_eog++] = id;
+    return 0;
+}
+
+static int load_model(struct engine *g, const struct engine_config *c, struct err *e)
+{
+    enum kn_isa isa = KN_ISA_REF;
+    struct gguf *file = NULL;
+    int rc = choose_isa(c->isa, &isa, e);
+    if (rc == 0)
+        rc = threads_create(c->threads, &g->threads, e);
+    if (rc == 0)
+        rc = gguf_open(c->model_path, &file, e);
+    if (rc < 0)
+        return rc;
+    rc = model_load(&g->model, file, isa, g->threads, e);
+    if (rc == 0)
+        rc = tokenizer_load(file, &g->tokenizer, e);
+    gguf_close(file);
+    if (rc == 0)
+        rc = list_eog(g, e);
+    return rc < 0 && e ? err_prefix(e, "%s", c->model_path) : rc;
+}
+
+/* How many pages there are, and with them how long a context can be: a request alone must fit. */
+static int size_cache(const struct engine *g, const struct engine_config *c,
+                      struct backend_limits *l, struct err *e)
+{
+    uint64_t page_bytes = backend_page_bytes(&g->model), pages = c->kv_bytes / page_bytes;
+    uint32_t context = g->model.h.context;
+    if (c->context_max > 0 && c->context_max < context)
+        context = c->context_max;
+    if (c->kv_bytes == 0) {
+        uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+        uint64_t most = memory / 4 / page_bytes;
+        pages = 4 * (uint64_t)sequence_pages(context);
+        pages = pages < most ? pages : most;
+    }
+    pages = pages < UINT32_MAX ? pages : UINT32_MAX;
+    if (pages == 0)
+        return err_set(e, ERR_CONFIG, "kv_bytes: no room for a page of %llu bytes",
+                       (unsigned long long)page_bytes);
+    if (pages * KN_PAGE_TOKENS < context)
+        context = (uint32_t)(pages * KN_PAGE_TOKENS);
+    if (context < 2)
+        return err_set(e, ERR_CONFIG, "a context of %u token has no room for an answer", context);
+    *l = (struct backend_limits){.rows_max = c->step_tokens_max,
+                                 .picks_max = c->sequences_max,
+                                 .context = context,
+                                 .kv_pages = (uint32_t)pages};
+    if (l->picks_max > l->rows_max)
+        l->picks_max = l->rows_max;
+    return 0;
+}
+
+static int take_tables(struct engine *g, const struct engine_config *c, struct err *e)
+{
+    g->live_max = c->sequences_max + c->waiting_max;
+    g->ids = calloc(c->step_tokens_max, sizeof(*g->ids));
+    g->spans = calloc(c->sequences_max, sizeof(*g->spans));
+    g->picks = calloc(c->sequences_max, sizeof(*g->picks));
+    g->picked = calloc(c->sequences_max, sizeof(struct sequence *));
+    g->deltas = calloc(g->live_max, sizeof(*g->deltas));
+    if (!g->ids || !g->spans || !g->picks || !g->picked || !g->deltas)
+        return err_set(e, ERR_NOMEM, "engine: no memory");
+    return 0;
+}
+
+static void describe(struct engine *g, const struct engine_config *c,
+                     const struct backend_limits *l)
+{
+    g->limits.context = l->context;
+    g->limits.model.tokenizer = g->tokenizer;
+    g->limits.model.vocab = g->model.h.vocab;
+    g->digests = c->logits_digests;
+    g->info = (struct engine_info){.architecture = g->model.arch->name,
+                                   .manifest_sha256 = g->model.manifest_sha256,
+                                   .isa = kn_isa_name(g->model.isa),
+                                   .context_tokens = l->context,
+                                   .vocab = g->model.h.vocab,
+                                   .kv_pages = l->kv_pages,
+                                   .page_tokens = KN_PAGE_TOKENS,
+                                   .sequences_max = c->sequences_max,
+                                   .weight_bytes = g->model.weight_bytes,
+                                   .kv_bytes = l->kv_pages * backend_page_bytes(&g->model)};
+}
+
+int engine_open(const struct engine_config *config, struct engine **out, struct err *e)
+{
+    uint64_t begin_ms = clock_mono_ms();
+    struct backend_limits limits;
+    int rc = check_config(config, e);
+    if (rc < 0)
+        return rc;
+    struct engine *g = calloc(1, sizeof(*g));
+    if (!g)
+        return err_set(e, ERR_NOMEM, "engine: no memory");
+    rc = load_model(g, config, e);
+    if (rc == 0)
+        rc = size_cache(g, config, &limits, e);
+    if (rc == 0)
+        rc = backend_cpu_create(&g->model, g->threads, &limits, &g->backend, e);
+    if (rc == 0)
+        rc = kvpool_init(&g->pool, limits.kv_pages, e);
+    if (rc == 0)
+        rc = scheduler_init(&g->scheduler, &g->pool, config->sequences_max, config->step_tokens_max,
+                            e);
+    if (rc == 0)
+        rc = take_tables(g, config, e);
+    if (rc < 0) {
+        engine_free(g);
+        return rc;
+    }
+    describe(g, config, &limits);
+    log_info("model loaded",
+             "path=%s architecture=%s isa=%s threads=%u weight_bytes=%llu context=%u kv_pages=%u "
+             "kv_bytes=%llu load_ms=%llu",
+             config->model_path, g->info.architecture, g->info.isa, threads_count(g->threads),
+             (unsigned long long)g->info.weight_bytes, g->info.context_tokens, g->info.kv_pages,
+             (unsigned long long)g->info.kv_bytes,
+             (unsigned long long)(clock_mono_ms() - begin_ms));
+    *out = g;
+    return 0;
+}
+
+static void free_finished(struct engine *g)
+{
+    while (g->finished) {
+        struct sequence *q = g->finished;
+        g->finished = q->next;
+        sequence_free(q);
+    }
+}
+
+static void discard(struct engine *g, struct sequence *q)
+{
+    scheduler_remove(&g->scheduler, q);
+    sequence_free(q);
+}
+
+void engine_free(struct engine *g)
+{
+    if (!g)
+        return;
+    free_finished(g);
+    while (g->scheduler.n_running > 0)
+        discard(g, g->scheduler.running[0]);
+    while (g->scheduler.waiting)
+        discard(g, g->scheduler.waiting);
+    scheduler_release(&g->scheduler);
+    kvpool_release(&g->pool);
+    backend_free(g->backend);
+    model_release(&g->model);
+    threads_free(g->threads);
+    tokenizer_free(g->tokenizer);
+    free(g->eog);
+    free(g->ids);
+    free(g->spans);
+    free(g->picks);
+    free(g->picked);
+    free(g->deltas);
+    free(g);
+}
+
+const struct engine_info *engine_info(const struct engine *g)
+{
+    return &g->info;
+}
+
+const struct tokenizer *engine_tokenizer(const struct engine *g)
+{
+    return g->tokenizer;
+}
+
+/* ---- requests ---------------------------------------------------------------------------------
+ */
+
+static struct sequence *find_live(const struct engine *g, uint64_t id)
+{
+    const struct scheduler *s = &g->scheduler;
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (s->running[i]->id == id)
+            return s->running[i];
+    for (struct sequence *q = s->waiting; q; q = q->next)
+        if (q->id == id)
+            return q;
+    return NULL;
+}
+
+int engine_submit(struct engine *g, const struct engine_request *r, struct err *e)
+{
+    struct sequence *q;
+    if (g->scheduler.n_running + g->scheduler.n_waiting >= g->live_max)
+        return err_set(e, ERR_BUSY, "%u requests run and %u wait: no more are taken",
+                       g->scheduler.n_running, g->scheduler.n_waiting);
+    if (find_live(g, r->id))
+        return err_set(e, ERR_RANGE, "request %llu is there already", (unsigned long long)r->id);
+    int rc = sequence_create(r, &g->limits, &q, e);
+    if (rc < 0)
+        return rc;
+    q->arrival = g->arrivals++;
+    scheduler_add(&g->scheduler, q);
+    return 0;
+}
+
+void engine_cancel(struct engine *g, uint64_t id)
+{
+    struct sequence *q = find_live(g, id);
+    if (q)
+        discard(g, q);
+}
+
+struct engine_load engine_load(const struct engine *g)
+{
+    return (struct engine_load){.running = g->scheduler.n_running,
+                                .waiting = g->scheduler.n_waiting,
+                                .kv_pages_used = g->pool.n_pages - g->pool.n_free,
+                                .steps = g->steps};
+}
+
+/* ---- a step -----------------------------------------------------------------------------------
+ */
+
+static struct engine_delta *add_delta(struct engine *g, const struct sequence *q, uint32_t n_tokens)
+{
+    ASSERT(g->n_deltas < g->live_max);
+    struct engine_delta *d = &g->deltas[g->n_deltas++];
+    *d = (struct engine_delta){.id = q->id,
+                               .index = sequence_output(q) - n_tokens,
+                               .n_tokens = n_tokens,
+                               .tokens = q->tokens + q->n_tokens - n_tokens,
+                               .finish = q->finish,
+                               .error = q->error};
+    return d;
+}
+
+/* Its pages are free at once; the rest stays until the deltas have been read. */
+static void finish(struct engine *g, struct sequence *q)
+{
+    scheduler_remove(&g->scheduler, q);
+    q->next = g->finished;
+    g->finished = q;
+}
+
+static void fail(struct engine *g, struct sequence *q, const char *why)
+{
+    q->finish = ENGINE_ERROR;
+    q->error = why;
+    add_delta(g, q, 0);
+    finish(g, q);
+}
+
+static bool leaves(struct engine *g, struct sequence *q, uint64_t now_ms)
+{
+    if (q->finish != ENGINE_GOES_ON) { /* complete when it came */
+        add_delta(g, q, 0);
+        finish(g, q);
+        return true;
+    }
+    if (q->deadline_ms != 0 && q->deadline_ms <= now_ms) {
+        fail(g, q, "the request's deadline has passed");
+        return true;
+    }
+    return false;
+}
+
+static void let_leave(struct engine *g)
+{
+    struct scheduler *s = &g->scheduler;
+    uint64_t now_ms = clock_mono_ms();
+    for (uint32_t i = 0; i < s->n_running;)
+        i += leaves(g, s->running[i], now_ms) ? 0 : 1;
+    for (struct sequence *q = s->waiting, *next; q; q = next) {
+        next = q->next;
+        leaves(g, q, now_ms);
+    }
+}
+
+static void add_rows(struct engine *g, struct batch *b, struct sequence *q)
+{
+    memcpy(g->ids + b->n_rows, q->tokens + q->n_computed, q->step_rows * sizeof(*g->ids));
+    g->spans[b->n_spans++] =
+        (struct kn_span){.page_table = q->pages, .pos = q->n_computed, .rows = q->step_rows};
+    b->n_rows += q->step_rows;
+    if (!scheduler_samples(q))
+        return;
+    g->picked[b->n_picks] = q;
+    g->picks[b->n_picks++] = (struct pick){.row = b->n_rows - 1,
+                                           .position = q->n_tokens,
+                                           .sampling = sampler_params(&q->sampler),
+                                           .want_digest = g->digests};
+}
+
+static struct batch make_batch(struct engine *g, struct engine_step *out)
+{
+    struct batch b = {.ids = g->ids, .spans = g->spans, .picks = g->picks};
+    for (uint32_t i = 0; i < g->scheduler.n_running; i++) {
+        struct sequence *q = g->scheduler.running[i];
+        bool decodes = q->n_tokens - q->n_computed == 1 && q->n_tokens > q->n_prompt;
+        if (q->step_rows == 0)
+            continue;
+        add_rows(g, &b, q);
+        out->decode_tokens += decodes ? 1 : 0;
+        out->prefill_tokens += decodes ? 0 : q->step_rows;
+    }
+    return b;
+}
+
+static void take_pick(struct engine *g, struct sequence *q, const struct pick *k)
+{
+    if (!k->finite) {
+        fail(g, q, "the model's logits are not finite");
+        return;
+    }
+    q->sampled = k->sampled;
+    sequence_accept(q, k->sampled.id);
+    struct engine_delta *d = add_delta(g, q, 1);
+    d->sampled = k->sampling->want_logprobs ? &q->sampled : NULL;
+    d->logits_digest = k->logits_digest;
+    if (q->finish != ENGINE_GOES_ON)
+        finish(g, q);
+}
+
+static void compute(struct engine *g, struct engine_step *out)
+{
+    if (scheduler_plan(&g->scheduler) == 0)
+        return;
+    struct batch b = make_batch(g, out);
+    backend_run(g->backend, &b);
+    for (uint32_t i = 0; i < g->scheduler.n_running; i++)
+        g->scheduler.running[i]->n_computed += g->scheduler.running[i]->step_rows;
+    for (uint32_t i = 0; i < b.n_picks; i++)
+        take_pick(g, g->picked[i], &g->picks[i]);
+    g->steps++;
+}
+
+bool engine_step(struct engine *g, struct engine_step *out)
+{
+    uint64_t begin_ns = clock_mono_ns();
+    *out = (struct engine_step){0};
+    free_finished(g);
+    g->n_deltas = 0;
+    let_leave(g);
+    compute(g, out);
+    out->deltas = g->deltas;
+    out->n_deltas = g->n_deltas;
+    out->duration_us = (uint32_t)((clock_mono_ns() - begin_ns) / 1000);
+    return g->scheduler.n_running + g->scheduler.n_waiting > 0;
+}

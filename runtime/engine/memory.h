@@ -1,0 +1,15 @@
+/* memory.h: large blocks straight from the system, on huge pages where it has them.
+ *
+ * Zeroed, aligned to 2 MiB, and only taken from the machine as they are touched.
+ */
+#ifndef ARGOSY_ENGINE_MEMORY_H
+#define ARGOSY_ENGINE_MEMORY_H
+
+#include <stddef.h>
+
+/* NULL when the system refuses. 0 bytes is a block of its own. */
+void *memory_map(size_t bytes);
+/* With the size that it was mapped with. NULL is fine. */
+void memory_unmap(void *p, size_t bytes);
+
+#endif

@@ -1,0 +1,55 @@
+/* loader.h: how an architecture asks a file for its hyperparameters and weights.
+ *
+ * Asking for a matrix checks type and shape and notes it; the packing happens at the end, over all
+ * matrices at once and on all threads (model.c). Asking for a vector makes it fp32 on the spot.
+ *
+ * Internal to runtime/model. Thread: the one that loads.
+ */
+#ifndef ARGOSY_MODEL_LOADER_H
+#define ARGOSY_MODEL_LOADER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/base/err.h"
+#include "runtime/format/gguf.h"
+#include "runtime/model/model.h"
+
+/* A matrix to be packed. */
+struct loader_matrix {
+    struct kn_matrix *dst;
+    const struct gguf_tensor *src;
+    size_t offset; /* of its packed form in the model's block */
+};
+
+struct loader {
+    const struct gguf *gguf;
+    struct model *model;
+    const char *prefix;             /* "llama": of the metadata keys */
+    struct loader_matrix *matrices; /* (n_matrices), at most one a tensor of the file */
+    size_t n_matrices;
+    size_t block_bytes; /* of the matrices noted so far */
+    bool *used;         /* by index in the file: which tensors were asked for */
+};
+
+/* Metadata PREFIX.key, checked to lie in [min, max]. Optional ones leave *out as it was, and what
+ * it was is checked too. */
+int loader_u32(struct loader *l, const char *key, enum gguf_need need, uint32_t min, uint32_t max,
+               uint32_t *out, struct err *e);
+/* The same; also refuses what is not finite. */
+int loader_f32(struct loader *l, const char *key, enum gguf_need need, float min, float max,
+               float *out, struct err *e);
+
+/* Whether the file has a tensor of that name. */
+bool loader_has(const struct loader *l, const char *name);
+/* Its rows (the second dimension), for what only a tensor's shape tells. */
+int loader_rows(struct loader *l, const char *name, uint32_t max, uint32_t *rows, struct err *e);
+/* The tensor `name`, rows × cols, into *dst. */
+int loader_matrix(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
+                  struct kn_matrix *dst, struct err *e);
+/* The tensor `name` of n elements as fp32 into dst (n). Values must be finite. */
+int loader_values(struct loader *l, const char *name, uint32_t n, float *dst, struct err *e);
+/* The same into the model's arena. */
+int loader_vector(struct loader *l, const char *name, uint32_t n, const float **out, struct err *e);
+
+#endif

@@ -1,0 +1,197 @@
+#include "runtime/model/model.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "runtime/base/check.h"
+#include "runtime/engine/memory.h"
+#include "runtime/engine/threads.h"
+#include "runtime/format/gguf.h"
+#include "runtime/format/manifest.h"
+#include "runtime/model/arch.h"
+#include "runtime/model/loader.h"
+
+/* A packing job: large enough to be worth taking, small enough to share out evenly. */
+#define JOB_BYTES (1u << 20)
+
+/* What the threads do at the end of a load: rows of matrices to pack, and the hash of the file. */
+struct packing {
+    const struct loader *loader;
+    struct pack_job {
+        const struct loader_matrix *matrix;
+        int64_t row_begin, row_end;
+    } * jobs;
+    size_t n_jobs;
+    _Atomic size_t next_job;
+    _Atomic int hash_taken;
+    int hash_rc;
+    struct err hash_err;
+};
+
+/* ---- packing ----------------------------------------------------------------------------------
+ */
+
+/* Tells the kernel that the file's bytes are not wanted any more: whole pages only. */
+static void drop_source(const void *bytes, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)bytes + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)bytes + n) & ~(page - 1);
+    if (end > begin)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+static void pack(const struct loader *l, const struct pack_job *job, bool drop)
+{
+    const struct kn_matrix *w = job->matrix->dst;
+    const struct gguf_tensor *t = job->matrix->src;
+    size_t row_bytes = (size_t)(t->bytes / (uint64_t)w->rows);
+    kn_pack(w->isa, w->type, w->rows, w->cols, t->data,
+            (char *)l->model->block + job->matrix->offset, job->row_begin, job->row_end);
+    if (drop)
+        drop_source((const char *)t->data + (size_t)job->row_begin * row_bytes,
+                    (size_t)(job->row_end - job->row_begin) * row_bytes);
+}
+
+static void pack_thread(void *arg, uint32_t thread)
+{
+    struct packing *p = arg;
+    bool mapped = gguf_is_mapped(p->loader->gguf);
+    (void)thread;
+    if (atomic_exchange(&p->hash_taken, 1) == 0) {
+        size_t n;
+        const void *bytes = gguf_mapping(p->loader->gguf, &n);
+        p->hash_rc = manifest_of_bytes(bytes, n, p->loader->model->manifest_sha256, &p->hash_err);
+        if (mapped)
+            drop_source(bytes, n);
+    }
+    for (;;) {
+        size_t i = atomic_fetch_add(&p->next_job, 1);
+        if (i >= p->n_jobs)
+            return;
+        pack(p->loader, &p->jobs[i], mapped);
+    }
+}
+
+static int64_t rows_of_job(const struct loader_matrix *m)
+{
+    int64_t row_bytes = (int64_t)(m->src->bytes / (uint64_t)m->dst->rows);
+    int64_t rows = JOB_BYTES / (row_bytes > 0 ? row_bytes : 1) / KN_ROW_TILE * KN_ROW_TILE;
+    return rows < KN_ROW_TILE ? KN_ROW_TILE : rows;
+}
+
+static int make_jobs(const struct loader *l, struct packing *p, struct err *e)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        int64_t step = rows_of_job(&l->matrices[i]);
+        n += (size_t)((l->matrices[i].dst->rows + step - 1) / step);
+    }
+    p->jobs = calloc(n ? n : 1, sizeof(*p->jobs));
+    if (!p->jobs)
+        return err_set(e, ERR_NOMEM, "model: no memory to pack");
+    for (size_t i = 0; i < l->n_matrices; i++) {
+        const struct loader_matrix *m = &l->matrices[i];
+        int64_t step = rows_of_job(m), rows = m->dst->rows;
+        for (int64_t r = 0; r < rows; r += step)
+            p->jobs[p->n_jobs++] = (struct pack_job){m, r, r + step < rows ? r + step : rows};
+    }
+    return 0;
+}
+
+static int pack_all(struct loader *l, struct threads *threads, struct err *e)
+{
+    struct model *m = l->model;
+    struct packing p = {.loader = l};
+    m->block_bytes = l->block_bytes;
+    m->block = memory_map(m->block_bytes);
+    if (!m->block)
+        return err_set(e, ERR_NOMEM, "model: no memory for %zu bytes of weights", m->block_bytes);
+    for (size_t i = 0; i < l->n_matrices; i++)
+        l->matrices[i].dst->data = (char *)m->block + l->matrices[i].offset;
+    int rc = make_jobs(l, &p, e);
+    if (rc == 0) {
+        threads_run(threads, pack_thread, &p);
+        if (p.hash_rc < 0)
+            rc = err_set(e, p.hash_rc, "%s", p.hash_err.msg);
+    }
+    free(p.jobs);
+    return rc;
+}
+
+/* ---- loading ----------------------------------------------------------------------------------
+ */
+
+static int find_arch(struct model *m, const struct gguf *g, struct err *e)
+{
+    struct gguf_str name;
+    int rc = gguf_str(g, "general.architecture", GGUF_REQUIRED, &name, e);
+    if (rc < 0)
+        return rc;
+    m->arch = arch_find(name.s, name.n);
+    if (m->arch)
+        return 0;
+    char shown[65];
+    size_t n = 0;
+    for (; n < name.n && n < sizeof(shown) - 1; n++)
+        shown[n] = name.s[n] >= ' ' && name.s[n] <= '~' ? name.s[n] : '?';
+    shown[n] = '\0';
+    return err_set(e, ERR_UNSUPPORTED, "model: architecture '%s' is not served (served: %s)", shown,
+                   arch_names());
+}
+
+static int refuse_unused(const struct loader *l, struct err *e)
+{
+    for (uint64_t i = 0; i < gguf_tensor_count(l->gguf); i++)
+        if (!l->used[i])
+            return err_set(e, ERR_UNSUPPORTED,
+                           "model: tensor '%s' is not part of architecture '%s' as served here",
+                           gguf_tensor_at(l->gguf, i)->name, l->prefix);
+    return 0;
+}
+
+int model_load(struct model *m, const struct gguf *g, enum kn_isa isa, struct threads *threads,
+               struct err *e)
+{
+    *m = (struct model){.isa = isa};
+    size_t n = (size_t)gguf_tensor_count(g);
+    size_t file_bytes;
+    gguf_mapping(g, &file_bytes);
+    struct loader l = {.gguf = g, .model = m};
+    /* Vectors at 2 bytes an element become 4; the rest is the table of layers. */
+    arena_init(&m->arena, 2 * file_bytes + MODEL_LAYERS_MAX * sizeof(*m->layers) + (1u << 20));
+    l.matrices = calloc(n ? n : 1, sizeof(*l.matrices));
+    l.used = calloc(n ? n : 1, sizeof(*l.used));
+    int rc = 0;
+    if (!l.matrices || !l.used)
+        rc = err_set(e, ERR_NOMEM, "model: no memory for %zu tensors", n);
+    if (rc == 0)
+        rc = find_arch(m, g, e);
+    if (rc < 0)
+        goto out;
+    l.prefix = m->arch->name;
+    rc = m->arch->load(&l, m, e);
+    if (rc == 0)
+        rc = refuse_unused(&l, e);
+    if (rc == 0)
+        rc = pack_all(&l, threads, e);
+    if (rc == 0 && m->head.data == NULL)
+        m->head = m->embed;
+    m->weight_bytes = m->block_bytes + m->arena.used_bytes;
+out:
+    free(l.matrices);
+    free(l.used);
+    if (rc < 0)
+        model_release(m);
+    return rc;
+}
+
+void model_release(struct model *m)
+{
+    memory_unmap(m->block, m->block_bytes);
+    arena_release(&m->arena);
+    *m = (struct model){0};
+}

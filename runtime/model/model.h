@@ -1,0 +1,93 @@
+/* model.h: a transformer's weights in memory, as a GGUF file says them.
+ *
+ * The file is not trusted: every hyperparameter has bounds, every tensor is checked against them,
+ * and a tensor that the architecture does not know is an error, because leaving it out would change
+ * the tokens. Nothing is allocated before its size was checked against the file.
+ *
+ * Memory: the matrices lie in one block, packed for one instruction set, in the order in which a
+ * pass reads them; the source pages are given back while packing. Vectors are fp32 in an arena.
+ *
+ * Thread: immutable after model_load, any number of threads may read.
+ */
+#ifndef ARGOSY_MODEL_MODEL_H
+#define ARGOSY_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+#include "runtime/base/arena.h"
+#include "runtime/base/err.h"
+
+struct arch;
+struct gguf;
+struct threads;
+
+/* Bounds of what a file may say; real models stay well inside. */
+#define MODEL_LAYERS_MAX 1024u
+#define MODEL_WIDTH_MAX (1u << 16) /* n_embd, and heads * head_dim */
+#define MODEL_FF_MAX (1u << 20)
+#define MODEL_HEADS_MAX 1024u
+#define MODEL_HEAD_DIM_MAX 256u
+#define MODEL_VOCAB_MAX (1u << 22)
+#define MODEL_CONTEXT_MAX (1u << 24)
+
+struct hparams {
+    uint32_t n_layers;
+    uint32_t n_embd;
+    uint32_t n_ff;
+    uint32_t n_heads;
+    uint32_t n_kv_heads; /* divides n_heads */
+    uint32_t head_dim;
+    uint32_t vocab;   /* rows of the embedding: ids are below it */
+    uint32_t context; /* tokens it was trained for */
+    float rms_eps;
+};
+
+/* How positions are rotated. inv_freq is scaled as the model says. */
+struct model_rope {
+    enum kn_rope kind;
+    uint32_t dim;     /* rotated elements of a head, even */
+    double *inv_freq; /* (dim / 2) */
+};
+
+/* What an architecture does not have is NULL, or a matrix with data NULL. */
+struct model_layer {
+    const float *attn_norm; /* (n_embd) */
+    struct kn_matrix q;     /* (n_heads * head_dim, n_embd) */
+    struct kn_matrix k;     /* (n_kv_heads * head_dim, n_embd) */
+    struct kn_matrix v;     /* (n_kv_heads * head_dim, n_embd) */
+    const float *qkv_bias;  /* ((n_heads + 2 * n_kv_heads) * head_dim): q, k, v */
+    struct kn_matrix o;     /* (n_embd, n_heads * head_dim) */
+    const float *ffn_norm;  /* (n_embd) */
+    struct kn_matrix gate;  /* (n_ff, n_embd) */
+    struct kn_matrix up;    /* (n_ff, n_embd) */
+    struct kn_matrix down;  /* (n_embd, n_ff) */
+};
+
+struct model {
+    const struct arch *arch;
+    struct hparams h;
+    enum kn_isa isa;
+    char manifest_sha256[65];
+    struct model_rope rope;
+    struct kn_matrix embed; /* (vocab, n_embd) */
+    struct kn_matrix head;  /* (vocab, n_embd); the embedding's data when they are tied */
+    const float *out_norm;  /* (n_embd) */
+    struct model_layer *layers;
+    bool has_float_matrix; /* some matrix of a pass reads activations that are not quantised */
+    uint64_t weight_bytes; /* packed matrices and vectors */
+    void *block;           /* the packed matrices */
+    size_t block_bytes;
+    struct arena arena; /* layers and vectors */
+};
+
+/* Packs the weights of g for `isa` (available here) with all of `threads`. g may be closed after.
+ * ERR_UNSUPPORTED names an architecture, type or option that is not served; ERR_FORMAT and
+ * ERR_RANGE say what in the file is wrong. m is released on failure. */
+int model_load(struct model *m, const struct gguf *g, enum kn_isa isa, struct threads *threads,
+               struct err *e);
+void model_release(struct model *m);
+
+#endif
