@@ -11,9 +11,9 @@ FUZZ_SECONDS ?= 5
 CHECKS ?=
 ONLY ?=
 TEST_MODELS := smollm2-135m
-# Side by side, then one after another: what measures time or starts whole clusters.
-PYTESTS := $(wildcard tests/text tests/kernels tests/model)
+# What measures time or starts clusters of the real parts runs alone, the rest two at a time.
 PYTESTS_ALONE := $(wildcard tests/api tests/e2e)
+PYTESTS := $(filter-out $(PYTESTS_ALONE),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 
 SUBMAKE = $(MAKE) --no-print-directory -j$(shell nproc)
 VENV_PYTHON := build/venv/bin/python

@@ -18,7 +18,7 @@ struct plan {
     struct arena arena; /* all strings below */
     struct model_ref model;
     char bin_dir[PATH_MAX]; /* where this program and its sisters are */
-    char dir[64];           /* of the sockets; "" until it is made */
+    char dir[96];           /* of the sockets; "" until it is made */
     const char *host;       /* where we reach the endpoint ourselves */
     uint16_t port;
     uint32_t threads;         /* of each worker */
