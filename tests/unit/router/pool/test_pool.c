@@ -1,0 +1,461 @@
+/* Workers that attach and leave, requests that are picked, refused, cancelled, and frames that are
+ * not what they should be. */
+#include <math.h>
+
+#include "tests/unit/router/pool/pool_world.h"
+
+static uint32_t ready(const struct world *w)
+{
+    return pool_workers_ready(w->pool, "m");
+}
+
+static void test_workers_join_and_leave(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, NULL);
+    assert_int_equal(ready(&w), 0);
+    assert_int_equal(pool_context_tokens(w.pool, "m"), 0);
+    join(&w, 1, "a", 1);
+    join(&w, 2, "b", 1);
+    assert_int_equal(ready(&w), 2);
+    assert_int_equal(pool_workers_ready(w.pool, "other"), 0);
+    assert_int_equal(pool_context_tokens(w.pool, "m"), CONTEXT);
+    assert_string_equal(last_sent(&w, SENT_WELCOME, 1)->refused, "");
+    event_closed(&w, 1);
+    assert_int_equal(ready(&w), 1);
+    event_closed(&w, 1);
+    event_closed(&w, 77);
+    assert_int_equal(ready(&w), 1);
+    assert_int_equal(pool_totals(w.pool).workers, 1);
+    world_release(&w);
+}
+
+static void assert_refused(struct hello h, const char *words)
+{
+    struct world w;
+    world_init(&w, NULL);
+    h.stream = 1;
+    h.id = h.id ? h.id : "a";
+    event_opened(&w, 1);
+    event_hello(&w, h);
+    assert_int_equal(ready(&w), 0);
+    assert_non_null(last_sent(&w, SENT_WELCOME, 1));
+    if (!strstr(last_sent(&w, SENT_WELCOME, 1)->refused, words))
+        fail_msg("'%s' is not in '%s'", words, last_sent(&w, SENT_WELCOME, 1)->refused);
+    assert_non_null(last_sent(&w, SENT_CLOSE, 1));
+    world_release(&w);
+}
+
+static void test_hello_that_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    assert_refused((struct hello){.protocol = 99}, "protocol");
+    assert_refused((struct hello){.id = "a b"}, "worker id");
+    assert_refused((struct hello){.id = ""}, "worker id");
+    assert_refused((struct hello){.id = "../../etc"}, "worker id");
+    assert_refused((struct hello){.manifest = "bbbb"}, "manifest");
+    assert_refused((struct hello){.model = "unknown"}, "none of its models");
+    assert_refused((struct hello){.sequences_max = 1000000}, "sequences_max");
+}
+
+static void test_first_frame_must_be_hello(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, NULL);
+    event_opened(&w, 1);
+    event_load(&w, 1, false);
+    assert_non_null(last_sent(&w, SENT_CLOSE, 1));
+    event_hello(&w, (struct hello){.stream = 1, .id = "a", .epoch = 1});
+    assert_int_equal(ready(&w), 0);
+    /* And it must come within a lease. */
+    event_opened(&w, 2);
+    pass_ms(&w, 1999);
+    assert_null(last_sent(&w, SENT_CLOSE, 2));
+    pass_ms(&w, 2);
+    assert_non_null(last_sent(&w, SENT_CLOSE, 2));
+    world_release(&w);
+}
+
+static void test_hello_twice_closes(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    event_hello(&w, (struct hello){.stream = 1, .id = "b", .epoch = 2});
+    assert_int_equal(ready(&w), 0);
+    assert_non_null(last_sent(&w, SENT_CLOSE, 1));
+    world_release(&w);
+}
+
+static void test_pool_refuses_when_full_of_workers(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, NULL);
+    for (uint64_t s = 1; s <= 8; s++)
+        event_opened(&w, s);
+    assert_int_equal(count_sent(&w, SENT_CLOSE, 0), 0);
+    event_opened(&w, 9);
+    assert_int_equal(count_sent(&w, SENT_CLOSE, 9), 1);
+    event_closed(&w, 3);
+    join(&w, 10, "a", 1);
+    assert_int_equal(ready(&w), 1);
+    world_release(&w);
+}
+
+static void test_higher_epoch_wins(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, NULL);
+    join(&w, 1, "a", 5);
+    join(&w, 2, "a", 5);
+    assert_true(strstr(last_sent(&w, SENT_WELCOME, 2)->refused, "epoch") != NULL);
+    assert_non_null(last_sent(&w, SENT_CLOSE, 2));
+    join(&w, 3, "a", 4);
+    assert_non_null(last_sent(&w, SENT_CLOSE, 3));
+    assert_null(last_sent(&w, SENT_CLOSE, 1));
+    join(&w, 4, "a", 6);
+    assert_string_equal(last_sent(&w, SENT_WELCOME, 4)->refused, "");
+    assert_non_null(last_sent(&w, SENT_CLOSE, 1));
+    assert_int_equal(ready(&w), 1);
+    world_release(&w);
+}
+
+static void test_tokens_reach_the_client_in_order(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    assert_string_equal(gen_worker_id(c.gen), "a");
+    uint64_t request = last_sent(&w, SENT_START, 1)->request;
+    struct delta first = {.request = request, .index = 0, .n = 1, .cached = 8};
+    event_step(&w, 1, &first, 1);
+    event_tokens(&w, 1, request, 1, 3, ARGOSY__FINISH__FINISH_NONE);
+    assert_int_equal(c.n, 4);
+    /* Again, and overlapping: dropped where it is known. */
+    event_tokens(&w, 1, request, 1, 3, ARGOSY__FINISH__FINISH_NONE);
+    assert_int_equal(c.n, 4);
+    event_tokens(&w, 1, request, 2, 4, ARGOSY__FINISH__FINISH_NONE);
+    assert_int_equal(c.n, 6);
+    event_tokens(&w, 1, request, 6, 1, ARGOSY__FINISH__FINISH_STOP);
+    assert_int_equal(c.finished, 1);
+    assert_int_equal(c.why, GEN_STOP);
+    assert_int_equal(c.usage.output_tokens, 7);
+    assert_int_equal(c.usage.prompt_tokens, 16);
+    assert_int_equal(c.usage.cached_tokens, 8);
+    /* It is over: whatever comes is ignored. */
+    event_tokens(&w, 1, request, 7, 1, ARGOSY__FINISH__FINISH_NONE);
+    assert_int_equal(c.n, 7);
+    assert_int_equal(ready(&w), 1);
+    assert_int_equal(pool_gens_live(w.pool), 0);
+    world_release(&w);
+}
+
+/* The worker is closed, and the generation goes on at the other one as if nothing had been. */
+static void assert_fault(struct delta d)
+{
+    struct world w;
+    struct client c = client_of(10);
+    world_init(&w, NULL);
+    c.request.logprobs = d.n_logprobs > 0;
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    join(&w, 2, "b", 1);
+    d.request = last_sent(&w, SENT_START, 1)->request;
+    if (!c.request.logprobs)
+        event_tokens(&w, 1, d.request, 0, 3, ARGOSY__FINISH__FINISH_NONE);
+    event_step(&w, 1, &d, 1);
+    assert_int_equal(c.n, c.request.logprobs ? 0 : 3);
+    assert_int_equal(count_sent(&w, SENT_CLOSE, 1), 1);
+    assert_int_equal(ready(&w), 1);
+    struct sent *again = last_sent(&w, SENT_START, 2);
+    assert_non_null(again);
+    assert_int_equal(again->n_output, c.n);
+    world_release(&w);
+}
+
+static void test_step_that_does_not_fit_is_the_workers_fault(void **state)
+{
+    (void)state;
+    static const uint32_t beyond[] = {VOCAB};
+    static const uint32_t changed[] = {7};
+    assert_fault((struct delta){.index = 4, .n = 1});
+    assert_fault((struct delta){.index = UINT32_MAX, .n = 2});
+    assert_fault((struct delta){.index = 3, .n = 8});
+    assert_fault((struct delta){.index = 3, .n = 1, .tokens = beyond});
+    assert_fault((struct delta){.index = 2, .n = 1, .tokens = changed});
+    assert_fault((struct delta){.index = 3, .n = 0});
+    assert_fault((struct delta){.index = 0, .n = 2, .n_logprobs = 1});
+}
+
+static void test_requests_of_others_are_ignored(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    join(&w, 2, "b", 1);
+    uint64_t request = last_sent(&w, SENT_START, 1)->request;
+    event_tokens(&w, 2, request, 0, 3, ARGOSY__FINISH__FINISH_STOP);
+    event_tokens(&w, 1, request + (1u << 20), 0, 3, ARGOSY__FINISH__FINISH_NONE);
+    event_tokens(&w, 1, UINT64_MAX, 0, 3, ARGOSY__FINISH__FINISH_NONE);
+    event_tokens(&w, 1, 0, 0, 3, ARGOSY__FINISH__FINISH_NONE);
+    event_refused(&w, 2, request, ARGOSY__REFUSED_REASON__REFUSED_INVALID, 0);
+    assert_int_equal(c.n + c.finished + c.failed, 0);
+    assert_int_equal(ready(&w), 2);
+    world_release(&w);
+}
+
+static void test_logprobs_are_handed_on(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    world_init(&w, NULL);
+    c.request.logprobs = true;
+    c.request.top_logprobs = 1;
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    struct delta d = {.request = last_sent(&w, SENT_START, 1)->request, .n = 4, .n_logprobs = 4};
+    event_step(&w, 1, &d, 1);
+    assert_int_equal(c.n, 4);
+    assert_int_equal(c.n_logprobs, 4);
+    world_release(&w);
+}
+
+static void test_inflight_counts_at_once_and_goes_back(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c[4] = {client_of(10), client_of(10), client_of(10), client_of(10)};
+    struct pool_config config = world_config();
+    config.policy = policy_find("least_load");
+    world_init(&w, &config);
+    join(&w, 1, "a", 1);
+    join(&w, 2, "b", 1);
+    for (int i = 0; i < 4; i++)
+        assert_true(client_start(&w, &c[i], NULL));
+    assert_int_equal(count_sent(&w, SENT_START, 1), 2);
+    assert_int_equal(count_sent(&w, SENT_START, 2), 2);
+    assert_int_equal(pool_totals(w.pool).inflight, 4);
+    uint64_t request = last_sent(&w, SENT_START, 1)->request;
+    event_tokens(&w, 1, request, 0, 1, ARGOSY__FINISH__FINISH_STOP);
+    assert_int_equal(pool_totals(w.pool).inflight, 3);
+    for (int i = 0; i < 4; i++)
+        if (!c[i].finished)
+            pool_cancel(c[i].gen);
+    assert_int_equal(pool_totals(w.pool).inflight, 0);
+    assert_int_equal(count_sent(&w, SENT_CANCEL, 0), 3);
+    assert_int_equal(pool_gens_live(w.pool), 0);
+    world_release(&w);
+}
+
+static void test_full_worker_gets_no_more(void **state)
+{
+    (void)state;
+    struct world w;
+    struct err e;
+    struct client c[13];
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    /* 8 that run and 4 that queue there. */
+    for (int i = 0; i < 13; i++) {
+        c[i] = client_of(10);
+        assert_int_equal(client_start(&w, &c[i], &e), i < 12);
+    }
+    assert_int_equal(c[12].fault, GEN_FAULT_BUSY);
+    pool_cancel(c[0].gen);
+    assert_true(client_start(&w, &c[12], &e));
+    world_release(&w);
+}
+
+static void test_pool_refuses_when_full_of_generations(void **state)
+{
+    (void)state;
+    struct world w;
+    struct err e;
+    struct client c[3] = {client_of(4), client_of(4), client_of(4)};
+    struct pool_config config = world_config();
+    config.gens_max = 2;
+    world_init(&w, &config);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c[0], &e));
+    assert_true(client_start(&w, &c[1], &e));
+    assert_false(client_start(&w, &c[2], &e));
+    assert_int_equal(c[2].fault, GEN_FAULT_BUSY);
+    world_release(&w);
+}
+
+static void test_request_that_cannot_be_sent_is_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    struct err e;
+    struct client c = client_of(CONTEXT);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    assert_false(client_start(&w, &c, &e));
+    assert_int_equal(c.fault, GEN_FAULT_INVALID);
+    c = client_of(10);
+    c.request.n_stop = 65;
+    assert_false(client_start(&w, &c, &e));
+    assert_int_equal(c.fault, GEN_FAULT_INVALID);
+    c = client_of(10);
+    c.request.sampling.temperature = NAN;
+    assert_false(client_start(&w, &c, &e));
+    assert_int_equal(c.fault, GEN_FAULT_INVALID);
+    c = client_of(10);
+    c.request.model = "nobody's";
+    assert_false(client_start(&w, &c, &e));
+    assert_int_equal(c.fault, GEN_FAULT_NO_WORKER);
+    world_release(&w);
+}
+
+static void test_refused_is_tried_elsewhere(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    join(&w, 2, "b", 1);
+    assert_true(client_start(&w, &c, NULL));
+    struct sent *first = last_sent(&w, SENT_START, 0);
+    event_refused(&w, first->stream, first->request, ARGOSY__REFUSED_REASON__REFUSED_FULL, 700);
+    struct sent *second = last_sent(&w, SENT_START, 0);
+    assert_int_equal(count_sent(&w, SENT_START, 0), 2);
+    assert_int_not_equal(first->stream, second->stream);
+    /* The old number is void. */
+    event_tokens(&w, first->stream, first->request, 0, 1, ARGOSY__FINISH__FINISH_NONE);
+    assert_int_equal(c.n, 0);
+    event_refused(&w, second->stream, second->request, ARGOSY__REFUSED_REASON__REFUSED_FULL, 900);
+    assert_int_equal(c.failed, 1);
+    assert_int_equal(c.fault, GEN_FAULT_BUSY);
+    assert_int_equal(c.retry_after_ms, 700);
+    assert_int_equal(pool_totals(w.pool).refused, 2);
+    world_release(&w);
+}
+
+static void test_invalid_is_not_tried_elsewhere(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    join(&w, 2, "b", 1);
+    assert_true(client_start(&w, &c, NULL));
+    struct sent *s = last_sent(&w, SENT_START, 0);
+    event_refused(&w, s->stream, s->request, ARGOSY__REFUSED_REASON__REFUSED_INVALID, 0);
+    assert_int_equal(c.fault, GEN_FAULT_INVALID);
+    assert_int_equal(count_sent(&w, SENT_START, 0), 1);
+    world_release(&w);
+}
+
+static void test_cancel_in_a_callback(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    struct client other = client_of(10);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    uint64_t request = last_sent(&w, SENT_START, 1)->request;
+    assert_true(client_start(&w, &other, NULL));
+    uint64_t request_of_other = last_sent(&w, SENT_START, 1)->request;
+    c.cancel_at = 2;
+    c.cancel_other = &other;
+    struct delta d[] = {{.request = request, .n = 2, .finish = ARGOSY__FINISH__FINISH_LENGTH},
+                        {.request = request_of_other, .n = 1}};
+    event_step(&w, 1, d, 2);
+    assert_int_equal(c.n, 2);
+    assert_int_equal(c.finished, 0);
+    assert_int_equal(other.n, 0);
+    assert_int_equal(count_sent(&w, SENT_CANCEL, 1), 2);
+    assert_int_equal(pool_gens_live(w.pool), 0);
+    world_release(&w);
+}
+
+static void test_start_in_a_callback(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    struct client next = client_of(5);
+    struct client last = client_of(5);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    c.start_other = &next;
+    next.start_other = &last;
+    assert_true(client_start(&w, &c, NULL));
+    event_tokens(&w, 1, last_sent(&w, SENT_START, 1)->request, 0, 1, ARGOSY__FINISH__FINISH_STOP);
+    assert_int_equal(c.finished, 1);
+    event_refused(&w, 1, last_sent(&w, SENT_START, 1)->request,
+                  ARGOSY__REFUSED_REASON__REFUSED_INVALID, 0);
+    assert_int_equal(next.failed, 1);
+    assert_int_equal(count_sent(&w, SENT_START, 1), 3);
+    world_release(&w);
+}
+
+static void test_deadline_cancels_and_fails(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    struct client waits = client_of(10);
+    struct pool_config config = world_config();
+    config.lease_ms = 1000000;
+    world_init(&w, &config);
+    c.request.deadline_ms = 3000;
+    waits.request.deadline_ms = 2000;
+    waits.request.model = "other";
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    assert_true(client_start(&w, &waits, NULL));
+    assert_int_equal(last_sent(&w, SENT_START, 1)->deadline_ms, 3000);
+    pass_ms(&w, 2001);
+    assert_int_equal(waits.fault, GEN_FAULT_DEADLINE);
+    assert_int_equal(waits.failed, 1);
+    assert_int_equal(c.failed, 0);
+    pass_ms(&w, 1000);
+    assert_int_equal(c.failed, 1);
+    assert_int_equal(c.fault, GEN_FAULT_DEADLINE);
+    assert_int_equal(count_sent(&w, SENT_CANCEL, 1), 1);
+    world_release(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_workers_join_and_leave),
+        cmocka_unit_test(test_hello_that_does_not_fit_is_refused),
+        cmocka_unit_test(test_first_frame_must_be_hello),
+        cmocka_unit_test(test_hello_twice_closes),
+        cmocka_unit_test(test_pool_refuses_when_full_of_workers),
+        cmocka_unit_test(test_higher_epoch_wins),
+        cmocka_unit_test(test_tokens_reach_the_client_in_order),
+        cmocka_unit_test(test_step_that_does_not_fit_is_the_workers_fault),
+        cmocka_unit_test(test_requests_of_others_are_ignored),
+        cmocka_unit_test(test_logprobs_are_handed_on),
+        cmocka_unit_test(test_inflight_counts_at_once_and_goes_back),
+        cmocka_unit_test(test_full_worker_gets_no_more),
+        cmocka_unit_test(test_pool_refuses_when_full_of_generations),
+        cmocka_unit_test(test_request_that_cannot_be_sent_is_refused),
+        cmocka_unit_test(test_refused_is_tried_elsewhere),
+        cmocka_unit_test(test_invalid_is_not_tried_elsewhere),
+        cmocka_unit_test(test_cancel_in_a_callback),
+        cmocka_unit_test(test_start_in_a_callback),
+        cmocka_unit_test(test_deadline_cancels_and_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
