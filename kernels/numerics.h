@@ -96,7 +96,8 @@ static inline float kn_exp(float x)
     p = fmaf(p, r, KN_EXP_C4);
     p = fmaf(p, r, KN_EXP_C3);
     p = fmaf(p, r, KN_EXP_C2);
-    p = fmaf(p, r * r, r) + 1.0f;
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
     /* 2^n in two factors: p * 2^a is exact, and only the second may round (to a subnormal). */
     int32_t e = (int32_t)(kn_bits(t) - kn_bits(KN_ROUND_MAGIC));
     int32_t a = e >> 1;

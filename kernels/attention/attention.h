@@ -7,6 +7,22 @@
 #define ATTN_HEAD_DIM_MAX 256
 #define ATTN_SEGMENTS 4 /* of head_dim, in q·k */
 
+#define ATTN_QUERIES_MAX 8
+
+/* Queries that read the same KV head, worked on together so that its K and V are converted once:
+ * `rows` rows from `row`, and in each `heads` query heads from `head`. Query i is row i / heads,
+ * head i % heads. Vector code only. */
+struct attn_queries {
+    uint32_t row;
+    int rows;
+    int head;
+    int heads;
+    float score[ATTN_QUERIES_MAX][KN_ATTN_SPLIT]; /* then exp(score - m) */
+    float o[ATTN_QUERIES_MAX][ATTN_HEAD_DIM_MAX]; /* of the split */
+    float m[ATTN_QUERIES_MAX];
+    float l[ATTN_QUERIES_MAX];
+} __attribute__((aligned(64)));
+
 /* First position that the row at `pos` sees. */
 static inline uint32_t attn_first(const struct kn_attn *a, uint32_t pos)
 {

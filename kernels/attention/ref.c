@@ -4,6 +4,11 @@
 #include "kernels/numerics.h"
 #include "kernels/table.h"
 
+int64_t kn_kv_page_elems(int n_kv_heads, int head_dim)
+{
+    return (int64_t)n_kv_heads * 2 * head_dim * KN_PAGE_TOKENS;
+}
+
 /* scale * q·k, capped. k points at the token's column of K (head_dim, 16). */
 static float score(const struct kn_attn *a, const float *q, const uint16_t *k)
 {

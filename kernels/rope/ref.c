@@ -27,8 +27,8 @@ void kn_rope_kv_ref(float *qkv, int64_t ld, int n_heads, const struct kn_kv *kv,
         uint32_t pos = span->pos + r;
         uint32_t slot = pos % KN_PAGE_TOKENS;
         uint16_t *page = kv->pages + span->page_table[pos / KN_PAGE_TOKENS] * kv->page_stride;
-        const float *cos = table->cos + pos * half;
-        const float *sin = table->sin + pos * half;
+        const float *cos = table->cos + (int64_t)pos * half;
+        const float *sin = table->sin + (int64_t)pos * half;
         float *head = qkv + r * ld; /* (n_heads + 2 n_kv_heads, head_dim) */
 
         for (int h = 0; h < n_heads + kv->n_kv_heads; h++) {

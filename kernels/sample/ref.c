@@ -54,7 +54,7 @@ static void workspace_init(struct workspace *w, void *scratch, uint32_t vocab)
 /* ---- one token ----------------------------------------------------------------------------------
  */
 
-float kn_sample_clean_one(float l)
+static float clean_one(float l)
 {
     if (l != l) {
         return -INFINITY;
@@ -62,13 +62,13 @@ float kn_sample_clean_one(float l)
     return l > FLT_MAX ? FLT_MAX : l;
 }
 
-uint64_t kn_sample_mass_one(float z)
+static uint64_t mass_one(float z)
 {
     return (uint64_t)(kn_exp(z) * SAMPLE_MASS_ONE);
 }
 
 /* u has 23 bits and is never 0 or 1, so the noise is in (-2.82, 16.64). */
-float kn_sample_score_one(float z, uint32_t id, uint64_t seed, uint64_t position)
+static float score_one(float z, uint32_t id, uint64_t seed, uint64_t position)
 {
     uint32_t counter[4] = {(uint32_t)position, (uint32_t)(position >> 32), id / 4, 0};
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
@@ -87,7 +87,7 @@ static float clean(float *l, uint32_t n)
     float max = -INFINITY;
 
     for (uint32_t i = 0; i < n; i++) {
-        l[i] = kn_sample_clean_one(l[i]);
+        l[i] = clean_one(l[i]);
         max = l[i] > max ? l[i] : max;
     }
     return max + 0.0f;
@@ -98,7 +98,7 @@ static uint64_t total(const float *l, uint32_t n, float max)
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i < n; i++) {
-        sum += kn_sample_mass_one(l[i] - max);
+        sum += mass_one(l[i] - max);
     }
     return sum;
 }
@@ -119,7 +119,7 @@ static void gather(const float *l, uint32_t n, float max, float temperature, str
 static void masses(struct candidates *c)
 {
     for (uint32_t i = 0; i < c->n; i++) {
-        c->mass[i] = kn_sample_mass_one(c->z[i]);
+        c->mass[i] = mass_one(c->z[i]);
     }
 }
 
@@ -129,7 +129,7 @@ static uint32_t gumbel(const struct candidates *c, uint64_t seed, uint64_t posit
     uint32_t id = c->id[0];
 
     for (uint32_t i = 0; i < c->n; i++) {
-        float s = kn_sample_score_one(c->z[i], c->id[i], seed, position);
+        float s = score_one(c->z[i], c->id[i], seed, position);
         if (s > best) {
             best = s;
             id = c->id[i];

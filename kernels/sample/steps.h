@@ -7,7 +7,8 @@
 
 /* Scaled logits below this have mass 0 and cannot win: the noise spans less than 20. */
 #define SAMPLE_FLOOR (-28.0f)
-#define SAMPLE_MASS_ONE 0x1p+40f /* the mass of the likeliest token */
+#define SAMPLE_BELOW_FLOOR (-0x1.c00002p+4f) /* the next float below */
+#define SAMPLE_MASS_ONE 0x1p+40f             /* the mass of the likeliest token */
 
 /* Tokens still in the running, ids ascending. */
 struct candidates {
@@ -33,10 +34,5 @@ struct sample_steps {
 void kn_sample_run(const struct sample_steps *steps, float *logits, uint32_t vocab,
                    const struct kn_sampling *p, uint64_t position, void *scratch,
                    struct kn_sampled *out);
-
-/* One token of a pass, for the ends that do not fill a vector. */
-float kn_sample_clean_one(float l);
-uint64_t kn_sample_mass_one(float z);
-float kn_sample_score_one(float z, uint32_t id, uint64_t seed, uint64_t position);
 
 #endif

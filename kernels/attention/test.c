@@ -1,0 +1,207 @@
+/* attention/test.c: against softmax in double, and against the reference bit by bit. */
+#include "kernels/testing.h"
+
+/* A sequence with its pages; q and out of the rows of a span. */
+struct problem {
+    struct kn_attn a;
+    uint32_t *page_table;
+    float *q;
+    int64_t width; /* n_heads * head_dim */
+};
+
+static void problem_init(struct problem *p, struct random *r, uint32_t pos, uint32_t rows)
+{
+    static const int groups[] = {1, 2, 3, 4, 5, 7, 8, 9};
+    static const int dims[] = {8, 16, 24, 64, 64, 64, 72, 80, 128, 256};
+    uint32_t n_pages = (pos + rows + KN_PAGE_TOKENS - 1) / KN_PAGE_TOKENS;
+    int n_kv = 1 + (int)random_below(r, 2), hd = dims[random_below(r, 10)];
+    int64_t elems = kn_kv_page_elems(n_kv, hd) + 16 * random_below(r, 2);
+
+    *p = (struct problem){0};
+    p->a.n_heads = n_kv * groups[random_below(r, 8)];
+    p->width = (int64_t)p->a.n_heads * hd;
+    p->a.ldq = p->width + random_below(r, 5);
+    p->a.ldo = p->width + random_below(r, 5);
+    p->a.scale = 1.0f / sqrtf((float)hd);
+    p->a.window = random_below(r, 3) == 0 ? 1 + random_below(r, 300) : 0;
+    p->a.softcap = random_below(r, 4) == 0 ? 5.0f : 0.0f;
+    p->page_table = (uint32_t *)get_memory(n_pages * sizeof(uint32_t));
+    p->a.kv =
+        (struct kn_kv){(uint16_t *)get_memory((size_t)(n_pages * elems) * 2), elems, n_kv, hd};
+    for (uint32_t i = 0; i < n_pages; i++) {
+        p->page_table[i] = n_pages - 1 - i;
+    }
+    for (int64_t i = 0; i < n_pages * elems; i++) {
+        p->a.kv.pages[i] = kn_f32_to_f16(random_normal(r));
+    }
+    p->a.span = (struct kn_span){p->page_table, pos, rows};
+    p->q = get_floats(rows * p->a.ldq);
+    random_fill(r, p->q, rows * p->a.ldq, 1.5f);
+    p->a.q = p->q;
+}
+
+/* Everything after the last row's position in its page becomes NaN: it must never be read. */
+static void spoil_the_future(struct problem *p)
+{
+    uint32_t last = p->a.span.pos + p->a.span.rows - 1;
+    int hd = p->a.kv.head_dim;
+
+    for (int h = 0; h < p->a.kv.n_kv_heads; h++) {
+        uint16_t *k = p->a.kv.pages + p->page_table[last / 16] * p->a.kv.page_stride + h * 32 * hd;
+        for (uint32_t slot = last % 16 + 1; slot < 16; slot++) {
+            for (int d = 0; d < hd; d++) {
+                k[d * 16 + (int)slot] = 0x7e00;
+                k[hd * 16 + (int)slot * hd + d] = 0x7e00;
+            }
+        }
+    }
+}
+
+static void problem_release(struct problem *p)
+{
+    free(p->page_table);
+    free(p->a.kv.pages);
+    free(p->q);
+}
+
+/* out (rows, ldo), computed in ranges of `step` rows. */
+static float *solve(const struct problem *p, enum kn_isa isa, uint32_t step)
+{
+    struct kn_attn a = p->a;
+    float *out = get_floats(a.span.rows * a.ldo);
+
+    a.out = out;
+    for (uint32_t row = 0; row < a.span.rows; row += step) {
+        uint32_t end = row + step < a.span.rows ? row + step : a.span.rows;
+        kn_ops(isa)->attention(&a, row, end, 0, 1);
+        kn_ops(isa)->attention(&a, row, end, 1, a.kv.n_kv_heads);
+    }
+    return out;
+}
+
+/* The same through the parts, in two shares of splits, row by row. */
+static float *solve_in_parts(const struct problem *p, enum kn_isa isa)
+{
+    struct kn_attn a = p->a;
+    float *out = get_floats(a.span.rows * a.ldo);
+
+    a.out = out;
+    for (uint32_t row = 0; row < a.span.rows; row++) {
+        uint32_t n_splits = (a.span.pos + row) / KN_ATTN_SPLIT + 1, cut = n_splits / 2;
+        float *part = get_floats((int64_t)a.n_heads * n_splits * (a.kv.head_dim + 2));
+        kn_ops(isa)->attention_part(&a, row, 0, a.kv.n_kv_heads, cut, n_splits, part);
+        kn_ops(isa)->attention_part(&a, row, 0, a.kv.n_kv_heads, 0, cut, part);
+        kn_ops(isa)->attention_merge(&a, row, 0, a.kv.n_kv_heads, part);
+        free(part);
+    }
+    return out;
+}
+
+static double key(const struct kn_attn *a, uint32_t j, int h, int d, bool value)
+{
+    const uint16_t *page = a->kv.pages + a->span.page_table[j / 16] * a->kv.page_stride;
+    int hd = a->kv.head_dim, slot = (int)(j % 16);
+
+    page += h * 2 * hd * 16;
+    return (double)kn_f16_to_f32(value ? page[hd * 16 + slot * hd + d] : page[d * 16 + slot]);
+}
+
+/* One row and head in double. out (head_dim). */
+static void softmax_in_double(const struct kn_attn *a, uint32_t row, int head, double *out)
+{
+    uint32_t pos = a->span.pos + row;
+    uint32_t first = a->window != 0 && pos + 1 > a->window ? pos + 1 - a->window : 0;
+    int kv_head = head / (a->n_heads / a->kv.n_kv_heads), hd = a->kv.head_dim;
+    double total = 0.0;
+
+    memset(out, 0, (size_t)hd * sizeof *out);
+    for (uint32_t j = first; j <= pos; j++) {
+        double s = 0.0;
+        for (int d = 0; d < hd; d++) {
+            s += (double)a->q[row * a->ldq + head * hd + d] * key(a, j, kv_head, d, false);
+        }
+        s *= (double)a->scale;
+        if (a->softcap > 0.0f) {
+            s = (double)a->softcap * tanh(s / (double)a->softcap);
+        }
+        double w = exp(s);
+        total += w;
+        for (int d = 0; d < hd; d++) {
+            out[d] += w * key(a, j, kv_head, d, true);
+        }
+    }
+    for (int d = 0; d < hd; d++) {
+        out[d] /= total;
+    }
+}
+
+static void test_attention_is_softmax(void **state)
+{
+    (void)state;
+    struct random r = {1};
+    for (int round = 0; round < 30; round++) {
+        struct problem p;
+        problem_init(&p, &r, random_below(&r, 400), 1 + random_below(&r, 3));
+        spoil_the_future(&p);
+        float *out = solve(&p, KN_ISA_REF, 1);
+        for (uint32_t row = 0; row < p.a.span.rows; row++) {
+            for (int h = 0; h < p.a.n_heads; h++) {
+                double want[256];
+                softmax_in_double(&p.a, row, h, want);
+                for (int d = 0; d < p.a.kv.head_dim; d++) {
+                    float got = out[row * p.a.ldo + h * p.a.kv.head_dim + d];
+                    assert_true(fabs((double)got - want[d]) < 1e-5);
+                }
+            }
+        }
+        free(out);
+        problem_release(&p);
+    }
+}
+
+static void assert_same_rows(const struct problem *p, const float *got, const float *want,
+                             const char *what)
+{
+    for (uint32_t row = 0; row < p->a.span.rows; row++) {
+        assert_same_floats(got + row * p->a.ldo, want + row * p->a.ldo, p->width, what);
+    }
+}
+
+static void test_attention_has_the_same_bits_everywhere(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(isa)
+    {
+        struct random r = {2};
+        for (int round = 0; round < 200; round++) {
+            struct problem p;
+            uint32_t pos = round % 4 == 0 ? 0 : random_below(&r, 420);
+            problem_init(&p, &r, pos, 1 + random_below(&r, round % 3 == 0 ? 40 : 4));
+            spoil_the_future(&p);
+            if (round % 25 == 0) {
+                p.q[random_below(&r, (uint32_t)p.width)] = round % 2 == 0 ? INFINITY : NAN;
+            }
+            float *want = solve(&p, KN_ISA_REF, 1);
+            float *got = solve(&p, isa, 1 + random_below(&r, 40));
+            assert_same_rows(&p, got, want, "rows together");
+            float *parts = solve_in_parts(&p, isa);
+            assert_same_rows(&p, parts, want, "in parts");
+            float *ref_parts = solve_in_parts(&p, KN_ISA_REF);
+            assert_same_rows(&p, ref_parts, want, "reference in parts");
+            free(want);
+            free(got);
+            free(parts);
+            free(ref_parts);
+            problem_release(&p);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attention_is_softmax),
+        cmocka_unit_test(test_attention_has_the_same_bits_everywhere),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,44 @@
+/* embed/test.c: a row of the packed table is the row of the file, times the scale. */
+#include "kernels/testing.h"
+
+static void test_embed_gathers_rows_of_every_layout(void **state)
+{
+    (void)state;
+    static const int types[] = {KN_F32, KN_F16, KN_BF16, KN_Q4_0, KN_Q4_1, KN_Q8_0};
+    struct random r = {1};
+
+    for (int i = 0; i < 6 * KN_ISA_COUNT; i++) {
+        enum kn_isa isa = (enum kn_isa)(i / 6);
+        int type = types[i % 6];
+        int64_t rows = 37, cols = 96, n = 5;
+        uint32_t ids[] = {36, 0, 15, 16, 0};
+        if (!kn_isa_available(isa)) {
+            print_message("SKIPPED on this CPU: %s\n", kn_isa_name(isa));
+            continue;
+        }
+        uint8_t *w = random_weights(&r, type, rows, cols);
+        size_t row_bytes = (size_t)(cols / kn_type_block(type)) * kn_type_block_bytes(type);
+        struct kn_matrix m = pack_matrix(isa, type, rows, cols, w);
+        float *x = get_floats(n * cols), *row = get_floats(cols);
+        kn_ops(isa)->embed(&m, ids, n, 1.5f, x);
+        for (int64_t t = 0; t < n; t++) {
+            kn_dequantize_row(type, w + ids[t] * row_bytes, cols, row);
+            for (int64_t c = 0; c < cols; c++) {
+                row[c] *= 1.5f;
+            }
+            assert_same_floats(x + t * cols, row, cols, kn_type_name(type));
+        }
+        free(w);
+        free((void *)(uintptr_t)m.data);
+        free(x);
+        free(row);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_embed_gathers_rows_of_every_layout),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,206 @@
+/* rope/test.c: tables against libm, rotation against double, and against the reference bit by bit.
+ */
+#include "kernels/testing.h"
+
+static void test_inv_freq_is_the_power(void **state)
+{
+    (void)state;
+    static const double bases[] = {10000.0, 500000.0, 1e6, 1.0, 2.0, 1e-3};
+    for (int b = 0; b < 6; b++) {
+        for (int dim = 2; dim <= 256; dim += 2) {
+            double f[128];
+            kn_rope_inv_freq(bases[b], dim, f);
+            for (int i = 0; i < dim / 2; i++) {
+                double want = pow(bases[b], -2.0 * i / dim);
+                assert_true(fabs(f[i] / want - 1.0) < 1e-14);
+            }
+        }
+    }
+    double f[2];
+    kn_rope_inv_freq(INFINITY, 4, f); /* ends */
+    kn_rope_inv_freq(-1.0, 4, f);
+    kn_rope_inv_freq(NAN, 4, f);
+    kn_rope_inv_freq(1e-310, 4, f);
+}
+
+static void test_table_is_sin_and_cos(void **state)
+{
+    (void)state;
+    int dim = 64;
+    uint32_t n = 300, wrong = 0;
+    double f[32];
+    float *c = get_floats(131072 * 32), *s = get_floats(131072 * 32);
+
+    kn_rope_inv_freq(10000.0, dim, f);
+    static const uint32_t begins[] = {0, 1000, 130700};
+    for (int b = 0; b < 3; b++) {
+        kn_rope_fill(f, dim, begins[b], begins[b] + n, c, s);
+        for (uint32_t pos = begins[b]; pos < begins[b] + n; pos++) {
+            for (int i = 0; i < 32; i++) {
+                double angle = pos * f[i];
+                float got_c = c[pos * 32 + (uint32_t)i], got_s = s[pos * 32 + (uint32_t)i];
+                wrong += got_c != (float)cos(angle) || got_s != (float)sin(angle);
+                assert_true(fabs((double)got_c - cos(angle)) < 6e-8);
+                assert_true(fabs((double)got_s - sin(angle)) < 6e-8);
+            }
+        }
+    }
+    print_message("not correctly rounded: %u of %u\n", wrong, 3 * n * 32);
+    assert_true(wrong < 3);
+    f[0] = INFINITY;
+    f[1] = NAN;
+    f[2] = -0.5;
+    kn_rope_fill(f, 6, 1, 2, c, s);
+    assert_true(c[3] == 1.0f && s[3] == 0.0f && c[4] == 1.0f && s[4] == 0.0f);
+    assert_true(c[5] == (float)cos(-0.5) && s[5] == (float)sin(-0.5));
+    free(c);
+    free(s);
+}
+
+struct problem {
+    int n_heads, n_kv_heads, head_dim, dim;
+    enum kn_rope kind;
+    struct kn_span span;
+    uint32_t page_table[8];
+    struct kn_rope_table table;
+    float *cos, *sin, *qkv;
+    int64_t ld;
+    int64_t page_elems;
+};
+
+#define POSITIONS 80
+#define PAGES 6
+
+static void problem_init(struct problem *p, struct random *r)
+{
+    static const int group[] = {1, 3, 4};
+    double f[128];
+
+    p->n_kv_heads = 1 + (int)random_below(r, 3);
+    p->n_heads = p->n_kv_heads * group[random_below(r, 3)];
+    p->head_dim = 8 * (1 + (int)random_below(r, 16));
+    p->dim = random_below(r, 2) != 0 ? p->head_dim
+                                     : 2 * (1 + (int)random_below(r, (uint32_t)p->head_dim / 2));
+    p->kind = random_below(r, 2) != 0 ? KN_ROPE_NORM : KN_ROPE_NEOX;
+    p->span = (struct kn_span){.pos = random_below(r, 60), .rows = 1 + random_below(r, 20)};
+    for (uint32_t i = 0; i < PAGES; i++) {
+        p->page_table[i] = (i * 5 + 1) % PAGES;
+    }
+    p->span.page_table = p->page_table;
+    p->cos = get_floats(POSITIONS * p->dim / 2);
+    p->sin = get_floats(POSITIONS * p->dim / 2);
+    kn_rope_inv_freq(10000.0, p->dim, f);
+    kn_rope_fill(f, p->dim, 0, POSITIONS, p->cos, p->sin);
+    p->table = (struct kn_rope_table){p->cos, p->sin, p->dim, POSITIONS};
+    p->ld = (p->n_heads + 2 * p->n_kv_heads) * p->head_dim;
+    p->qkv = get_floats(p->span.rows * p->ld);
+    random_fill(r, p->qkv, p->span.rows * p->ld, 2.0f);
+    p->page_elems = kn_kv_page_elems(p->n_kv_heads, p->head_dim);
+}
+
+static void problem_release(struct problem *p)
+{
+    free(p->cos);
+    free(p->sin);
+    free(p->qkv);
+}
+
+/* Returns the pages; qkv is a copy that was worked on. */
+static uint16_t *solve(const struct problem *p, enum kn_isa isa, float *qkv)
+{
+    size_t bytes = (size_t)(PAGES * p->page_elems) * sizeof(uint16_t);
+    struct kn_kv kv = {(uint16_t *)get_memory(bytes), p->page_elems, p->n_kv_heads, p->head_dim};
+
+    memcpy(qkv, p->qkv, (size_t)(p->span.rows * p->ld) * sizeof *qkv);
+    kn_ops(isa)->rope_kv(qkv, p->ld, p->n_heads, &kv, &p->span, &p->table, p->kind);
+    return kv.pages;
+}
+
+/* Element d of a head at `pos`, turned, in double. */
+static double turned(const struct problem *p, const float *head, int d, uint32_t pos)
+{
+    if (d >= p->dim) {
+        return (double)head[d];
+    }
+    int half = p->dim / 2;
+    int pair = p->kind == KN_ROPE_NORM ? d / 2 : d % half;
+    bool second = p->kind == KN_ROPE_NORM ? d % 2 != 0 : d >= half;
+    double angle = pos * pow(10000.0, -2.0 * pair / p->dim);
+    double x0 = (double)head[p->kind == KN_ROPE_NORM ? 2 * pair : pair];
+    double x1 = (double)head[p->kind == KN_ROPE_NORM ? 2 * pair + 1 : pair + half];
+    return second ? x0 * sin(angle) + x1 * cos(angle) : x0 * cos(angle) - x1 * sin(angle);
+}
+
+static void test_rope_turns_q_and_k_and_stores_k_and_v(void **state)
+{
+    (void)state;
+    struct random r = {1};
+    for (int round = 0; round < 50; round++) {
+        struct problem p;
+        problem_init(&p, &r);
+        float *qkv = get_floats(p.span.rows * p.ld);
+        uint16_t *pages = solve(&p, KN_ISA_REF, qkv);
+        for (uint32_t row = 0; row < p.span.rows; row++) {
+            uint32_t pos = p.span.pos + row, slot = pos % 16;
+            const uint16_t *page = pages + p.page_table[pos / 16] * p.page_elems;
+            const float *before = p.qkv + row * p.ld, *after = qkv + row * p.ld;
+            for (int i = 0; i < p.n_heads * p.head_dim; i++) {
+                int h = i / p.head_dim, d = i % p.head_dim;
+                double want = turned(&p, before + h * p.head_dim, d, pos);
+                assert_true(fabs((double)after[i] - want) < 2e-5);
+            }
+            for (int i = 0; i < p.n_kv_heads * p.head_dim; i++) {
+                int h = i / p.head_dim, d = i % p.head_dim, hd = p.head_dim;
+                const float *k = before + (p.n_heads + h) * hd;
+                const float *v = before + (p.n_heads + p.n_kv_heads + h) * hd;
+                float got_k = kn_f16_to_f32(page[h * 2 * hd * 16 + d * 16 + (int)slot]);
+                float got_v = kn_f16_to_f32(page[h * 2 * hd * 16 + hd * 16 + (int)slot * hd + d]);
+                assert_true(fabs((double)got_k - turned(&p, k, d, pos)) < 5e-3);
+                assert_true(kn_bits(got_v) == kn_bits(kn_f16_to_f32(kn_f32_to_f16(v[d]))));
+            }
+        }
+        free(qkv);
+        free(pages);
+        problem_release(&p);
+    }
+}
+
+static void test_rope_has_the_same_bits_everywhere(void **state)
+{
+    (void)state;
+    FOR_EACH_ISA(isa)
+    {
+        struct random r = {2};
+        for (int round = 0; round < 300; round++) {
+            struct problem p;
+            problem_init(&p, &r);
+            if (round % 20 == 0) {
+                p.qkv[random_below(&r, (uint32_t)p.ld)] = 1e6f; /* over fp16's range */
+            }
+            float *want_qkv = get_floats(p.span.rows * p.ld);
+            float *got_qkv = get_floats(p.span.rows * p.ld);
+            uint16_t *want = solve(&p, KN_ISA_REF, want_qkv), *got = solve(&p, isa, got_qkv);
+            int64_t row = p.ld - 2 * p.n_kv_heads * p.head_dim; /* k and v are working space */
+            for (uint32_t i = 0; i < p.span.rows; i++) {
+                assert_same_floats(got_qkv + i * p.ld, want_qkv + i * p.ld, row, "q");
+            }
+            assert_memory_equal(got, want, (size_t)(PAGES * p.page_elems) * sizeof *got);
+            free(want);
+            free(got);
+            free(want_qkv);
+            free(got_qkv);
+            problem_release(&p);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_inv_freq_is_the_power),
+        cmocka_unit_test(test_table_is_sin_and_cos),
+        cmocka_unit_test(test_rope_turns_q_and_k_and_stores_k_and_v),
+        cmocka_unit_test(test_rope_has_the_same_bits_everywhere),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
