@@ -8,5 +8,6 @@ uint64_t clock_mono_ns(void);
 uint64_t clock_mono_ms(void);
 /* Seconds since 1970, for "created" fields and logs. */
 int64_t clock_wall_s(void);
+uint64_t clock_wall_ns(void);
 
 #endif

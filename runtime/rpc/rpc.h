@@ -39,6 +39,7 @@ struct rpc_event {
     Argosy__ToWorker *to_worker;     /* RPC_FRAME at the client */
     char peer[64];                   /* RPC_OPENED: address of the other end */
     struct err why;                  /* RPC_CLOSED; code ERR_OK: ended in order */
+    void *owner;                     /* as in rpc_config: tells endpoints of one mailbox apart */
     /* Private: what the frame counts against its stream's share of memory. */
     size_t bytes;
     struct rpc_gauge *gauge;
@@ -59,6 +60,7 @@ struct rpc_config {
     struct rpc_tls tls;
     uint32_t streams_max;  /* server: attached at once */
     size_t out_bytes_max;  /* queued to one stream */
+    void *owner;           /* comes back in every event; never touched */
     uint32_t keepalive_ms; /* HTTP/2 pings: a dead peer is found within three of these */
 };
 

@@ -28,6 +28,7 @@ int rpc_endpoint_init(struct rpc_endpoint *ep, const struct rpc_config *config, 
         return err_set(e, ERR_NOMEM, "rpc: no memory for %zu streams", n_slots);
     ep->n_slots = n_slots;
     ep->events = events;
+    ep->owner = config->owner;
     ep->out_bytes_max = config->out_bytes_max;
     pthread_mutex_init(&ep->lock, NULL);
     gpr_set_log_function(forward_log);

@@ -44,12 +44,14 @@ void rpc_event_free(struct rpc_event *ev)
     free(ev);
 }
 
-static struct rpc_event *event_new(enum rpc_event_kind kind, uint64_t stream)
+static struct rpc_event *event_new(const struct rpc_endpoint *ep, enum rpc_event_kind kind,
+                                   uint64_t stream)
 {
     struct rpc_event *ev = calloc(1, sizeof(*ev));
     if (ev) {
         ev->kind = kind;
         ev->stream = stream;
+        ev->owner = ep->owner;
     }
     return ev;
 }
@@ -68,14 +70,14 @@ static bool claim_slot(struct rpc_endpoint *ep, struct rpc_stream *s)
     return false;
 }
 
-static struct rpc_stream *stream_alloc(bool silent)
+static struct rpc_stream *stream_alloc(const struct rpc_endpoint *ep, bool silent)
 {
     struct rpc_stream *s = calloc(1, sizeof(*s));
     if (!s)
         return NULL;
     s->gauge = calloc(1, sizeof(*s->gauge));
-    s->opened = silent ? NULL : event_new(RPC_OPENED, 0);
-    s->closed = silent ? NULL : event_new(RPC_CLOSED, 0);
+    s->opened = silent ? NULL : event_new(ep, RPC_OPENED, 0);
+    s->closed = silent ? NULL : event_new(ep, RPC_CLOSED, 0);
     if (s->gauge && (silent || (s->opened && s->closed)))
         return s;
     free(s->gauge);
@@ -87,7 +89,7 @@ static struct rpc_stream *stream_alloc(bool silent)
 
 struct rpc_stream *rpc_stream_new(struct rpc_endpoint *ep, grpc_call *call, bool silent)
 {
-    struct rpc_stream *s = stream_alloc(silent);
+    struct rpc_stream *s = stream_alloc(ep, silent);
     if (!s)
         return NULL;
     s->endpoint = ep;
@@ -386,7 +388,7 @@ static int unpack_received(struct rpc_stream *s, struct rpc_event **out, struct 
     if (!grpc_byte_buffer_reader_init(&reader, s->received))
         return err_set(e, ERR_FORMAT, "a frame that cannot be read");
     grpc_slice slice = grpc_byte_buffer_reader_readall(&reader);
-    ev = event_new(RPC_FRAME, s->id);
+    ev = event_new(s->endpoint, RPC_FRAME, s->id);
     rc = ev ? unpack_slice(s, slice, ev, e) : err_set(e, ERR_NOMEM, "no memory for a frame");
     grpc_slice_unref(slice);
     grpc_byte_buffer_reader_destroy(&reader);

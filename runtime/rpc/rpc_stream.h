@@ -97,6 +97,7 @@ struct rpc_endpoint {
     pthread_t thread;
     grpc_completion_queue *cq;
     struct mailbox *events; /* borrowed */
+    void *owner;
     bool is_server;
     size_t out_bytes_max;
     struct rpc_stream **slots; /* (n_slots) of streams by id % n_slots */

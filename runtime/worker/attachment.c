@@ -1,0 +1,242 @@
+#include "runtime/worker/attachment.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/base/version.h"
+
+/* Changes are reported at once, but no more often than this. */
+#define LOAD_GAP_MS 20
+#define LABELS_MAX 64
+
+int attachment_init(struct attachment *a, const char *address, const struct identity *identity,
+                    struct mailbox *events, struct err *e)
+{
+    const struct worker_config *c = identity->config;
+    uint64_t seed;
+    struct rpc_config rpc = {
+        .address = address,
+        .tls = {.cert_file = c->tls_cert, .key_file = c->tls_key, .ca_file = c->tls_ca},
+        .out_bytes_max = (size_t)c->out_bytes_max,
+        .keepalive_ms = (uint32_t)c->keepalive_ms,
+        .owner = a,
+    };
+    *a = (struct attachment){.address = address,
+                             .identity = identity,
+                             .state = ATTACHMENT_DIALLING,
+                             .heartbeat_ms = (uint64_t)c->heartbeat_ms};
+    rng_entropy(&seed, sizeof(seed));
+    rng_init(&a->rng, seed);
+    return rpc_client_open(&rpc, events, &a->client, e) < 0 ? err_prefix(e, "%s", address) : 0;
+}
+
+void attachment_release(struct attachment *a)
+{
+    rpc_client_free(a->client);
+    a->client = NULL;
+}
+
+void attachment_send(struct attachment *a, const Argosy__FromWorker *frame)
+{
+    struct err e;
+    if (a->state == ATTACHMENT_ATTACHED && rpc_client_send(a->client, a->stream, frame, &e) < 0)
+        log_debug("frame lost", "router=%s why=%s", a->address, e.msg);
+}
+
+/* ---- Hello -------------------------------------------------------------------------------------
+ */
+
+struct hello {
+    Argosy__FromWorker frame;
+    Argosy__Hello hello;
+    Argosy__Device device;
+    Argosy__ModelOffer offer, *offers[1];
+    Argosy__Hello__LabelsEntry labels[LABELS_MAX], *label_ptrs[LABELS_MAX];
+    char keys[LABELS_MAX][256];
+};
+
+static void add_labels(struct hello *h, const struct config_list *list)
+{
+    for (size_t i = 0; i < list->n && i < LABELS_MAX; i++) {
+        const char *eq = strchr(list->items[i], '=');
+        argosy__hello__labels_entry__init(&h->labels[i]);
+        snprintf(h->keys[i], sizeof(h->keys[i]), "%.*s", (int)(eq - list->items[i]),
+                 list->items[i]);
+        h->labels[i].key = h->keys[i];
+        h->labels[i].value = (char *)eq + 1;
+        h->label_ptrs[i] = &h->labels[i];
+        h->hello.n_labels = i + 1;
+    }
+    h->hello.labels = h->label_ptrs;
+}
+
+static void fill_hello(struct hello *h, const struct attachment *a)
+{
+    const struct identity *id = a->identity;
+    argosy__from_worker__init(&h->frame);
+    argosy__hello__init(&h->hello);
+    argosy__device__init(&h->device);
+    argosy__model_offer__init(&h->offer);
+    h->frame.frame_case = ARGOSY__FROM_WORKER__FRAME_HELLO;
+    h->frame.hello = &h->hello;
+    h->device.kind = (char *)"cpu";
+    h->device.name = (char *)id->device.name;
+    h->device.count = 1;
+    h->device.memory_bytes = id->device.memory_bytes;
+    h->offer.name = (char *)id->model;
+    h->offer.manifest_sha256 = (char *)id->engine->manifest_sha256;
+    h->offer.context_tokens = id->engine->context_tokens;
+    h->offer.exact = true;
+    h->offers[0] = &h->offer;
+    h->hello.worker_id = (char *)id->id;
+    h->hello.epoch = a->epoch;
+    h->hello.protocol = RPC_PROTOCOL_VERSION;
+    h->hello.software = (char *)"argosy-worker " ARGOSY_VERSION;
+    h->hello.device = &h->device;
+    h->hello.models = h->offers;
+    h->hello.n_models = 1;
+    h->hello.kv_pages = id->engine->kv_pages;
+    h->hello.page_tokens = id->engine->page_tokens;
+    h->hello.sequences_max = id->engine->sequences_max;
+    h->hello.price = id->config->price;
+    add_labels(h, &id->config->labels);
+}
+
+void attachment_opened(struct attachment *a, const struct rpc_event *ev, uint64_t now_ms)
+{
+    /* Wall time grows over restarts, the counter when the clock stands still or is set back. */
+    uint64_t epoch = clock_wall_ns();
+    a->epoch = epoch > a->epoch ? epoch : a->epoch + 1;
+    a->state = ATTACHMENT_ATTACHED;
+    a->stream = ev->stream;
+    a->attached_at_ms = now_ms;
+    a->load_at_ms = 0;
+    struct hello *h = calloc(1, sizeof(*h));
+    if (!h) {
+        rpc_client_close(a->client, a->stream);
+        return;
+    }
+    fill_hello(h, a);
+    attachment_send(a, &h->frame);
+    free(h);
+    log_info("attached", "router=%s peer=%s epoch=%llu", a->address, ev->peer,
+             (unsigned long long)a->epoch);
+}
+
+void attachment_welcome(struct attachment *a, const Argosy__Welcome *w)
+{
+    if (w->refused[0]) {
+        log_warn("refused by the router", "router=%s why=%s", a->address, w->refused);
+        rpc_client_close(a->client, a->stream);
+        return;
+    }
+    uint64_t most = (uint64_t)a->identity->config->heartbeat_ms;
+    uint64_t third = w->lease_ms / 3;
+    a->heartbeat_ms = w->lease_ms == 0 || third >= most ? most : third ? third : 1;
+    log_debug("welcome", "router=%s lease_ms=%u", a->address, w->lease_ms);
+}
+
+/* Full jitter over an exponential: workers that lost a router together do not come back together.
+ */
+static uint64_t backoff_ms(struct attachment *a)
+{
+    const struct worker_config *c = a->identity->config;
+    uint64_t low = (uint64_t)c->backoff_min_ms, high = (uint64_t)c->backoff_max_ms, top = low;
+    for (uint32_t i = 0; i < a->failures && top < high; i++)
+        top *= 2;
+    top = top < high ? top : high;
+    return low + rng_below(&a->rng, top - low + 1);
+}
+
+void attachment_closed(struct attachment *a, const struct rpc_event *ev, uint64_t now_ms)
+{
+    bool was_attached = a->state == ATTACHMENT_ATTACHED;
+    /* A router that takes workers only to drop them is not dialled at full speed. */
+    if (was_attached && now_ms - a->attached_at_ms >= (uint64_t)a->identity->config->backoff_max_ms)
+        a->failures = 0;
+    a->failures += a->failures < 32;
+    uint64_t wait = backoff_ms(a);
+    a->state = ATTACHMENT_WAITING;
+    a->dial_at_ms = now_ms + wait;
+    log_write(was_attached || a->failures == 1 ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
+              was_attached ? "detached" : "router not reached", "router=%s why=%s retry_ms=%llu",
+              a->address, ev->why.msg, (unsigned long long)wait);
+}
+
+/* ---- load --------------------------------------------------------------------------------------
+ */
+
+static void send_load(struct attachment *a, const struct engine_load *load, bool draining,
+                      uint64_t now_ms)
+{
+    Argosy__Load m = ARGOSY__LOAD__INIT;
+    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    m.running = load->running;
+    m.waiting = load->waiting;
+    m.kv_pages_used = load->kv_pages_used;
+    m.steps = load->steps;
+    m.draining = draining;
+    f.frame_case = ARGOSY__FROM_WORKER__FRAME_LOAD;
+    f.load = &m;
+    attachment_send(a, &f);
+    a->load = *load;
+    a->load_draining = draining;
+    a->load_at_ms = now_ms;
+}
+
+static bool load_changed(const struct attachment *a, const struct engine_load *load, bool draining)
+{
+    return a->load.running != load->running || a->load.waiting != load->waiting ||
+           a->load.kv_pages_used != load->kv_pages_used || a->load_draining != draining;
+}
+
+static uint64_t tick_load(struct attachment *a, const struct engine_load *load, bool draining,
+                          uint64_t now_ms)
+{
+    bool changed = load_changed(a, load, draining);
+    uint64_t due = a->load_at_ms + (changed ? LOAD_GAP_MS : a->heartbeat_ms);
+    /* What the router must not miss by a moment: it would send more. */
+    if (draining != a->load_draining || a->load_at_ms == 0)
+        due = now_ms;
+    if (due > now_ms)
+        return due;
+    send_load(a, load, draining, now_ms);
+    return now_ms + a->heartbeat_ms;
+}
+
+uint64_t attachment_tick(struct attachment *a, const struct engine_load *load, bool draining,
+                         uint64_t now_ms)
+{
+    struct err e;
+    if (a->state == ATTACHMENT_ATTACHED)
+        return tick_load(a, load, draining, now_ms);
+    if (a->state == ATTACHMENT_DIALLING || draining)
+        return UINT64_MAX;
+    if (a->dial_at_ms > now_ms)
+        return a->dial_at_ms;
+    if (rpc_client_dial(a->client, &e) < 0) {
+        log_warn("cannot dial", "router=%s why=%s", a->address, e.msg);
+        a->dial_at_ms = now_ms + backoff_ms(a);
+        return a->dial_at_ms;
+    }
+    a->state = ATTACHMENT_DIALLING;
+    return UINT64_MAX;
+}
+
+void attachment_refuse(struct attachment *a, uint64_t request, Argosy__RefusedReason reason,
+                       const char *detail, uint32_t retry_after_ms)
+{
+    Argosy__Refused m = ARGOSY__REFUSED__INIT;
+    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    m.request = request;
+    m.reason = reason;
+    m.detail = (char *)detail;
+    m.retry_after_ms = retry_after_ms;
+    f.frame_case = ARGOSY__FROM_WORKER__FRAME_REFUSED;
+    f.refused = &m;
+    attachment_send(a, &f);
+}

@@ -1,0 +1,71 @@
+/* attachment.h: this worker's tie to one router: dial, Hello, load reports, back-off.
+ *
+ *      WAITING ──dial──► DIALLING ──opened: Hello──► ATTACHED ──closed──► WAITING
+ *         ▲                  └────────closed────────────────────────────────┘
+ *         └─ the wait is drawn from [backoff_min, backoff_min × 2^failures], at most backoff_max
+ *
+ * Every attachment carries a higher epoch than the one before. Engine thread only.
+ */
+#ifndef ARGOSY_WORKER_ATTACHMENT_H
+#define ARGOSY_WORKER_ATTACHMENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/base/rng.h"
+#include "runtime/engine/engine.h"
+#include "runtime/rpc/rpc.h"
+#include "runtime/worker/device.h"
+#include "runtime/worker/worker_config.h"
+
+/* What Hello says of this worker; borrowed by every attachment. */
+struct identity {
+    char id[256];
+    char model[256];
+    struct device device;
+    const struct engine_info *engine;
+    const struct worker_config *config;
+};
+
+enum attachment_state { ATTACHMENT_WAITING, ATTACHMENT_DIALLING, ATTACHMENT_ATTACHED };
+
+struct attachment {
+    const char *address;
+    const struct identity *identity;
+    struct rpc_client *client;
+    enum attachment_state state;
+    uint64_t stream;
+    uint64_t epoch;
+    struct rng rng;
+    uint32_t failures;
+    uint64_t dial_at_ms; /* WAITING */
+    uint64_t attached_at_ms;
+    /* The last load report. */
+    struct engine_load load;
+    bool load_draining;
+    uint64_t load_at_ms;
+    uint64_t heartbeat_ms; /* the option's, or a third of the router's lease */
+};
+
+int attachment_init(struct attachment *a, const char *address, const struct identity *identity,
+                    struct mailbox *events, struct err *e);
+/* No event comes afterwards; those in the mailbox stay the caller's. */
+void attachment_release(struct attachment *a);
+
+/* The three kinds of event. A closed one goes to WAITING; cancelling its requests is the caller's.
+ */
+void attachment_opened(struct attachment *a, const struct rpc_event *ev, uint64_t now_ms);
+void attachment_welcome(struct attachment *a, const Argosy__Welcome *w);
+void attachment_closed(struct attachment *a, const struct rpc_event *ev, uint64_t now_ms);
+
+/* Dials when it is time, reports the load when it changed or silence has lasted. Returns when it
+ * wants to be called again. While draining nothing is dialled. */
+uint64_t attachment_tick(struct attachment *a, const struct engine_load *load, bool draining,
+                         uint64_t now_ms);
+
+/* A frame that cannot be sent is lost with its stream: RPC_CLOSED follows. */
+void attachment_send(struct attachment *a, const Argosy__FromWorker *frame);
+void attachment_refuse(struct attachment *a, uint64_t request, Argosy__RefusedReason reason,
+                       const char *detail, uint32_t retry_after_ms);
+
+#endif

@@ -1,0 +1,38 @@
+#include "runtime/worker/device.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* Bytes over 0x7e are dropped: the wire wants UTF-8, and nobody promises it here. */
+static void copy_name(struct device *d, const char *s)
+{
+    size_t n = 0;
+    for (; *s && n < sizeof(d->name) - 1; s++)
+        if (*s >= 0x20 && *s < 0x7f)
+            d->name[n++] = *s;
+    d->name[n] = 0;
+}
+
+void device_probe(struct device *d)
+{
+    char line[512];
+    struct utsname u;
+    memset(d, 0, sizeof(*d));
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && fgets(line, sizeof(line), f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && colon && colon[1]) {
+            copy_name(d, colon + 2);
+            break;
+        }
+    }
+    if (f)
+        fclose(f);
+    if (!d->name[0])
+        copy_name(d, uname(&u) == 0 ? u.machine : "unknown");
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    if (pages > 0 && page > 0)
+        d->memory_bytes = (uint64_t)pages * (uint64_t)page;
+}

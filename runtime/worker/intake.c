@@ -1,0 +1,102 @@
+#include "runtime/worker/intake.h"
+
+#include <string.h>
+
+#include "runtime/base/check.h"
+#include "runtime/rpc/frame.h"
+
+_Static_assert(FRAME_TOP_LOGPROBS_MAX == KN_TOP_LOGPROBS_MAX, "one limit");
+_Static_assert(FRAME_SALT_BYTES_MAX == sizeof(((struct engine_request *)0)->cache_salt),
+               "one size");
+
+/* Finite they are already. */
+static int check_sampling(const Argosy__Sampling *s, struct err *e)
+{
+    if (s->temperature < 0)
+        return err_set(e, ERR_RANGE, "temperature must not be negative");
+    if (s->top_p < 0 || s->top_p > 1)
+        return err_set(e, ERR_RANGE, "top_p must be from 0 to 1");
+    if (s->min_p < 0 || s->min_p > 1)
+        return err_set(e, ERR_RANGE, "min_p must be from 0 to 1");
+    if (s->repetition_penalty <= 0)
+        return err_set(e, ERR_RANGE, "repetition_penalty must be over 0");
+    return 0;
+}
+
+static int check_lengths(const Argosy__Start *s, struct err *e)
+{
+    if (s->n_prompt == 0)
+        return err_set(e, ERR_RANGE, "the prompt is empty");
+    if (s->max_tokens == 0)
+        return err_set(e, ERR_RANGE, "max_tokens must be at least 1");
+    if (s->n_output >= s->max_tokens)
+        return err_set(e, ERR_RANGE, "max_tokens is %u, and %zu tokens are out already",
+                       s->max_tokens, s->n_output);
+    for (size_t i = 0; i < s->n_stop; i++)
+        if (!s->stop[i][0])
+            return err_set(e, ERR_RANGE, "a stop string is empty");
+    return 0;
+}
+
+static void fill_sampling(const Argosy__Start *s, struct kn_sampling *out)
+{
+    const Argosy__Sampling *in = s->sampling;
+    *out = (struct kn_sampling){
+        .temperature = in->temperature,
+        .top_k = in->top_k,
+        .top_p = in->top_p,
+        .min_p = in->min_p,
+        .seed = in->seed,
+        .presence_penalty = in->presence_penalty,
+        .frequency_penalty = in->frequency_penalty,
+        .repetition_penalty = in->repetition_penalty,
+        .bias_ids = in->bias_ids,
+        .bias_values = in->bias_values,
+        .n_bias = (uint32_t)in->n_bias_ids,
+        .want_logprobs = s->logprobs,
+        .n_top = s->logprobs ? s->top_logprobs : 0,
+    };
+}
+
+int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_request *r, struct err *e)
+{
+    int rc = check_lengths(s, e);
+    if (rc == 0)
+        rc = check_sampling(s->sampling, e);
+    if (rc < 0)
+        return rc;
+    *r = (struct engine_request){
+        .prompt = s->prompt,
+        .n_prompt = (uint32_t)s->n_prompt,
+        .output = s->output,
+        .n_output = (uint32_t)s->n_output,
+        .max_tokens = s->max_tokens,
+        .min_tokens = s->min_tokens,
+        .ignore_eos = s->ignore_eos,
+        .stop = (const char *const *)s->stop,
+        .n_stop = (uint32_t)s->n_stop,
+        .stop_ids = s->stop_ids,
+        .n_stop_ids = (uint32_t)s->n_stop_ids,
+        .deadline_ms = s->deadline_ms ? now_ms + s->deadline_ms : 0,
+        .priority = s->priority,
+    };
+    fill_sampling(s, &r->sampling);
+    if (s->cache_salt.len)
+        memcpy(r->cache_salt, s->cache_salt.data, s->cache_salt.len);
+    return 0;
+}
+
+Argosy__RefusedReason intake_reason(int code)
+{
+    switch (code) {
+    case ERR_BUSY:
+    case ERR_NOMEM:
+        return ARGOSY__REFUSED_REASON__REFUSED_FULL;
+    case ERR_RANGE:
+    case ERR_LIMIT:
+    case ERR_UNSUPPORTED:
+        return ARGOSY__REFUSED_REASON__REFUSED_INVALID;
+    default:
+        return ARGOSY__REFUSED_REASON__REFUSED_UNKNOWN;
+    }
+}

@@ -1,0 +1,96 @@
+/* argosy-worker: one engine and the service around it. Status 0: drained; 1: it could not serve;
+ * 2: the options are wrong. */
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "runtime/base/log.h"
+#include "runtime/worker/worker.h"
+
+static struct worker *_Atomic running;
+static volatile sig_atomic_t signals;
+
+/* The first asks to drain, the second does not ask. */
+static void on_signal(int sig)
+{
+    struct worker *w = atomic_load(&running);
+    if (signals++ || !w)
+        _exit(128 + sig);
+    worker_drain(w);
+}
+
+static void catch_signals(void)
+{
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* False: the parent was gone before the kernel knew that we care. */
+static bool follow_parent(pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    return getppid() == parent;
+}
+
+static struct engine_config engine_options(const struct worker_config *c)
+{
+    return (struct engine_config){
+        .model_path = worker_model_path(c),
+        .isa = c->isa,
+        .threads = (uint32_t)c->threads,
+        .kv_bytes = (uint64_t)c->kv_bytes,
+        .context_max = (uint32_t)c->context_max,
+        .sequences_max = (uint32_t)c->sequences_max,
+        .waiting_max = (uint32_t)c->waiting_max,
+        .step_tokens_max = (uint32_t)c->step_tokens_max,
+    };
+}
+
+static int serve(const struct worker_config *c)
+{
+    struct engine_config ec = engine_options(c);
+    struct engine *engine = NULL;
+    struct worker *worker = NULL;
+    struct err e = {0};
+    int rc = engine_open(&ec, &engine, &e);
+    if (rc == 0)
+        rc = worker_open(c, engine, &worker, &e);
+    if (rc == 0) {
+        atomic_store(&running, worker);
+        worker_run(worker);
+        atomic_store(&running, NULL);
+    } else {
+        log_error("cannot serve", "why=%s", e.msg);
+    }
+    worker_free(worker);
+    if (engine)
+        engine_free(engine);
+    return rc == 0 ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    pid_t parent = getppid();
+    struct worker_config config;
+    enum config_action action;
+    struct err e = {0};
+    if (config_load(&worker_program, argc, argv, &config, &action, &e) < 0) {
+        fprintf(stderr, "argosy-worker: %s\n", e.msg);
+        return 2;
+    }
+    if (action == CONFIG_EXIT)
+        return 0;
+    log_init("argosy-worker", (enum log_level)log_level_parse(config.log_level));
+    catch_signals();
+    int status = 0;
+    if (!config.die_with_parent || follow_parent(parent))
+        status = serve(&config);
+    config_release(&worker_program, &config);
+    return status;
+}

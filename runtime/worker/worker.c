@@ -1,0 +1,342 @@
+#include "runtime/worker/worker.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/base/rng.h"
+#include "runtime/worker/attachment.h"
+#include "runtime/worker/intake.h"
+#include "runtime/worker/jobs.h"
+#include "runtime/worker/report.h"
+
+/* Frames that wait for this thread; beyond it routers feel flow control. */
+#define MAIL_MAX 4096
+/* What a router should wait before it offers a refused request again. */
+#define RETRY_AFTER_MS 200
+/* How long the streams may take to end, after the last request. */
+#define FAREWELL_MS 1000
+/* Slow steps are told of once in so long. */
+#define SLOW_STEP_GAP_MS 10000
+
+struct worker {
+    const struct worker_config *config;
+    struct engine *engine;
+    struct mailbox mailbox;
+    struct identity identity;
+    struct attachment *attachments; /* (n_attachments) */
+    size_t n_attachments;
+    struct jobs jobs;
+    atomic_bool drain;    /* asked for */
+    bool draining;        /* under way */
+    uint64_t drain_by_ms; /* then what still runs is given up */
+    bool busy;            /* the engine has something to do */
+    uint64_t steps;
+    uint64_t slow_told_ms;
+};
+
+/* ---- open and free -----------------------------------------------------------------------------
+ */
+
+static void fill_identity(struct worker *w)
+{
+    struct identity *id = &w->identity;
+    if (w->config->id) {
+        snprintf(id->id, sizeof(id->id), "%s", w->config->id);
+    } else {
+        uint64_t r;
+        rng_entropy(&r, sizeof(r));
+        snprintf(id->id, sizeof(id->id), "w-%016llx", (unsigned long long)r);
+    }
+    worker_model_name(w->config, id->model, sizeof(id->model));
+    device_probe(&id->device);
+    id->engine = engine_info(w->engine);
+    id->config = w->config;
+}
+
+static int open_attachments(struct worker *w, struct err *e)
+{
+    const struct config_list *routers = &w->config->routers;
+    w->attachments = calloc(routers->n, sizeof(*w->attachments));
+    if (!w->attachments)
+        return err_set(e, ERR_NOMEM, "no memory for %zu routers", routers->n);
+    for (size_t i = 0; i < routers->n; i++) {
+        int rc =
+            attachment_init(&w->attachments[i], routers->items[i], &w->identity, &w->mailbox, e);
+        if (rc < 0)
+            return rc;
+        w->n_attachments++;
+    }
+    return 0;
+}
+
+int worker_open(const struct worker_config *config, struct engine *engine, struct worker **out,
+                struct err *e)
+{
+    struct worker *w = calloc(1, sizeof(*w));
+    if (!w)
+        return err_set(e, ERR_NOMEM, "no memory for a worker");
+    w->config = config;
+    w->engine = engine;
+    int rc = mailbox_init(&w->mailbox, MAIL_MAX, e);
+    if (rc < 0) {
+        free(w);
+        return rc;
+    }
+    fill_identity(w);
+    rc = jobs_init(&w->jobs, (uint32_t)(config->sequences_max + config->waiting_max), e);
+    if (rc == 0)
+        rc = open_attachments(w, e);
+    if (rc < 0) {
+        worker_free(w);
+        return rc;
+    }
+    log_info("worker", "id=%s model=%s manifest=%.16s isa=%s pages=%u routers=%zu", w->identity.id,
+             w->identity.model, w->identity.engine->manifest_sha256, w->identity.engine->isa,
+             w->identity.engine->kv_pages, w->n_attachments);
+    *out = w;
+    return 0;
+}
+
+/* owner NULL: everybody's. */
+static void cancel_all(struct worker *w, const struct attachment *owner)
+{
+    for (struct job *job = NULL; (job = jobs_next(&w->jobs, owner, job));) {
+        engine_cancel(w->engine, jobs_engine_id(&w->jobs, job));
+        jobs_remove(&w->jobs, job);
+    }
+}
+
+void worker_free(struct worker *w)
+{
+    if (!w)
+        return;
+    for (size_t i = 0; i < w->n_attachments; i++)
+        attachment_release(&w->attachments[i]);
+    for (struct mail *m = mailbox_take(&w->mailbox), *next; m; m = next) {
+        next = m->next;
+        rpc_event_free((struct rpc_event *)m);
+    }
+    cancel_all(w, NULL);
+    jobs_release(&w->jobs);
+    mailbox_release(&w->mailbox);
+    free(w->attachments);
+    free(w);
+}
+
+void worker_drain(struct worker *w)
+{
+    atomic_store(&w->drain, true);
+    mailbox_wake(&w->mailbox);
+}
+
+/* ---- what routers say --------------------------------------------------------------------------
+ */
+
+static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s, struct err *e)
+{
+    struct engine_request r;
+    int rc = intake_request(s, clock_mono_ms(), &r, e);
+    if (rc < 0)
+        return rc;
+    struct job *job = jobs_add(&w->jobs, a, s->request, &r.id);
+    if (!job)
+        return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n);
+    job->top_logprobs = r.sampling.n_top;
+    rc = engine_submit(w->engine, &r, e);
+    if (rc < 0)
+        jobs_remove(&w->jobs, job);
+    else
+        w->busy = true;
+    return rc;
+}
+
+static void on_start(struct worker *w, struct attachment *a, const Argosy__Start *s)
+{
+    struct err e;
+    if (jobs_by_request(&w->jobs, a, s->request)) {
+        /* A Refused would be taken for the other one's: there is no way to go on. */
+        log_error("a router used an id twice", "router=%s request=%llu", a->address,
+                  (unsigned long long)s->request);
+        rpc_client_close(a->client, a->stream);
+    } else if (w->draining) {
+        attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_DRAINING,
+                          "this worker drains", 0);
+    } else if (strcmp(s->model, w->identity.model) != 0) {
+        attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_MODEL,
+                          "the model is not served here", 0);
+    } else if (submit(w, a, s, &e) < 0) {
+        Argosy__RefusedReason reason = intake_reason(e.code);
+        bool full = reason == ARGOSY__REFUSED_REASON__REFUSED_FULL;
+        attachment_refuse(a, s->request, reason, e.msg, full ? RETRY_AFTER_MS : 0);
+    }
+}
+
+static void on_cancel(struct worker *w, struct attachment *a, uint64_t request)
+{
+    struct job *job = jobs_by_request(&w->jobs, a, request);
+    if (!job)
+        return; /* it ended while the word was under way */
+    engine_cancel(w->engine, jobs_engine_id(&w->jobs, job));
+    jobs_remove(&w->jobs, job);
+}
+
+static void on_frame(struct worker *w, struct attachment *a, const Argosy__ToWorker *f)
+{
+    switch (f->frame_case) {
+    case ARGOSY__TO_WORKER__FRAME_WELCOME:
+        attachment_welcome(a, f->welcome);
+        break;
+    case ARGOSY__TO_WORKER__FRAME_START:
+        on_start(w, a, f->start);
+        break;
+    case ARGOSY__TO_WORKER__FRAME_CANCEL:
+        on_cancel(w, a, f->cancel->request);
+        break;
+    case ARGOSY__TO_WORKER__FRAME_DRAIN:
+        log_info("a router asks to drain", "router=%s why=%s", a->address, f->drain->why);
+        atomic_store(&w->drain, true);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_event(struct worker *w, struct rpc_event *ev)
+{
+    struct attachment *a = ev->owner;
+    switch (ev->kind) {
+    case RPC_OPENED:
+        attachment_opened(a, ev, clock_mono_ms());
+        break;
+    case RPC_FRAME:
+        if (a->state == ATTACHMENT_ATTACHED)
+            on_frame(w, a, ev->to_worker);
+        break;
+    case RPC_CLOSED:
+        /* The router starts them elsewhere; what we would say about them has no way back. */
+        cancel_all(w, a);
+        attachment_closed(a, ev, clock_mono_ms());
+        break;
+    }
+    rpc_event_free(ev);
+}
+
+static void take_mail(struct worker *w)
+{
+    for (struct mail *m = mailbox_take(&w->mailbox), *next; m; m = next) {
+        next = m->next;
+        on_event(w, (struct rpc_event *)m);
+    }
+}
+
+/* ---- the loop ----------------------------------------------------------------------------------
+ */
+
+static void begin_drain(struct worker *w)
+{
+    w->draining = true;
+    w->drain_by_ms = clock_mono_ms() + (uint64_t)w->config->drain_timeout_ms;
+    log_info("draining", "requests=%u timeout_ms=%lld", w->jobs.n,
+             (long long)w->config->drain_timeout_ms);
+}
+
+/* Load reports and dials that are due. Returns when the next one is. */
+static uint64_t tick(struct worker *w)
+{
+    struct engine_load load = engine_load(w->engine);
+    uint64_t now = clock_mono_ms(), next = UINT64_MAX;
+    for (size_t i = 0; i < w->n_attachments; i++) {
+        uint64_t t = attachment_tick(&w->attachments[i], &load, w->draining, now);
+        next = t < next ? t : next;
+    }
+    return next;
+}
+
+/* Reports come between steps: a step as long as half a heartbeat deserves smaller steps. */
+static void watch_pace(struct worker *w, uint32_t duration_us)
+{
+    uint64_t now = clock_mono_ms();
+    if (duration_us / 1000 < (uint64_t)w->config->heartbeat_ms / 2 ||
+        (w->slow_told_ms && now - w->slow_told_ms < SLOW_STEP_GAP_MS))
+        return;
+    w->slow_told_ms = now;
+    log_warn("a step takes long: a smaller step_tokens_max keeps the lease safe",
+             "step_ms=%u heartbeat_ms=%lld", duration_us / 1000,
+             (long long)w->config->heartbeat_ms);
+}
+
+static void step(struct worker *w)
+{
+    struct engine_step s = {0};
+    struct err e;
+    w->busy = engine_step(w->engine, &s);
+    w->steps++;
+    for (size_t i = 0; s.n_deltas && i < w->n_attachments; i++) {
+        struct attachment *a = &w->attachments[i];
+        if (report_step(a, &w->jobs, &s, w->steps, &e) < 0) {
+            /* Tokens are missing from the stream: the router has to start these again. */
+            log_error("a step is lost", "router=%s why=%s", a->address, e.msg);
+            rpc_client_close(a->client, a->stream);
+        }
+    }
+    report_retire(&w->jobs, &s);
+    watch_pace(w, s.duration_us);
+}
+
+static bool drained(struct worker *w)
+{
+    return w->draining && (w->jobs.n == 0 || clock_mono_ms() >= w->drain_by_ms);
+}
+
+static void wait_until(struct worker *w, uint64_t when_ms)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t wait = when_ms > now ? when_ms - now : 0;
+    mailbox_wait(&w->mailbox, wait > 60000 ? 60000 : (int)wait);
+}
+
+/* What is queued goes out before the streams end. */
+static void farewell(struct worker *w)
+{
+    uint64_t until = clock_mono_ms() + FAREWELL_MS;
+    if (w->jobs.n)
+        log_warn("drain timeout", "given_up=%u", w->jobs.n);
+    cancel_all(w, NULL);
+    for (size_t i = 0; i < w->n_attachments; i++)
+        if (w->attachments[i].state == ATTACHMENT_ATTACHED)
+            rpc_client_close(w->attachments[i].client, w->attachments[i].stream);
+    for (;;) {
+        bool open = false;
+        for (size_t i = 0; i < w->n_attachments; i++)
+            open |= w->attachments[i].state == ATTACHMENT_ATTACHED;
+        if (!open || clock_mono_ms() >= until)
+            return;
+        wait_until(w, until);
+        take_mail(w);
+    }
+}
+
+void worker_run(struct worker *w)
+{
+    while (!drained(w)) {
+        take_mail(w);
+        if (!w->draining && atomic_load(&w->drain))
+            begin_drain(w);
+        uint64_t next = tick(w);
+        if (drained(w))
+            break;
+        if (w->draining && w->drain_by_ms < next)
+            next = w->drain_by_ms;
+        if (w->busy)
+            step(w);
+        else
+            wait_until(w, next);
+    }
+    farewell(w);
+    log_info("drained", "steps=%llu", (unsigned long long)w->steps);
+}

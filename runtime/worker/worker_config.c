@@ -1,0 +1,130 @@
+#include "runtime/worker/worker_config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+
+#define AT(f) .offset = offsetof(struct worker_config, f)
+
+static const struct config_option options[] = {
+    {.help = "Cluster:"},
+    {"routers", CONFIG_LIST, AT(routers), "127.0.0.1:9090", 0, 0, NULL, "HOST:PORT",
+     "Router to attach to, or unix:PATH; the worker attaches to all of them"},
+    {"id", CONFIG_STRING, AT(id), NULL, 0, 0, NULL, "NAME",
+     "Name of this worker in the cluster; without it, random for each process"},
+    {"labels", CONFIG_LIST, AT(labels), NULL, 0, 0, NULL, "KEY=VALUE",
+     "What routers may choose by: region, trust pool"},
+    {"price", CONFIG_DOUBLE, AT(price), "0", 0, 1e12, NULL, "NUMBER",
+     "Price of a million tokens in the pool's unit; 0 is not priced"},
+    {"tls_cert", CONFIG_STRING, AT(tls_cert), NULL, 0, 0, NULL, "FILE",
+     "This worker's certificate (PEM), for mTLS"},
+    {"tls_key", CONFIG_STRING, AT(tls_key), NULL, 0, 0, NULL, "FILE", "The key of tls_cert (PEM)"},
+    {"tls_ca", CONFIG_STRING, AT(tls_ca), NULL, 0, 0, NULL, "FILE",
+     "Certificates that routers are checked against (PEM); turns TLS on"},
+    {"heartbeat", CONFIG_MS, AT(heartbeat_ms), "500ms", 20, 500, NULL, "TIME",
+     "Longest silence between load reports; a router's lease may shorten it"},
+    {"backoff_min", CONFIG_MS, AT(backoff_min_ms), "100ms", 10, 600000, NULL, "TIME",
+     "Shortest wait before dialling a router again"},
+    {"backoff_max", CONFIG_MS, AT(backoff_max_ms), "10s", 10, 600000, NULL, "TIME",
+     "Longest wait before dialling a router again"},
+    {"keepalive", CONFIG_MS, AT(keepalive_ms), "5s", 100, 600000, NULL, "TIME",
+     "Interval of HTTP/2 pings; a dead router is noticed within two"},
+    {"out_bytes_max", CONFIG_BYTES, AT(out_bytes_max), "16M", 1 << 20, 1 << 30, NULL, "BYTES",
+     "What may wait to be sent to one router; a router that does not read is dropped"},
+    {"drain_timeout", CONFIG_MS, AT(drain_timeout_ms), "30s", 0, 86400000, NULL, "TIME",
+     "How long running requests may go on after SIGTERM"},
+    {"die_with_parent", CONFIG_BOOL, AT(die_with_parent), "no", 0, 0, NULL, NULL,
+     "Drain when the process that started this one ends"},
+    {.help = "Model:"},
+    {"model", CONFIG_STRING, AT(model), NULL, 0, 0, NULL, "[NAME=]PATH",
+     "GGUF file to serve, and the name that requests call it; by default the file's"},
+    {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512", NULL,
+     "Instruction set of the kernels; every one gives the same bits"},
+    {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
+     "Threads that compute; 0 is one a core"},
+    {"kv_bytes", CONFIG_BYTES, AT(kv_bytes), "0", 0, 1e15, NULL, "BYTES",
+     "Memory for KV pages; 0 is room for 4 contexts, at most a quarter of the memory"},
+    {"context_max", CONFIG_INT, AT(context_max), "0", 0, 1 << 20, NULL, "N",
+     "Tokens of one request at most; 0 is what the model was trained for"},
+    {"sequences_max", CONFIG_INT, AT(sequences_max), "32", 1, 4096, NULL, "N",
+     "Requests that run at once"},
+    {"waiting_max", CONFIG_INT, AT(waiting_max), "64", 0, 65536, NULL, "N",
+     "Requests that wait; one more is refused"},
+    {"step_tokens_max", CONFIG_INT, AT(step_tokens_max), "256", 1, 65536, NULL, "N",
+     "Tokens that one step computes; bounds how long a step takes"},
+    {.help = "Log:"},
+    {"log_level", CONFIG_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error|off", NULL,
+     "Least level that is logged to stderr"},
+};
+
+static int check_labels(const struct config_list *l, struct err *e)
+{
+    if (l->n > 64)
+        return err_set(e, ERR_CONFIG, "labels: has %zu items, at most 64 are allowed", l->n);
+    for (size_t i = 0; i < l->n; i++) {
+        const char *eq = strchr(l->items[i], '=');
+        if (!eq || eq == l->items[i])
+            return err_set(e, ERR_CONFIG, "labels: '%.80s' is not KEY=VALUE", l->items[i]);
+        if (eq - l->items[i] > 255 || strlen(eq + 1) > 255)
+            return err_set(e, ERR_CONFIG, "labels: '%.80s…' is over 255 bytes", l->items[i]);
+    }
+    return 0;
+}
+
+static int check(const void *out, struct err *e)
+{
+    const struct worker_config *c = out;
+    if (!c->model || !*worker_model_path(c))
+        return err_set(e, ERR_CONFIG, "model: which GGUF file to serve is not said");
+    if (c->routers.n == 0)
+        return err_set(e, ERR_CONFIG, "routers: none is given");
+    if (c->backoff_min_ms > c->backoff_max_ms)
+        return err_set(e, ERR_CONFIG, "backoff_min is over backoff_max");
+    if (!c->tls_cert != !c->tls_key)
+        return err_set(e, ERR_CONFIG, "tls_cert and tls_key go together");
+    if (c->tls_cert && !c->tls_ca)
+        return err_set(e, ERR_CONFIG, "tls_cert without tls_ca: routers could not be checked");
+    if (c->id && (!*c->id || strlen(c->id) > 255))
+        return err_set(e, ERR_CONFIG, "id: must have 1 to 255 bytes");
+    char name[512];
+    worker_model_name(c, name, sizeof(name));
+    if (!*name || strlen(name) > 255)
+        return err_set(e, ERR_CONFIG, "model: its name must have 1 to 255 bytes");
+    return check_labels(&c->labels, e);
+}
+
+const struct config_program worker_program = {
+    .name = "argosy-worker",
+    .summary = "Runs a model and serves it to the routers it attaches to.",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .check = check,
+};
+
+/* A '=' behind a '/' belongs to the path. */
+static const char *name_end(const char *model)
+{
+    const char *eq = strchr(model, '=');
+    const char *slash = strchr(model, '/');
+    return eq && (!slash || eq < slash) ? eq : NULL;
+}
+
+const char *worker_model_path(const struct worker_config *c)
+{
+    const char *eq = name_end(c->model);
+    return eq ? eq + 1 : c->model;
+}
+
+void worker_model_name(const struct worker_config *c, char *name, size_t cap)
+{
+    const char *start = c->model, *end = name_end(c->model);
+    if (!end) {
+        const char *slash = strrchr(start, '/');
+        start = slash ? slash + 1 : start;
+        end = start + strlen(start);
+        if (end - start > 5 && strcmp(end - 5, ".gguf") == 0)
+            end -= 5;
+    }
+    snprintf(name, cap, "%.*s", (int)(end - start), start);
+}

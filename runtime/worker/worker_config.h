@@ -1,0 +1,39 @@
+/* worker_config.h: the options of argosy-worker. Each has a line in deploy/man/argosy-worker.1. */
+#ifndef ARGOSY_WORKER_WORKER_CONFIG_H
+#define ARGOSY_WORKER_WORKER_CONFIG_H
+
+#include "runtime/base/config.h"
+
+struct worker_config {
+    /* cluster */
+    struct config_list routers; /* HOST:PORT or unix:PATH */
+    char *id;                   /* NULL: random for each process */
+    struct config_list labels;  /* KEY=VALUE */
+    double price;
+    char *tls_cert, *tls_key, *tls_ca;
+    int64_t heartbeat_ms;
+    int64_t backoff_min_ms, backoff_max_ms;
+    int64_t keepalive_ms;
+    int64_t out_bytes_max;
+    int64_t drain_timeout_ms;
+    bool die_with_parent;
+    /* model */
+    char *model; /* NAME=PATH or PATH */
+    char *isa;
+    int64_t threads;
+    int64_t kv_bytes;
+    int64_t context_max;
+    int64_t sequences_max;
+    int64_t waiting_max;
+    int64_t step_tokens_max;
+    /* log */
+    char *log_level;
+};
+
+extern const struct config_program worker_program;
+
+/* The part before '=', or the file's name without directory and ending. Cut to `cap`. */
+void worker_model_name(const struct worker_config *c, char *name, size_t cap);
+const char *worker_model_path(const struct worker_config *c);
+
+#endif

@@ -1,0 +1,132 @@
+/* fake_engine.h: engine.h without a model, for the service's tests: a step gives every request one
+ * token, prompt[0] + its place. Included by one test program, whose symbols win over the archive's.
+ *
+ * A prompt that starts with FAKE_TOO_LONG can never run. */
+#ifndef ARGOSY_TESTS_FAKE_ENGINE_H
+#define ARGOSY_TESTS_FAKE_ENGINE_H
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/engine/engine.h"
+
+#define FAKE_MAX 16
+#define FAKE_TOO_LONG 666
+
+struct fake_request {
+    uint64_t id;
+    uint32_t first, n_out, max_tokens, n_top;
+    bool want_logprobs;
+};
+
+struct engine {
+    struct engine_info info;
+    uint32_t cap;
+    struct fake_request live[FAKE_MAX]; /* (n_live) */
+    atomic_uint n_live;
+    atomic_uint step_us;
+    atomic_uint cancelled;
+    uint64_t steps;
+    struct engine_delta deltas[FAKE_MAX];
+    uint32_t tokens[FAKE_MAX];
+    struct kn_sampled sampled[FAKE_MAX];
+};
+
+static struct engine *fake_open(uint32_t cap)
+{
+    struct engine *g = calloc(1, sizeof(*g));
+    g->cap = cap;
+    atomic_store(&g->step_us, 1000);
+    g->info = (struct engine_info){.architecture = "fake",
+                                   .manifest_sha256 = "abc123",
+                                   .isa = "ref",
+                                   .context_tokens = 2048,
+                                   .vocab = 1000,
+                                   .kv_pages = 64,
+                                   .page_tokens = 16,
+                                   .sequences_max = cap};
+    return g;
+}
+
+void engine_free(struct engine *g)
+{
+    free(g);
+}
+
+const struct engine_info *engine_info(const struct engine *g)
+{
+    return &g->info;
+}
+
+int engine_submit(struct engine *g, const struct engine_request *r, struct err *e)
+{
+    uint32_t n = atomic_load(&g->n_live);
+    if (r->prompt[0] == FAKE_TOO_LONG)
+        return err_set(e, ERR_RANGE, "longer than the context");
+    if (n == g->cap)
+        return err_set(e, ERR_BUSY, "the queue is full");
+    g->live[n] = (struct fake_request){r->id,         r->prompt[0],      r->n_output,
+                                       r->max_tokens, r->sampling.n_top, r->sampling.want_logprobs};
+    atomic_store(&g->n_live, n + 1);
+    return 0;
+}
+
+static void fake_remove(struct engine *g, uint32_t i)
+{
+    uint32_t n = atomic_load(&g->n_live) - 1;
+    memmove(&g->live[i], &g->live[i + 1], (n - i) * sizeof(g->live[0]));
+    atomic_store(&g->n_live, n);
+}
+
+void engine_cancel(struct engine *g, uint64_t id)
+{
+    for (uint32_t i = 0; i < atomic_load(&g->n_live); i++)
+        if (g->live[i].id == id) {
+            fake_remove(g, i);
+            atomic_fetch_add(&g->cancelled, 1);
+            return;
+        }
+}
+
+static void fake_sample(struct kn_sampled *s, uint32_t token)
+{
+    *s = (struct kn_sampled){.id = token, .logprob = -0.5f};
+    for (uint32_t i = 0; i < KN_TOP_LOGPROBS_MAX; i++) {
+        s->top_ids[i] = token + i;
+        s->top_logprobs[i] = -0.5f - (float)i;
+    }
+}
+
+bool engine_step(struct engine *g, struct engine_step *out)
+{
+    uint32_t n = atomic_load(&g->n_live);
+    usleep(atomic_load(&g->step_us));
+    for (uint32_t i = 0; i < n; i++) {
+        struct fake_request *r = &g->live[i];
+        g->tokens[i] = r->first + r->n_out;
+        fake_sample(&g->sampled[i], g->tokens[i]);
+        g->deltas[i] = (struct engine_delta){
+            .id = r->id,
+            .index = r->n_out++,
+            .n_tokens = 1,
+            .tokens = &g->tokens[i],
+            .sampled = r->want_logprobs ? &g->sampled[i] : NULL,
+            .finish = r->n_out == r->max_tokens ? ENGINE_LENGTH : ENGINE_GOES_ON,
+        };
+    }
+    for (uint32_t i = n; i-- > 0;)
+        if (g->live[i].n_out == g->live[i].max_tokens)
+            fake_remove(g, i);
+    g->steps++;
+    *out = (struct engine_step){.deltas = g->deltas, .n_deltas = n, .decode_tokens = n};
+    return atomic_load(&g->n_live) > 0;
+}
+
+struct engine_load engine_load(const struct engine *g)
+{
+    return (struct engine_load){.running = atomic_load(&g->n_live), .steps = g->steps};
+}
+
+#endif

@@ -1,0 +1,607 @@
+/* The service between a fake engine and routers that the test plays. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <pthread.h>
+
+#include "runtime/base/check.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/rpc/rpc.h"
+#include "runtime/worker/worker.h"
+#include "tests/unit/runtime/worker/fake_engine.h"
+
+#define PATIENCE_MS 20000
+
+/* ---- a router ----------------------------------------------------------------------------------
+ */
+
+struct router {
+    struct mailbox box;
+    struct mail *list;
+    struct rpc_server *server;
+    char address[64];
+    uint64_t stream, epoch;
+};
+
+static void router_listen(struct router *r)
+{
+    struct rpc_config c = {.address = r->address[0] ? r->address : "127.0.0.1:0",
+                           .streams_max = 4,
+                           .out_bytes_max = 1 << 20,
+                           .keepalive_ms = 5000};
+    struct err e;
+    if (rpc_server_open(&c, &r->box, &r->server, &e) < 0)
+        fail_msg("%s", e.msg);
+    snprintf(r->address, sizeof(r->address), "127.0.0.1:%d", rpc_server_port(r->server));
+}
+
+static void router_open(struct router *r)
+{
+    memset(r, 0, sizeof(*r));
+    assert_int_equal(mailbox_init(&r->box, 10000, NULL), 0);
+    router_listen(r);
+}
+
+static void router_drop_events(struct router *r)
+{
+    for (;;) {
+        if (!r->list)
+            r->list = mailbox_take(&r->box);
+        struct mail *m = r->list;
+        if (!m)
+            return;
+        r->list = m->next;
+        rpc_event_free((struct rpc_event *)m);
+    }
+}
+
+static void router_stop(struct router *r)
+{
+    rpc_server_free(r->server);
+    r->server = NULL;
+    router_drop_events(r);
+}
+
+static void router_close(struct router *r)
+{
+    router_stop(r);
+    mailbox_release(&r->box);
+}
+
+static struct rpc_event *router_next(struct router *r, int patience_ms)
+{
+    uint64_t until = clock_mono_ms() + (uint64_t)patience_ms;
+    while (!r->list) {
+        r->list = mailbox_take(&r->box);
+        if (!r->list && clock_mono_ms() > until)
+            return NULL;
+        if (!r->list)
+            mailbox_wait(&r->box, 20);
+    }
+    struct rpc_event *ev = (struct rpc_event *)r->list;
+    r->list = r->list->next;
+    return ev;
+}
+
+/* The next frame of this kind; others are dropped. The caller frees. */
+static struct rpc_event *expect(struct router *r, Argosy__FromWorker__FrameCase kind)
+{
+    for (;;) {
+        struct rpc_event *ev = router_next(r, PATIENCE_MS);
+        if (!ev)
+            fail_msg("frame %d did not come", (int)kind);
+        if (ev->kind == RPC_CLOSED)
+            fail_msg("closed: %s", ev->why.msg);
+        if (ev->kind == RPC_FRAME && ev->from_worker->frame_case == kind)
+            return ev;
+        rpc_event_free(ev);
+    }
+}
+
+static void expect_closed(struct router *r)
+{
+    for (bool closed = false; !closed;) {
+        struct rpc_event *ev = router_next(r, PATIENCE_MS);
+        if (!ev)
+            fail_msg("the stream did not close");
+        closed = ev->kind == RPC_CLOSED && ev->stream == r->stream;
+        rpc_event_free(ev);
+    }
+}
+
+static void send_frame(struct router *r, Argosy__ToWorker__FrameCase kind, void *m)
+{
+    Argosy__ToWorker f = ARGOSY__TO_WORKER__INIT;
+    f.frame_case = kind;
+    f.start = m; /* a union of pointers */
+    struct err e;
+    if (rpc_server_send(r->server, r->stream, &f, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
+/* Takes Hello and answers Welcome. */
+static void router_attach(struct router *r)
+{
+    struct rpc_event *ev = expect(r, ARGOSY__FROM_WORKER__FRAME_HELLO);
+    const Argosy__Hello *h = ev->from_worker->hello;
+    r->stream = ev->stream;
+    assert_true(h->epoch > r->epoch);
+    r->epoch = h->epoch;
+    assert_int_equal(h->protocol, RPC_PROTOCOL_VERSION);
+    assert_string_equal(h->worker_id, "tester");
+    assert_int_equal(h->n_models, 1);
+    assert_string_equal(h->models[0]->name, "fake");
+    assert_string_equal(h->models[0]->manifest_sha256, "abc123");
+    assert_int_equal(h->models[0]->context_tokens, 2048);
+    assert_int_equal(h->kv_pages, 64);
+    assert_int_equal(h->n_labels, 1);
+    assert_string_equal(h->labels[0]->key, "region");
+    assert_string_equal(h->labels[0]->value, "eu");
+    assert_string_equal(h->device->kind, "cpu");
+    assert_true(h->device->name[0] && h->device->memory_bytes > 0);
+    rpc_event_free(ev);
+    Argosy__Welcome w = ARGOSY__WELCOME__INIT;
+    w.lease_ms = 2000;
+    send_frame(r, ARGOSY__TO_WORKER__FRAME_WELCOME, &w);
+}
+
+struct ask {
+    uint64_t request;
+    uint32_t first, max_tokens;
+    uint32_t top_logprobs;
+    const char *model;
+    float temperature;
+};
+
+static void router_start(struct router *r, const struct ask *ask)
+{
+    uint32_t prompt[] = {ask->first, 2, 3};
+    Argosy__Sampling sampling = ARGOSY__SAMPLING__INIT;
+    Argosy__Start s = ARGOSY__START__INIT;
+    sampling.top_p = sampling.repetition_penalty = 1;
+    sampling.temperature = ask->temperature;
+    s.request = ask->request;
+    s.model = (char *)(ask->model ? ask->model : "fake");
+    s.prompt = prompt;
+    s.n_prompt = ARRAY_LEN(prompt);
+    s.max_tokens = ask->max_tokens;
+    s.sampling = &sampling;
+    s.logprobs = ask->top_logprobs > 0;
+    s.top_logprobs = ask->top_logprobs;
+    send_frame(r, ARGOSY__TO_WORKER__FRAME_START, &s);
+}
+
+static void router_cancel(struct router *r, uint64_t request)
+{
+    Argosy__Cancel c = ARGOSY__CANCEL__INIT;
+    c.request = request;
+    send_frame(r, ARGOSY__TO_WORKER__FRAME_CANCEL, &c);
+}
+
+/* Reads tokens [from, n) of one request, the only one that runs, to its end. */
+static void expect_tokens(struct router *r, uint64_t request, uint32_t first, uint32_t from,
+                          uint32_t n)
+{
+    for (uint32_t i = from; i < n; i++) {
+        struct rpc_event *ev = expect(r, ARGOSY__FROM_WORKER__FRAME_STEP);
+        const Argosy__Step *s = ev->from_worker->step;
+        assert_int_equal(s->n_deltas, 1);
+        assert_int_equal(s->deltas[0]->request, request);
+        assert_int_equal(s->deltas[0]->index, i);
+        assert_int_equal(s->deltas[0]->n_tokens, 1);
+        assert_int_equal(s->deltas[0]->tokens[0], first + i);
+        assert_int_equal(s->deltas[0]->finish,
+                         i + 1 == n ? ARGOSY__FINISH__FINISH_LENGTH : ARGOSY__FINISH__FINISH_NONE);
+        rpc_event_free(ev);
+    }
+}
+
+static void expect_refused(struct router *r, uint64_t request, Argosy__RefusedReason reason)
+{
+    struct rpc_event *ev = expect(r, ARGOSY__FROM_WORKER__FRAME_REFUSED);
+    const Argosy__Refused *m = ev->from_worker->refused;
+    assert_int_equal(m->request, request);
+    assert_int_equal(m->reason, reason);
+    assert_true(m->detail[0] != 0);
+    assert_int_equal(m->retry_after_ms > 0, reason == ARGOSY__REFUSED_REASON__REFUSED_FULL);
+    rpc_event_free(ev);
+}
+
+/* ---- a worker ----------------------------------------------------------------------------------
+ */
+
+struct bench {
+    struct worker_config config;
+    struct engine *engine;
+    struct worker *worker;
+    pthread_t thread;
+    char *addresses[4];
+    char *labels[1];
+};
+
+static void *run(void *arg)
+{
+    worker_run(arg);
+    return NULL;
+}
+
+static void bench_open(struct bench *b, struct router *routers, size_t n)
+{
+    struct err e;
+    memset(b, 0, sizeof(*b));
+    b->labels[0] = (char *)"region=eu";
+    for (size_t i = 0; i < n; i++)
+        b->addresses[i] = routers[i].address;
+    b->config = (struct worker_config){
+        .routers = {b->addresses, n},
+        .id = (char *)"tester",
+        .labels = {b->labels, 1},
+        .heartbeat_ms = 200,
+        .backoff_min_ms = 1,
+        .backoff_max_ms = 20,
+        .keepalive_ms = 5000,
+        .out_bytes_max = 1 << 20,
+        .drain_timeout_ms = 10000,
+        .model = (char *)"fake=nowhere.gguf",
+        .sequences_max = 2,
+        .waiting_max = 2,
+    };
+    b->engine = fake_open(3);
+    assert_int_equal(worker_open(&b->config, b->engine, &b->worker, &e), 0);
+    pthread_create(&b->thread, NULL, run, b->worker);
+}
+
+/* The worker ends by itself after a drain. */
+static void bench_join(struct bench *b)
+{
+    pthread_join(b->thread, NULL);
+    worker_free(b->worker);
+    engine_free(b->engine);
+}
+
+static void bench_close(struct bench *b)
+{
+    worker_drain(b->worker);
+    bench_join(b);
+}
+
+static void wait_live(struct bench *b, unsigned n)
+{
+    uint64_t until = clock_mono_ms() + PATIENCE_MS;
+    while (atomic_load(&b->engine->n_live) != n) {
+        if (clock_mono_ms() > until)
+            fail_msg("the engine has %u requests instead of %u", atomic_load(&b->engine->n_live),
+                     n);
+        usleep(1000);
+    }
+}
+
+/* ---- tests -------------------------------------------------------------------------------------
+ */
+
+static void test_worker_streams_a_request(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 7, .first = 100, .max_tokens = 50});
+    expect_tokens(&r, 7, 100, 0, 50);
+    /* The id is free again. */
+    router_start(&r, &(struct ask){.request = 7, .first = 200, .max_tokens = 3});
+    expect_tokens(&r, 7, 200, 0, 3);
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_sends_the_logprobs_that_were_asked_for(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 5, .max_tokens = 1, .top_logprobs = 3});
+    struct rpc_event *ev = expect(&r, ARGOSY__FROM_WORKER__FRAME_STEP);
+    const Argosy__Delta *d = ev->from_worker->step->deltas[0];
+    assert_int_equal(d->n_logprobs, 1);
+    assert_true(d->logprobs[0]->logprob == -0.5f);
+    assert_int_equal(d->logprobs[0]->n_top_ids, 3);
+    assert_int_equal(d->logprobs[0]->top_ids[2], 7);
+    assert_true(d->logprobs[0]->top_logprobs[2] == -2.5f);
+    rpc_event_free(ev);
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_reports_load_on_change_and_in_silence(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    for (int i = 0; i < 4; i++) { /* heartbeat is 200 ms */
+        uint64_t before = clock_mono_ms();
+        rpc_event_free(expect(&r, ARGOSY__FROM_WORKER__FRAME_LOAD));
+        assert_true(clock_mono_ms() - before < 450);
+    }
+    atomic_store(&b.engine->step_us, 20000);
+    router_start(&r, &(struct ask){.request = 1, .first = 5, .max_tokens = 100});
+    uint64_t before = clock_mono_ms();
+    for (bool running = false; !running;) {
+        struct rpc_event *ev = expect(&r, ARGOSY__FROM_WORKER__FRAME_LOAD);
+        running = ev->from_worker->load->running == 1;
+        rpc_event_free(ev);
+    }
+    assert_true(clock_mono_ms() - before < 150);
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_cancels_at_once(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_cancel(&r, 99); /* unknown: nothing happens */
+    router_start(&r, &(struct ask){.request = 1, .first = 5, .max_tokens = 100000});
+    wait_live(&b, 1);
+    router_cancel(&r, 1);
+    wait_live(&b, 0);
+    assert_int_equal(atomic_load(&b.engine->cancelled), 1);
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_refuses_with_the_reason(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 5, .model = "other"});
+    expect_refused(&r, 1, ARGOSY__REFUSED_REASON__REFUSED_MODEL);
+    router_start(&r, &(struct ask){.request = 2, .first = FAKE_TOO_LONG, .max_tokens = 5});
+    expect_refused(&r, 2, ARGOSY__REFUSED_REASON__REFUSED_INVALID);
+    router_start(&r, &(struct ask){.request = 3, .first = 1, .max_tokens = 0});
+    expect_refused(&r, 3, ARGOSY__REFUSED_REASON__REFUSED_INVALID);
+    router_start(&r, &(struct ask){.request = 4, .first = 1, .max_tokens = 5, .temperature = -1});
+    expect_refused(&r, 4, ARGOSY__REFUSED_REASON__REFUSED_INVALID);
+    for (uint64_t id = 10; id < 13; id++)
+        router_start(&r, &(struct ask){.request = id, .first = 1, .max_tokens = 100000});
+    router_start(&r, &(struct ask){.request = 13, .first = 1, .max_tokens = 100000});
+    expect_refused(&r, 13, ARGOSY__REFUSED_REASON__REFUSED_FULL); /* the engine takes 3 */
+    for (uint64_t id = 10; id < 13; id++)
+        router_cancel(&r, id);
+    wait_live(&b, 0);
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_drops_a_router_that_uses_an_id_twice(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 100000});
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 100000});
+    expect_closed(&r);
+    wait_live(&b, 0);
+    router_attach(&r); /* and comes back */
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_drains_when_a_router_asks(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    atomic_store(&b.engine->step_us, 5000);
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 60});
+    wait_live(&b, 1);
+    Argosy__Drain d = ARGOSY__DRAIN__INIT;
+    d.why = (char *)"maintenance";
+    send_frame(&r, ARGOSY__TO_WORKER__FRAME_DRAIN, &d);
+    for (bool draining = false; !draining;) {
+        struct rpc_event *ev = expect(&r, ARGOSY__FROM_WORKER__FRAME_LOAD);
+        draining = ev->from_worker->load->draining;
+        rpc_event_free(ev);
+    }
+    router_start(&r, &(struct ask){.request = 2, .first = 1, .max_tokens = 5});
+    bool refused = false, finished = false;
+    while (!refused || !finished) {
+        struct rpc_event *ev = router_next(&r, PATIENCE_MS);
+        assert_non_null(ev);
+        assert_int_equal(ev->kind, RPC_FRAME);
+        const Argosy__FromWorker *f = ev->from_worker;
+        if (f->frame_case == ARGOSY__FROM_WORKER__FRAME_REFUSED) {
+            assert_int_equal(f->refused->request, 2);
+            assert_int_equal(f->refused->reason, ARGOSY__REFUSED_REASON__REFUSED_DRAINING);
+            refused = true;
+        } else if (f->frame_case == ARGOSY__FROM_WORKER__FRAME_STEP) {
+            finished |= f->step->deltas[0]->finish == ARGOSY__FINISH__FINISH_LENGTH;
+        }
+        rpc_event_free(ev);
+    }
+    expect_closed(&r);
+    bench_join(&b);
+    router_close(&r);
+}
+
+static void test_worker_gives_up_after_the_drain_timeout(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    b.config.drain_timeout_ms = 300;
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 1000000});
+    wait_live(&b, 1);
+    uint64_t before = clock_mono_ms();
+    worker_drain(b.worker);
+    expect_closed(&r);
+    bench_join(&b);
+    assert_in_range(clock_mono_ms() - before, 290, 2000);
+    router_close(&r);
+}
+
+static void test_worker_comes_back_after_a_router_restart(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 1000000});
+    wait_live(&b, 1);
+    router_stop(&r);
+    wait_live(&b, 0); /* nobody hears it any more */
+    usleep(100000);   /* some dials fail */
+    router_listen(&r);
+    router_attach(&r); /* with a higher epoch */
+    router_start(&r, &(struct ask){.request = 1, .first = 40, .max_tokens = 10});
+    expect_tokens(&r, 1, 40, 0, 10);
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_serves_two_routers_with_the_same_ids(void **state)
+{
+    (void)state;
+    struct router r[2];
+    struct bench b;
+    router_open(&r[0]);
+    router_open(&r[1]);
+    bench_open(&b, r, 2);
+    router_attach(&r[0]);
+    router_attach(&r[1]);
+    router_start(&r[0], &(struct ask){.request = 1, .first = 100, .max_tokens = 300});
+    router_start(&r[1], &(struct ask){.request = 1, .first = 500, .max_tokens = 300});
+    expect_tokens(&r[0], 1, 100, 0, 300);
+    expect_tokens(&r[1], 1, 500, 0, 300);
+    /* One router's end is nothing to the other one. */
+    router_start(&r[1], &(struct ask){.request = 2, .first = 7, .max_tokens = 300});
+    router_stop(&r[0]);
+    expect_tokens(&r[1], 2, 7, 0, 300);
+    bench_close(&b);
+    router_close(&r[0]);
+    router_close(&r[1]);
+}
+
+static void test_worker_goes_away_when_refused(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    struct rpc_event *ev = expect(&r, ARGOSY__FROM_WORKER__FRAME_HELLO);
+    r.stream = ev->stream;
+    r.epoch = ev->from_worker->hello->epoch;
+    rpc_event_free(ev);
+    Argosy__Welcome w = ARGOSY__WELCOME__INIT;
+    w.refused = (char *)"banned";
+    send_frame(&r, ARGOSY__TO_WORKER__FRAME_WELCOME, &w);
+    expect_closed(&r);
+    router_attach(&r); /* it asks again, later */
+    bench_close(&b);
+    router_close(&r);
+}
+
+static int count_fds(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+static long rss_kb(void)
+{
+    long pages = 0, total;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (fscanf(f, "%ld %ld", &total, &pages) != 2)
+        pages = 0;
+    fclose(f);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static void test_worker_reattaches_a_thousand_times_without_leaking(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    int fds = 0;
+    long rss = 0;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    for (int i = 0; i < 1000; i++) {
+        router_attach(&r);
+        rpc_server_close(r.server, r.stream);
+        expect_closed(&r);
+        if (i == 100) {
+            fds = count_fds();
+            rss = rss_kb();
+        }
+    }
+    router_attach(&r);
+    int fds_after = count_fds();
+    long rss_after = rss_kb();
+    print_message("descriptors %d → %d, memory %ld → %ld KiB\n", fds, fds_after, rss, rss_after);
+    assert_in_range(fds_after, fds - 4, fds + 4);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true(rss_after - rss < 2048);
+#endif
+    bench_close(&b);
+    router_close(&r);
+}
+
+int main(void)
+{
+    log_init("test", LOG_LEVEL_OFF);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_worker_streams_a_request),
+        cmocka_unit_test(test_worker_sends_the_logprobs_that_were_asked_for),
+        cmocka_unit_test(test_worker_reports_load_on_change_and_in_silence),
+        cmocka_unit_test(test_worker_cancels_at_once),
+        cmocka_unit_test(test_worker_refuses_with_the_reason),
+        cmocka_unit_test(test_worker_drops_a_router_that_uses_an_id_twice),
+        cmocka_unit_test(test_worker_drains_when_a_router_asks),
+        cmocka_unit_test(test_worker_gives_up_after_the_drain_timeout),
+        cmocka_unit_test(test_worker_comes_back_after_a_router_restart),
+        cmocka_unit_test(test_worker_serves_two_routers_with_the_same_ids),
+        cmocka_unit_test(test_worker_goes_away_when_refused),
+        cmocka_unit_test(test_worker_reattaches_a_thousand_times_without_leaking),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
