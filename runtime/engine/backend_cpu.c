@@ -227,10 +227,10 @@ static const float *cpu_hidden(const struct backend *b, uint32_t row)
 static void fill_rope(void *arg, uint32_t thread)
 {
     struct cpu *c = arg;
-    int64_t begin, end, half = c->model->rope.dim / 2;
+    int64_t begin, end;
     threads_slice(c->n_threads, thread, c->limits.context, &begin, &end);
     kn_rope_fill(c->model->rope.inv_freq, (int)c->model->rope.dim, (uint32_t)begin, (uint32_t)end,
-                 c->rope_cos + begin * half, c->rope_sin + begin * half);
+                 c->rope_cos, c->rope_sin);
 }
 
 /* ---- life -------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+/* logits_tool.c: the raw results of a model, for tests in Python.
+ *
+ *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids
+ *
+ * Reads token ids in decimal from stdin and computes them as one sequence, CHUNK rows a pass.
+ * Writes the logits of every position to LOGITS, (n, vocab) fp32, and the residual stream behind
+ * the last layer to HIDDEN, (n, n_embd) fp32. "-" for a file: not wanted. Prints n, vocab, n_embd.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/engine/backend.h"
+#include "runtime/engine/threads.h"
+#include "runtime/format/gguf.h"
+#include "runtime/model/model.h"
+
+struct tool {
+    struct model model;
+    struct threads *threads;
+    struct backend *backend;
+    uint32_t *ids;
+    uint32_t n_ids;
+    uint32_t *pages;
+    struct pick *picks; /* (chunk) */
+    uint32_t chunk;
+    FILE *logits, *hidden; /* NULL: not wanted */
+};
+
+static enum kn_isa isa_of(const char *name)
+{
+    for (int i = 0; i < KN_ISA_COUNT; i++)
+        if (strcmp(name, kn_isa_name((enum kn_isa)i)) == 0 && kn_isa_available((enum kn_isa)i))
+            return (enum kn_isa)i;
+    fprintf(stderr, "isa '%s' is not available\n", name);
+    exit(2);
+}
+
+static void read_ids(struct tool *t)
+{
+    size_t cap = 0;
+    unsigned long id;
+    while (scanf("%lu", &id) == 1) {
+        if (t->n_ids == cap) {
+            cap = cap ? 2 * cap : 1024;
+            t->ids = realloc(t->ids, cap * sizeof(*t->ids));
+            if (!t->ids)
+                abort();
+        }
+        if (id >= t->model.h.vocab) {
+            fprintf(stderr, "token %lu is not in the vocabulary\n", id);
+            exit(2);
+        }
+        t->ids[t->n_ids++] = (uint32_t)id;
+    }
+}
+
+static int open_model(struct tool *t, char **argv, struct err *e)
+{
+    struct gguf *file;
+    int rc = threads_create((uint32_t)atoi(argv[3]), &t->threads, e);
+    if (rc == 0)
+        rc = gguf_open(argv[1], &file, e);
+    if (rc < 0)
+        return rc;
+    rc = model_load(&t->model, file, isa_of(argv[2]), t->threads, e);
+    gguf_close(file);
+    return rc;
+}
+
+static int open_backend(struct tool *t, struct err *e)
+{
+    uint32_t n_pages = t->n_ids / KN_PAGE_TOKENS + 1;
+    const struct backend_limits limits = {
+        .rows_max = t->chunk, .picks_max = t->chunk, .context = t->n_ids + 1, .kv_pages = n_pages};
+    t->pages = calloc(n_pages, sizeof(*t->pages));
+    t->picks = calloc(t->chunk, sizeof(*t->picks));
+    if (!t->pages || !t->picks)
+        abort();
+    for (uint32_t i = 0; i < n_pages; i++)
+        t->pages[i] = n_pages - 1 - i; /* any order will do */
+    return backend_cpu_create(&t->model, t->threads, &limits, &t->backend, e);
+}
+
+static void compute(struct tool *t, uint32_t pos, uint32_t rows)
+{
+    const struct kn_span span = {.page_table = t->pages, .pos = pos, .rows = rows};
+    struct batch b = {.ids = t->ids + pos,
+                      .n_rows = rows,
+                      .spans = &span,
+                      .n_spans = 1,
+                      .picks = t->picks,
+                      .n_picks = t->logits ? rows : 0};
+    for (uint32_t i = 0; i < rows; i++)
+        t->picks[i] = (struct pick){.row = i};
+    backend_run(t->backend, &b);
+    for (uint32_t i = 0; i < rows; i++) {
+        if (t->logits)
+            fwrite(backend_logits(t->backend, i), sizeof(float), t->model.h.vocab, t->logits);
+        if (t->hidden)
+            fwrite(backend_hidden(t->backend, i), sizeof(float), t->model.h.n_embd, t->hidden);
+    }
+}
+
+static FILE *open_out(const char *path)
+{
+    FILE *f = strcmp(path, "-") ? fopen(path, "wb") : NULL;
+    if (!f && strcmp(path, "-")) {
+        perror(path);
+        exit(2);
+    }
+    return f;
+}
+
+static int close_out(FILE *f)
+{
+    return f && (ferror(f) | fclose(f));
+}
+
+int main(int argc, char **argv)
+{
+    struct err e;
+    struct tool t = {.n_ids = 0};
+    if (argc != 7 || atoi(argv[4]) < 1) {
+        fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids\n");
+        return 2;
+    }
+    t.chunk = (uint32_t)atoi(argv[4]);
+    t.logits = open_out(argv[5]);
+    t.hidden = open_out(argv[6]);
+    if (open_model(&t, argv, &e) < 0) {
+        fprintf(stderr, "%s\n", e.msg);
+        return 1;
+    }
+    read_ids(&t);
+    if (open_backend(&t, &e) < 0) {
+        fprintf(stderr, "%s\n", e.msg);
+        return 1;
+    }
+    for (uint32_t pos = 0; pos < t.n_ids; pos += t.chunk)
+        compute(&t, pos, t.n_ids - pos < t.chunk ? t.n_ids - pos : t.chunk);
+    printf("%u %u %u\n", t.n_ids, t.model.h.vocab, t.model.h.n_embd);
+    int failed = close_out(t.logits) | close_out(t.hidden);
+    backend_free(t.backend);
+    model_release(&t.model);
+    threads_free(t.threads);
+    free(t.ids);
+    free(t.pages);
+    free(t.picks);
+    return failed ? 1 : 0;
+}
