@@ -54,6 +54,48 @@ def wait_until(condition, timeout_s, what):
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
+class Stream:
+    """The events of one streamed answer, as text. `done`: [DONE] came."""
+
+    def __init__(self, port, body, timeout_s=60):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        self.connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        self.response = self.connection.getresponse()
+        self.headers = self.response.headers
+        self.done = False
+        assert self.response.status == 200, self.response.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        self.connection.close()
+        self.response.close()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        for line in self.response:
+            if line == b"data: [DONE]\n":
+                self.done = True
+            elif line.startswith(b"data: "):
+                return line[6:].decode()
+        raise StopIteration
+
+    def texts(self):
+        """The pieces of text; an error in the stream is an AssertionError."""
+        for event in self:
+            event = json.loads(event)
+            assert "error" not in event, event
+            for choice in event["choices"]:
+                if choice["delta"].get("content"):
+                    yield choice["delta"]["content"]
+
+
 class Cluster:
     """`argosy up` and what it started. Its output goes to files in `folder`."""
 
@@ -114,16 +156,20 @@ class Cluster:
         finally:
             connection.close()
 
-    def ask(self, prompt, **fields):
-        """The text of one answer, greedy."""
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
-            "max_tokens": 16,
+    def body(self, prompt, **fields):
+        message = {"role": "user", "content": prompt}
+        return {
+            **{"model": self.model, "messages": [message], "temperature": 0, "max_tokens": 16},
             **fields,
         }
-        status, text = self.request("POST", "/v1/chat/completions", body)
+
+    def stream(self, prompt, **fields):
+        """A Stream of one answer, greedy."""
+        return Stream(self.port, self.body(prompt, stream=True, **fields))
+
+    def ask(self, prompt, **fields):
+        """The text of one answer, greedy."""
+        status, text = self.request("POST", "/v1/chat/completions", self.body(prompt, **fields))
         assert status == 200, text
         return json.loads(text)["choices"][0]["message"]["content"]
 
