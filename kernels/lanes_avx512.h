@@ -21,7 +21,9 @@ LANES_INLINE __m512i iset1_avx512(int32_t x)
 /* The first n lanes; n may be anything. */
 LANES_INLINE __mmask16 first_avx512(int64_t n)
 {
-    return n >= 16 ? (__mmask16)0xffff : n <= 0 ? (__mmask16)0 : (__mmask16)((1u << n) - 1);
+    uint32_t mask = n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1;
+
+    return (__mmask16)mask;
 }
 
 LANES_INLINE __m512 load_avx512(const float *p)
