@@ -6,7 +6,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/version.h"
-#include "runtime/cli/chat.h"
+#include "runtime/cli/conversation.h"
 #include "runtime/cli/up.h"
 
 struct command {
@@ -17,7 +17,7 @@ struct command {
 
 static const struct command commands[] = {
     {"up", up_main, "start a cluster on this machine; Ctrl-C ends it"},
-    {"chat", chat_main, "talk to an endpoint in the terminal"},
+    {"chat", conversation_main, "talk to an endpoint in the terminal"},
 };
 
 static void print_help(FILE *out)

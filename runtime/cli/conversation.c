@@ -1,4 +1,4 @@
-#include "runtime/cli/chat.h"
+#include "runtime/cli/conversation.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -11,14 +11,14 @@
 
 #include "runtime/base/buf.h"
 #include "runtime/base/json.h"
-#include "runtime/cli/answer.h"
 #include "runtime/cli/endpoint.h"
+#include "runtime/cli/reply.h"
 
 #define HISTORY_BYTES_MAX (4u << 20)
 #define MODELS_BYTES_MAX (1u << 20)
 #define STATUS_INTERRUPTED 130
 
-struct chat_options {
+struct conversation_options {
     const char *url;
     const char *model; /* NULL: the first one that the endpoint lists */
     const char *prompt;
@@ -27,8 +27,8 @@ struct chat_options {
     long max_tokens;    /* 0: the server's default */
 };
 
-struct chat {
-    const struct chat_options *options;
+struct conversation {
+    const struct conversation_options *options;
     struct endpoint endpoint;
     char *model;
     struct buf history; /* messages as JSON, separated by commas */
@@ -47,7 +47,7 @@ static const struct argp_option option_list[] = {
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
-    struct chat_options *o = state->input;
+    struct conversation_options *o = state->input;
     char *end = NULL;
     switch (key) {
     case 'u':
@@ -107,14 +107,14 @@ static void add_message(struct buf *history, const char *role, const char *text,
     json_obj_end(&w);
 }
 
-static void start_history(struct chat *c)
+static void start_history(struct conversation *c)
 {
     buf_clear(&c->history);
     if (c->options->system)
         add_message(&c->history, "system", c->options->system, strlen(c->options->system));
 }
 
-static void write_request(const struct chat *c, struct buf *out)
+static void write_request(const struct conversation *c, struct buf *out)
 {
     struct json w;
     json_init(&w, out);
@@ -139,13 +139,13 @@ static void write_request(const struct chat *c, struct buf *out)
 }
 
 /* One question, one answer. 0, ENDPOINT_INTERRUPTED or an error. */
-static int ask(struct chat *c, const char *prompt, size_t n, struct err *e)
+static int ask(struct conversation *c, const char *prompt, size_t n, struct err *e)
 {
     struct buf body;
-    struct answer answer;
+    struct reply reply;
     size_t before = c->history.len;
     buf_init(&body, HISTORY_BYTES_MAX + 4096);
-    answer_init(&answer);
+    reply_init(&reply);
     add_message(&c->history, "user", prompt, n);
     write_request(c, &body);
 
@@ -153,14 +153,14 @@ static int ask(struct chat *c, const char *prompt, size_t n, struct err *e)
     if (c->history.failed || body.failed)
         err_set(e, rc, "the conversation is too long: /clear forgets it");
     else
-        rc = endpoint_call(&c->endpoint, "/chat/completions", &body, answer_feed, &answer, e);
-    if (rc == 0 && !answer.done)
+        rc = endpoint_call(&c->endpoint, "/chat/completions", &body, reply_feed, &reply, e);
+    if (rc == 0 && !reply.done)
         rc = err_set(e, ERR_PEER, "the answer broke off");
-    if (answer.text.len)
+    if (reply.text.len)
         putchar('\n');
 
-    if (rc >= 0 && answer.text.len) {
-        add_message(&c->history, "assistant", buf_str(&answer.text), answer.text.len);
+    if (rc >= 0 && reply.text.len) {
+        add_message(&c->history, "assistant", buf_str(&reply.text), reply.text.len);
     } else {
         /* As if it had not been asked. */
         c->history.len = before;
@@ -168,7 +168,7 @@ static int ask(struct chat *c, const char *prompt, size_t n, struct err *e)
         if (c->history.data)
             c->history.data[before] = '\0';
     }
-    answer_release(&answer);
+    reply_release(&reply);
     buf_release(&body);
     return rc;
 }
@@ -182,7 +182,7 @@ static int on_models(void *ctx, const char *bytes, size_t n, struct err *e)
     return b->failed ? err_set(e, ERR_LIMIT, "the list of models is too long") : 0;
 }
 
-static int find_model(struct chat *c, struct err *e)
+static int find_model(struct conversation *c, struct err *e)
 {
     struct buf body;
     if (c->options->model) {
@@ -192,7 +192,7 @@ static int find_model(struct chat *c, struct err *e)
     buf_init(&body, MODELS_BYTES_MAX);
     int rc = endpoint_call(&c->endpoint, "/models", NULL, on_models, &body, e);
     if (rc == 0) {
-        c->model = answer_first_model(&body);
+        c->model = reply_first_model(&body);
         if (!c->model)
             rc = err_set(e, ERR_PEER, "the endpoint lists no model");
     }
@@ -209,7 +209,7 @@ static int report(int rc, const struct err *e)
     return rc == 0 ? EXIT_SUCCESS : rc == ENDPOINT_INTERRUPTED ? STATUS_INTERRUPTED : EXIT_FAILURE;
 }
 
-static int converse(struct chat *c)
+static int converse(struct conversation *c)
 {
     char *line = NULL;
     size_t cap = 0;
@@ -250,10 +250,10 @@ static int converse(struct chat *c)
     return status;
 }
 
-int chat_main(int argc, char **argv)
+int conversation_main(int argc, char **argv)
 {
-    struct chat_options options = {.url = "http://127.0.0.1:8080", .temperature = NAN};
-    struct chat c = {.options = &options};
+    struct conversation_options options = {.url = "http://127.0.0.1:8080", .temperature = NAN};
+    struct conversation c = {.options = &options};
     struct err e = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &options);
 

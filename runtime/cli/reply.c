@@ -1,4 +1,4 @@
-#include "runtime/cli/answer.h"
+#include "runtime/cli/reply.h"
 
 #include <json-c/json.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 #define TEXT_BYTES_MAX (4u << 20)
 
-void answer_init(struct answer *a)
+void reply_init(struct reply *a)
 {
     memset(a, 0, sizeof *a);
     sse_init(&a->sse);
@@ -15,14 +15,14 @@ void answer_init(struct answer *a)
     a->terminal = isatty(STDOUT_FILENO);
 }
 
-void answer_release(struct answer *a)
+void reply_release(struct reply *a)
 {
     sse_release(&a->sse);
     buf_release(&a->text);
 }
 
 /* A model can write escape sequences: a terminal must not obey them. */
-static void show(const struct answer *a, const char *s, size_t n)
+static void show(const struct reply *a, const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         unsigned char byte = (unsigned char)s[i];
@@ -51,7 +51,7 @@ static struct json_object *first_of(struct json_object *root, const char *key)
     return json_object_array_get_idx(list, 0);
 }
 
-static int on_object(struct answer *a, struct json_object *root, struct err *e)
+static int on_object(struct reply *a, struct json_object *root, struct err *e)
 {
     struct json_object *error = NULL, *delta = NULL;
     size_t n = 0;
@@ -71,7 +71,7 @@ static int on_object(struct answer *a, struct json_object *root, struct err *e)
 
 static int on_event(void *ctx, const char *data, size_t n, struct err *e)
 {
-    struct answer *a = ctx;
+    struct reply *a = ctx;
     if (n == 6 && !memcmp(data, "[DONE]", 6)) {
         a->done = true;
         return 0;
@@ -84,13 +84,13 @@ static int on_event(void *ctx, const char *data, size_t n, struct err *e)
     return rc;
 }
 
-int answer_feed(void *ctx, const char *bytes, size_t n, struct err *e)
+int reply_feed(void *ctx, const char *bytes, size_t n, struct err *e)
 {
-    struct answer *a = ctx;
+    struct reply *a = ctx;
     return sse_feed(&a->sse, bytes, n, on_event, a, e);
 }
 
-char *answer_first_model(const struct buf *body)
+char *reply_first_model(const struct buf *body)
 {
     struct json_object *root = json_tokener_parse(buf_str(body));
     size_t n = 0;
