@@ -246,7 +246,7 @@ static void bench_open(struct bench *b, struct router *routers, size_t n)
         .labels = {b->labels, 1},
         .heartbeat_ms = 200,
         .backoff_min_ms = 1,
-        .backoff_max_ms = 20,
+        .backoff_max_ms = 4,
         .keepalive_ms = 5000,
         .out_bytes_max = 1 << 20,
         .drain_timeout_ms = 10000,

@@ -1,0 +1,123 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "runtime/base/check.h"
+#include "runtime/base/err.h"
+#include "runtime/worker/worker_config.h"
+
+static int load(struct worker_config *c, struct err *e, int n, ...)
+{
+    enum config_action action;
+    char *argv[16] = {(char *)"argosy-worker"};
+    va_list ap;
+    va_start(ap, n);
+    for (int i = 0; i < n; i++)
+        argv[i + 1] = va_arg(ap, char *);
+    va_end(ap);
+    return config_load(&worker_program, n + 1, argv, c, &action, e);
+}
+
+static void test_worker_config_defaults_are_valid(void **state)
+{
+    (void)state;
+    struct worker_config c;
+    struct err e;
+    if (load(&c, &e, 1, "--model=a.gguf") < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(c.routers.n, 1);
+    assert_string_equal(c.routers.items[0], "127.0.0.1:9090");
+    assert_null(c.id);
+    assert_int_equal(c.heartbeat_ms, 500);
+    assert_int_equal(c.backoff_min_ms, 100);
+    assert_int_equal(c.backoff_max_ms, 10000);
+    assert_int_equal(c.out_bytes_max, 16 << 20);
+    assert_int_equal(c.drain_timeout_ms, 30000);
+    assert_string_equal(c.isa, "auto");
+    assert_false(c.die_with_parent);
+    config_release(&worker_program, &c);
+}
+
+static void test_worker_config_names_the_model(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *name, *path;
+    } cases[] = {
+        {"smol=/models/x.gguf", "smol", "/models/x.gguf"},
+        {"/models/SmolLM2.Q4_1.gguf", "SmolLM2.Q4_1", "/models/SmolLM2.Q4_1.gguf"},
+        {"plain", "plain", "plain"},
+        {"/a=b/c.gguf", "c", "/a=b/c.gguf"},
+        {"org-name=rel/x.gguf", "org-name", "rel/x.gguf"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct worker_config c = {.model = (char *)cases[i].model};
+        char name[64];
+        worker_model_name(&c, name, sizeof(name));
+        assert_string_equal(name, cases[i].name);
+        assert_string_equal(worker_model_path(&c), cases[i].path);
+    }
+}
+
+static void test_worker_config_refuses_what_does_not_fit_together(void **state)
+{
+    (void)state;
+    struct worker_config c;
+    struct err e;
+    assert_int_equal(load(&c, &e, 0), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "model"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--backoff-min=20s"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "backoff_min"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--tls-cert=x"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "tls_key"));
+    assert_int_equal(load(&c, &e, 3, "--model=a", "--tls-cert=x", "--tls-key=y"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "tls_ca"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--labels=eu"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "'eu' is not KEY=VALUE"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--id="), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model==x", "--price=1"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--price=-1"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--heartbeat=2s"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--sequences-max=0"), ERR_CONFIG);
+}
+
+/* The page is troff: a dash is written \-. */
+static void test_worker_config_every_option_is_in_the_manual(void **state)
+{
+    (void)state;
+    static char page[65536];
+    FILE *f = fopen("deploy/man/argosy-worker.1", "r");
+    assert_non_null(f);
+    size_t n = fread(page, 1, sizeof(page) - 1, f);
+    fclose(f);
+    page[n] = 0;
+    for (size_t i = 0; i < worker_program.n_options; i++) {
+        const struct config_option *o = &worker_program.options[i];
+        char flag[128] = "\\-\\-";
+        if (!o->key)
+            continue;
+        for (const char *c = o->key; *c; c++)
+            strcat(flag, *c == '_' ? "\\-" : (char[]){*c, 0});
+        strcat(flag, o->type == CONFIG_BOOL ? " [" : "= ");
+        if (!strstr(page, flag))
+            fail_msg("the manual has no %s", flag);
+        assert_true(o->help && o->help[0]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_worker_config_defaults_are_valid),
+        cmocka_unit_test(test_worker_config_names_the_model),
+        cmocka_unit_test(test_worker_config_refuses_what_does_not_fit_together),
+        cmocka_unit_test(test_worker_config_every_option_is_in_the_manual),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
