@@ -3,8 +3,8 @@
  *   argosy:{CLUSTER}:workers            set of worker ids
  *   argosy:{CLUSTER}:worker:ID          hash, leased: state, load, rates, device, …
  *   argosy:{CLUSTER}:routers            set of router ids
- *   argosy:{CLUSTER}:inflight:ROUTER    hash, leased: worker id → tokens; "@address" → its rpc address
- *   argosy:{CLUSTER}:events             pub/sub: "join ID", "leave ID", "drain ID"
+ *   argosy:{CLUSTER}:inflight:ROUTER    hash, leased: worker id → tokens; "@address" → its rpc
+ * address argosy:{CLUSTER}:events             pub/sub: "join ID", "leave ID", "drain ID"
  *
  * (The braces are Redis Cluster's: all keys of a cluster of ours lie in one slot.)
  *
