@@ -1,0 +1,206 @@
+/* answer_write.c: the JSON of chat.completion, text_completion and their chunks.
+ *
+ * In a stream what stays the same is made once (answer.head, answer.tail), so a chunk costs the
+ * escape of its text and a few copies.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "router/http/answer.h"
+#include "runtime/base/json.h"
+
+static bool is_chat(const struct answer *a)
+{
+    return a->api->kind == API_CHAT;
+}
+
+/* id to system_fingerprint, of an object that is open. */
+static void write_identity(const struct answer *a, struct json *w, bool chunk)
+{
+    char fingerprint[20];
+    snprintf(fingerprint, sizeof(fingerprint), "fp_%.10s", a->api->model->manifest_sha256);
+    json_key(w, "id");
+    json_str(w, a->id);
+    json_key(w, "object");
+    json_str(w, !is_chat(a) ? "text_completion"
+                : chunk     ? "chat.completion.chunk"
+                            : "chat.completion");
+    json_key(w, "created");
+    json_int(w, a->created_s);
+    json_key(w, "model");
+    json_str(w, a->api->model->name);
+    json_key(w, "system_fingerprint");
+    json_str(w, fingerprint);
+}
+
+int answer_prepare_chunks(struct answer *a)
+{
+    struct buf text;
+    struct json w;
+    if (!a->api->stream)
+        return 0;
+    buf_init(&text, 0);
+    buf_adds(&text, "data: ");
+    json_init(&w, &text);
+    json_obj(&w);
+    write_identity(a, &w, true);
+    buf_adds(&text, ",\"choices\":[");
+    a->head_n = text.len;
+    a->head = text.failed ? NULL : arena_strndup(&a->request->arena, text.data, text.len);
+    buf_release(&text);
+    a->tail = a->api->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
+    a->tail_n = strlen(a->tail);
+    return a->head ? 0 : -1;
+}
+
+static void open_chunk(const struct answer *a, const struct choice *c, struct buf *out)
+{
+    buf_add(out, a->head, a->head_n);
+    buf_adds(out, "{\"index\":");
+    if (c->index < 10)
+        buf_addc(out, (char)('0' + c->index));
+    else
+        buf_addf(out, "%u", c->index);
+}
+
+static void close_chunk(const struct answer *a, const char *finish, struct buf *out)
+{
+    if (finish) {
+        buf_adds(out, ",\"finish_reason\":\"");
+        buf_adds(out, finish);
+        buf_adds(out, "\"}");
+    } else {
+        buf_adds(out, ",\"finish_reason\":null}");
+    }
+    buf_add(out, a->tail, a->tail_n);
+}
+
+void answer_write_role(struct answer *a, const struct choice *c, struct buf *out)
+{
+    open_chunk(a, c, out);
+    buf_adds(out, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null");
+    close_chunk(a, NULL, out);
+}
+
+void answer_write_delta(struct answer *a, const struct choice *c, const char *text, size_t n,
+                        struct buf *out)
+{
+    open_chunk(a, c, out);
+    buf_adds(out, is_chat(a) ? ",\"delta\":{\"content\":\"" : ",\"text\":\"");
+    json_escape(out, text, n);
+    buf_adds(out, is_chat(a) ? "\"},\"logprobs\":" : "\",\"logprobs\":");
+    if (c->logprobs && !logprobs_empty(c->logprobs))
+        logprobs_write(c->logprobs, out);
+    else
+        buf_adds(out, "null");
+    close_chunk(a, NULL, out);
+}
+
+static const char *finish_name(const struct choice *c)
+{
+    return c->finish == GEN_LENGTH ? "length" : "stop";
+}
+
+void answer_write_finish(struct answer *a, const struct choice *c, struct buf *out)
+{
+    open_chunk(a, c, out);
+    buf_adds(out, is_chat(a) ? ",\"delta\":{},\"logprobs\":null" : ",\"text\":\"\",\"logprobs\":null");
+    close_chunk(a, finish_name(c), out);
+}
+
+static void write_usage(const struct answer *a, struct json *w)
+{
+    uint64_t prompt = 0;
+    uint64_t output = 0;
+    uint64_t cached = 0;
+    for (uint32_t i = 0; i < a->n; i++) {
+        const struct choice *c = &a->choices[i];
+        bool first = i % (uint32_t)a->api->n == 0;
+        prompt += first ? c->prompt->n : 0;
+        cached += first ? c->usage.cached_tokens : 0;
+        output += c->usage.output_tokens;
+    }
+    json_obj(w);
+    json_key(w, "prompt_tokens");
+    json_uint(w, prompt);
+    json_key(w, "completion_tokens");
+    json_uint(w, output);
+    json_key(w, "total_tokens");
+    json_uint(w, prompt + output);
+    json_key(w, "prompt_tokens_details");
+    json_obj(w);
+    json_key(w, "cached_tokens");
+    json_uint(w, cached);
+    json_obj_end(w);
+    json_obj_end(w);
+}
+
+void answer_write_end(struct answer *a, struct buf *out)
+{
+    if (a->api->include_usage) {
+        struct json w;
+        buf_add(out, a->head, a->head_n);
+        buf_adds(out, "],\"usage\":");
+        json_init(&w, out);
+        write_usage(a, &w);
+        buf_adds(out, "}\n\n");
+    }
+    buf_adds(out, "data: [DONE]\n\n");
+}
+
+static void write_text(const struct answer *a, const struct choice *c, struct json *w)
+{
+    if (!is_chat(a)) {
+        json_key(w, "text");
+        /* One string of two parts: echo and answer. */
+        json_raw(w, "\"", 1);
+        if (a->api->echo)
+            json_escape(w->out, c->prompt->text, c->prompt->text_n);
+        json_escape(w->out, buf_str(&c->text), c->text.len);
+        buf_addc(w->out, '"');
+        return;
+    }
+    json_key(w, "message");
+    json_obj(w);
+    json_key(w, "role");
+    json_str(w, "assistant");
+    json_key(w, "content");
+    json_strn(w, buf_str(&c->text), c->text.len);
+    json_key(w, "refusal");
+    json_null(w);
+    json_obj_end(w);
+}
+
+static void write_choice(const struct answer *a, const struct choice *c, struct json *w)
+{
+    json_obj(w);
+    json_key(w, "index");
+    json_uint(w, c->index);
+    write_text(a, c, w);
+    json_key(w, "logprobs");
+    if (c->logprobs) {
+        json_raw(w, "", 0);
+        logprobs_write(c->logprobs, w->out);
+    } else {
+        json_null(w);
+    }
+    json_key(w, "finish_reason");
+    json_str(w, finish_name(c));
+    json_obj_end(w);
+}
+
+void answer_write_whole(struct answer *a, struct buf *out)
+{
+    struct json w;
+    json_init(&w, out);
+    json_obj(&w);
+    write_identity(a, &w, false);
+    json_key(&w, "choices");
+    json_arr(&w);
+    for (uint32_t i = 0; i < a->n; i++)
+        write_choice(a, &a->choices[i], &w);
+    json_arr_end(&w);
+    json_key(&w, "usage");
+    write_usage(a, &w);
+    json_obj_end(&w);
+}

@@ -1,0 +1,245 @@
+#include "router/http/choice.h"
+
+#include <string.h>
+
+#include "router/http/answer.h"
+#include "router/http/http_internal.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/rng.h"
+
+static bool ends_by_id(const struct choice *c, uint32_t id)
+{
+    const struct api_request *api = c->answer->api;
+    if (c->n_tokens < (uint64_t)api->min_tokens)
+        return false;
+    for (uint32_t i = 0; i < api->n_stop_ids; i++)
+        if (api->stop_ids[i] == id)
+            return true;
+    return !api->ignore_eos && tokenizer_is_eog(api->model->tokenizer, id);
+}
+
+/* A stop string that came before min_tokens is text after all: puts back what the search took
+ * away, which is the string itself and what of the piece is behind it. `out_n`: bytes of text that
+ * the search let out of `total` (what it held before, and the piece). */
+static void pass_over(struct choice *c, const struct buf *piece, size_t out_n, size_t total,
+                      struct buf *text)
+{
+    const char *stop = c->answer->api->stop[c->stop.hit];
+    size_t behind = total - out_n - strlen(stop);
+    buf_adds(text, stop);
+    buf_add(text, buf_str(piece) + piece->len - behind, behind);
+    stopmatch_clear(&c->stop);
+}
+
+static void feed(struct choice *c, const struct buf *piece, struct buf *text)
+{
+    if (!c->has_stop) {
+        buf_add(text, piece->data, piece->len);
+        return;
+    }
+    size_t total = stopmatch_held_bytes(&c->stop) + piece->len;
+    size_t before = text->len;
+    if (!stopmatch_feed(&c->stop, buf_str(piece), piece->len, text))
+        return;
+    if (c->n_tokens < (uint64_t)c->answer->api->min_tokens)
+        pass_over(c, piece, text->len - before, total, text);
+    else
+        c->cut = true;
+}
+
+/* Everything that one token adds to the text. */
+static void take_token(struct choice *c, uint32_t id, const struct gen_logprob *logprob,
+                       struct buf *piece, struct buf *text)
+{
+    if (!c->cut && !ends_by_id(c, id)) {
+        if (c->logprobs && logprob)
+            logprobs_add(c->logprobs, id, logprob);
+        buf_clear(piece);
+        detok_feed(&c->detok, c->answer->api->model->tokenizer, id, piece);
+        feed(c, piece, text);
+    }
+    c->n_tokens++;
+}
+
+/* What was held back, now that nothing follows. */
+static void take_rest(struct choice *c, struct buf *piece, struct buf *text)
+{
+    if (c->cut)
+        return;
+    buf_clear(piece);
+    detok_flush(&c->detok, piece);
+    feed(c, piece, text);
+    if (!c->cut && c->has_stop)
+        stopmatch_flush(&c->stop, text);
+}
+
+static void set_phase(struct choice *c, enum choice_phase phase)
+{
+    struct model_metrics *m = c->answer->metrics;
+    m->waiting += (phase == CHOICE_WAITING) - (c->phase == CHOICE_WAITING);
+    m->running += (phase == CHOICE_RUNNING) - (c->phase == CHOICE_RUNNING);
+    c->phase = phase;
+}
+
+static void note_times(struct choice *c, uint32_t n)
+{
+    struct model_metrics *m = c->answer->metrics;
+    uint64_t now_ns = clock_mono_ns();
+    if (c->last_ns == 0) {
+        set_phase(c, CHOICE_RUNNING);
+        histogram_add(&m->ttft, (double)(now_ns - c->answer->request->start_ns) / 1e9);
+    } else {
+        double each_s = (double)(now_ns - c->last_ns) / 1e9 / n;
+        for (uint32_t i = 0; i < n; i++)
+            histogram_add(&m->itl, each_s);
+    }
+    c->last_ns = now_ns;
+    m->generation_tokens += n;
+}
+
+static void complete(struct choice *c, enum gen_finish why, const struct gen_usage *usage)
+{
+    struct answer *a = c->answer;
+    struct http *h = a->http;
+    c->gen = NULL;
+    set_phase(c, CHOICE_DONE);
+    c->finish = why;
+    c->usage = *usage;
+    buf_clear(&h->text);
+    take_rest(c, &h->piece, &h->text);
+    if (answer_news(a, c, &h->text))
+        answer_choice_done(a, c);
+}
+
+static void on_tokens(void *ctx, const uint32_t *ids, const struct gen_logprob *logprobs,
+                      uint32_t n)
+{
+    struct choice *c = ctx;
+    struct http *h = c->answer->http;
+    if (n == 0)
+        return;
+    if (c->cut) {
+        /* The worker did not see the stop string: the text ends here all the same. */
+        struct gen_usage usage = {c->prompt->n, c->n_tokens, 0};
+        pool_cancel(c->gen);
+        complete(c, GEN_STOP, &usage);
+        return;
+    }
+    note_times(c, n);
+    buf_clear(&h->text);
+    for (uint32_t i = 0; i < n; i++)
+        take_token(c, ids[i], logprobs ? &logprobs[i] : NULL, &h->piece, &h->text);
+    answer_news(c->answer, c, &h->text);
+}
+
+static void on_finish(void *ctx, enum gen_finish why, const struct gen_usage *usage)
+{
+    complete(ctx, why, usage);
+}
+
+static void on_fail(void *ctx, enum gen_fault fault, const char *detail, uint32_t retry_after_ms)
+{
+    struct choice *c = ctx;
+    struct api_error e;
+    c->gen = NULL;
+    api_error_of_fault(&e, fault, detail, retry_after_ms);
+    answer_fail(c->answer, &e);
+}
+
+static void fill_run(struct choice *c, uint64_t seed)
+{
+    const struct answer *a = c->answer;
+    const struct api_request *api = a->api;
+    c->run = (struct gen_request){
+        .model = api->model->name,
+        .prompt = c->prompt->ids,
+        .n_prompt = c->prompt->n,
+        .max_tokens = (uint32_t)api->max_tokens,
+        .min_tokens = (uint32_t)api->min_tokens,
+        .ignore_eos = api->ignore_eos,
+        .stop = api->stop,
+        .n_stop = api->n_stop,
+        .stop_ids = api->stop_ids,
+        .n_stop_ids = api->n_stop_ids,
+        .sampling = {.temperature = (float)api->temperature,
+                     .top_k = (uint32_t)api->top_k,
+                     .top_p = (float)api->top_p,
+                     .min_p = (float)api->min_p,
+                     .seed = seed,
+                     .presence_penalty = (float)api->presence_penalty,
+                     .frequency_penalty = (float)api->frequency_penalty,
+                     .repetition_penalty = (float)api->repetition_penalty,
+                     .bias_ids = api->bias_ids,
+                     .bias_values = api->bias_values,
+                     .n_bias = api->n_bias},
+        .logprobs = api->want_logprobs,
+        .top_logprobs = api->top_logprobs > 0 ? (uint32_t)api->top_logprobs : 0,
+        .session_hash = a->session_hash,
+        .deadline_ms = a->http->config.deadline_ms,
+        .traceparent = a->request->traceparent,
+    };
+    memcpy(c->run.cache_salt, a->cache_salt, sizeof(c->run.cache_salt));
+}
+
+static int ready_stop(struct choice *c, struct api_error *e)
+{
+    const struct api_request *api = c->answer->api;
+    const struct http_config *limits = &c->answer->http->config;
+    struct stopmatch_limits lim = {limits->stop_max, limits->stop_max * limits->stop_bytes_max};
+    size_t *lens = arena_calloc(&c->answer->request->arena, api->n_stop + 1, sizeof(*lens));
+    struct err why = {0};
+    if (api->n_stop == 0)
+        return 0;
+    for (uint32_t i = 0; lens && i < api->n_stop; i++)
+        lens[i] = strlen(api->stop[i]);
+    c->has_stop = lens && stopmatch_init(&c->stop, api->stop, lens, api->n_stop, &lim, &why) == 0;
+    if (!c->has_stop)
+        return api_error_set(e, 400, "invalid_value", "stop", "%s",
+                             lens ? why.msg : "The request takes too much memory.");
+    return 0;
+}
+
+int choice_start(struct choice *c, struct answer *a, uint32_t index, uint64_t seed,
+                 struct api_error *e)
+{
+    static const struct gen_callbacks callbacks = {on_tokens, on_finish, on_fail};
+    struct err why = {0};
+    enum gen_fault fault = GEN_FAULT_NO_WORKER;
+    c->answer = a;
+    c->index = index;
+    c->prompt = &a->api->prompts[index / (uint32_t)a->api->n];
+    buf_init(&c->text, 0);
+    detok_init(&c->detok, false);
+    if (ready_stop(c, e))
+        return -1;
+    if (a->api->want_logprobs) {
+        c->logprobs = arena_alloc(&a->request->arena, sizeof(*c->logprobs));
+        if (!c->logprobs)
+            return api_error_set(e, 400, NULL, "logprobs", "The request takes too much memory.");
+        logprobs_init(c->logprobs, a->api->model->tokenizer, a->api->kind == API_CHAT,
+                      a->api->top_logprobs > 0 ? (uint32_t)a->api->top_logprobs : 0);
+    }
+    fill_run(c, seed);
+    c->gen = pool_start(a->http->pool, &c->run, &callbacks, c, &fault, &why);
+    if (!c->gen) {
+        api_error_of_fault(e, fault, why.msg, 0);
+        return -1;
+    }
+    set_phase(c, CHOICE_WAITING);
+    return 0;
+}
+
+void choice_release(struct choice *c)
+{
+    if (!c->answer)
+        return;
+    if (c->gen)
+        pool_cancel(c->gen);
+    c->gen = NULL;
+    set_phase(c, CHOICE_DONE);
+    if (c->has_stop)
+        stopmatch_release(&c->stop);
+    if (c->logprobs)
+        logprobs_release(c->logprobs);
+    buf_release(&c->text);
+}

@@ -1,0 +1,54 @@
+#include "router/http/route.h"
+
+#include <string.h>
+
+#include "runtime/base/check.h"
+
+static const struct route routes[] = {
+    {"/v1/chat/completions", false, HTTP_POST, chat_handle},
+    {"/v1/completions", false, HTTP_POST, completions_handle},
+    {"/v1/models", false, HTTP_GET, models_list_handle},
+    {"/v1/models/", true, HTTP_GET, models_one_handle},
+    {"/health", false, HTTP_GET, health_handle},
+    {"/ready", false, HTTP_GET, ready_handle},
+    {"/metrics", false, HTTP_GET, metrics_handle},
+    {"/tokenize", false, HTTP_POST, tokenize_handle},
+    {"/detokenize", false, HTTP_POST, detokenize_handle},
+};
+
+_Static_assert(ARRAY_LEN(routes) < ROUTES_MAX, "tables by route have ROUTES_MAX places");
+
+const struct route *route_find(struct slice path, struct slice *rest)
+{
+    for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
+        size_t n = strlen(routes[i].path);
+        if (!routes[i].prefix && slice_is(path, routes[i].path))
+            return &routes[i];
+        if (routes[i].prefix && path.n > n && memcmp(path.p, routes[i].path, n) == 0) {
+            *rest = (struct slice){path.p + n, path.n - n};
+            return &routes[i];
+        }
+    }
+    return NULL;
+}
+
+size_t route_count(void)
+{
+    return ARRAY_LEN(routes);
+}
+
+size_t route_index(const struct route *route)
+{
+    return route ? (size_t)(route - routes) : ARRAY_LEN(routes);
+}
+
+const struct route *route_at(size_t index)
+{
+    ASSERT(index < ARRAY_LEN(routes));
+    return &routes[index];
+}
+
+const char *route_allow(const struct route *route)
+{
+    return route->methods & HTTP_GET ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+}

@@ -1,0 +1,40 @@
+/* route.h: which handler answers which path. */
+#ifndef ARGOSY_ROUTER_HTTP_ROUTE_H
+#define ARGOSY_ROUTER_HTTP_ROUTE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "router/http/head.h"
+#include "router/http/request.h"
+
+#define ROUTES_MAX 16
+
+struct route {
+    const char *path;
+    bool prefix;      /* what follows `path` is request.rest */
+    unsigned methods; /* enum http_method, a bit each; HTTP_GET takes HEAD too */
+    void (*handle)(struct request *r);
+};
+
+/* NULL: none has that path. *rest: what follows a prefix. */
+const struct route *route_find(struct slice path, struct slice *rest);
+/* 0 to route_count() - 1, for tables by route; route_count() stands for 'none'. */
+size_t route_index(const struct route *route);
+size_t route_count(void);
+const struct route *route_at(size_t index);
+/* "GET, HEAD", for Allow; OPTIONS is always in. */
+const char *route_allow(const struct route *route);
+
+/* The handlers. */
+void chat_handle(struct request *r);
+void completions_handle(struct request *r);
+void models_list_handle(struct request *r);
+void models_one_handle(struct request *r);
+void health_handle(struct request *r);
+void ready_handle(struct request *r);
+void metrics_handle(struct request *r);
+void tokenize_handle(struct request *r);
+void detokenize_handle(struct request *r);
+
+#endif
