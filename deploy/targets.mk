@@ -14,6 +14,8 @@ TEST_MODELS := smollm2-135m
 # What measures time or starts clusters of the real parts runs alone, the rest two at a time.
 PYTESTS_ALONE := $(wildcard tests/api tests/e2e)
 PYTESTS := $(filter-out $(PYTESTS_ALONE),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+# Once more with ASan and UBSan in the programs.
+PYTESTS_ASAN := $(addsuffix @asan,$(filter tests/cli,$(PYTESTS)))
 
 SUBMAKE = $(MAKE) --no-print-directory -j$(shell nproc)
 VENV_PYTHON := build/venv/bin/python
@@ -41,7 +43,7 @@ test: ## Set up what is missing, build every variant, run every test, sum up
 	@$(VENV_PYTHON) tests/run.py --fuzz-seconds $(FUZZ_SECONDS) --only '$(ONLY)' \
 	    --cmocka $(TEST_SRC:%.c=build/release/%) $(TEST_SRC:%.c=build/asan/%) \
 	    $(TSAN_SRC:%.c=build/tsan/%) \
-	    --fuzz $(FUZZ_BIN) --pytest $(PYTESTS) --pytest-alone $(PYTESTS_ALONE) --check $(CHECKS)
+	    --fuzz $(FUZZ_BIN) --pytest $(PYTESTS) $(PYTESTS_ASAN) --pytest-alone $(PYTESTS_ALONE) --check $(CHECKS)
 
 OUR_C = $(shell find kernels runtime router tests benchmarks -name '*.[ch]')
 

@@ -103,8 +103,7 @@ def fuzz_job(path, seconds):
     found.mkdir(parents=True, exist_ok=True)
     crashes = Path("build/fuzz/crashes")
     crashes.mkdir(parents=True, exist_ok=True)
-    corpus = Path("tests/fuzz/corpus")
-    seeds = [str(p) for p in (corpus / name, corpus / name.removeprefix("fuzz_")) if p.is_dir()]
+    seeds = [str(p) for p in [Path("tests/fuzz/corpus") / name] if p.is_dir()]
     command = [
         *(path, f"-max_total_time={seconds}", "-rss_limit_mb=2048", "-timeout=10"),
         *(f"-artifact_prefix={crashes}/{name}-", "-print_final_stats=1", str(found), *seeds),
@@ -112,12 +111,15 @@ def fuzz_job(path, seconds):
     return Job(f"{path} ({seconds} s)", command, seconds + 120, count_one, needs=Path(path))
 
 
-def pytest_job(folder):
-    xml = REPORT / f"{folder.replace('/', '-')}.xml"
+def pytest_job(what):
+    """FOLDER, or FOLDER@VARIANT for the programs of another variant than release."""
+    folder, _, variant = what.partition("@")
+    xml = REPORT / f"{what.replace('/', '-')}.xml"
     xml.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
     command += [f"--junitxml={xml}", folder]
-    return Job(folder, command, PYTEST_TIMEOUT_S, count_pytest, xml=xml)
+    env = {"ARGOSY_BUILD": variant} if variant else {}
+    return Job(what, command, PYTEST_TIMEOUT_S, count_pytest, xml=xml, env=env)
 
 
 def check_job(name):

@@ -139,7 +139,7 @@ def test_up_refuses_a_model_that_cannot_be(build_dir, tmp_path, model):
     assert done.returncode == 1 and done.stderr.startswith("argosy: ")
 
 
-@pytest.mark.parametrize("args", ["--workers=0", "--workers=x", "--port=65536", "--threads=-1", "x"])
+@pytest.mark.parametrize("args", ["--workers=0", "--workers=x", "--port=65536", "--threads=0", "x"])
 def test_up_refuses_bad_options(build_dir, args):
     assert run_up(build_dir / "argosy", args).returncode == 64
 
