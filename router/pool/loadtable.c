@@ -61,7 +61,7 @@ struct loadtable {
     size_t hint; /* where the next one is likely to be */
     uint64_t inflight_hash;
     uint64_t inflight_written_ms;
-    bool refused; /* Redis has said no to a write since the last batch */
+    uint64_t refused_ms; /* when Redis last said no to a write; 0: not on this connection */
     bool told_refused;
     bool in_sync;
     char routers[NAMES_MAX][NAME_BYTES];
@@ -149,7 +149,7 @@ static void on_written(void *ctx, uint32_t tag, const redisReply *reply)
     const redisReply *error = reply ? error_in(reply) : NULL;
     if (reply && !error)
         return;
-    t->refused = true;
+    t->refused_ms = clock_mono_ms();
     t->in_sync = false;
     if (error && !t->told_refused) {
         log_warn("Redis refuses what is written to the load table", "why=\"%s\"", error->str);
@@ -485,7 +485,7 @@ static void on_up(void *ctx)
     for (size_t i = 0; i < t->n_shadows; i++)
         t->shadows[i].hash = 0;
     t->inflight_hash = 0;
-    t->refused = false;
+    t->refused_ms = 0;
 }
 
 static void on_down(void *ctx)
@@ -501,7 +501,9 @@ static void on_batch_done(void *ctx, uint32_t tag, const redisReply *reply)
 {
     (void)tag;
     struct loadtable *t = ctx;
-    if (!reply || t->refused)
+    /* Within a lease everything is written anew: what was refused is refused again, or taken. */
+    if (!reply || error_in(reply) ||
+        (t->refused_ms && clock_mono_ms() - t->refused_ms < t->lease_ms))
         return;
     if (t->told_refused)
         log_info("Redis takes what is written again", "cluster=%s", t->cluster);
@@ -518,7 +520,6 @@ static void on_tick(evutil_socket_t fd, short what, void *ctx)
     /* With most of the room taken, the last batches are still under way. */
     if (redis_link_room(t->redis) < REDIS_LINK_PENDING_MAX / 2)
         return;
-    t->refused = false;
     write_workers(t);
     write_inflight(t);
     if (t->ticks++ % READ_EVERY == 0) {

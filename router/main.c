@@ -1,0 +1,350 @@
+/* main.c: argosy-router.
+ *
+ *   config ──► models ──► event base ──► rpc server ──► pool ──► load table ──► HTTP ──► loop
+ *
+ * Threads: this one runs the loop and everything in it. The rpc server has one of its own, which
+ * only posts into the mailbox; the mailbox's eventfd wakes the loop.
+ */
+#include <event2/event.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "router/config.h"
+#include "router/http/http.h"
+#include "router/model_text.h"
+#include "router/policy/policy.h"
+#include "router/pool/loadtable.h"
+#include "router/pool/pool.h"
+#include "runtime/base/check.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/base/rng.h"
+#include "runtime/rpc/rpc.h"
+#include "runtime/text/tokenizer.h"
+
+#define MAILBOX_MESSAGES_MAX 65536
+#define DRAIN_CHECK_MS 20
+#define PASSWORD_BYTES_MAX 512
+
+struct router {
+    struct router_config config;
+    struct model_texts texts;
+    struct event_base *base;
+    struct mailbox mailbox;
+    bool has_mailbox;
+    struct rpc_server *rpc;
+    struct pool *pool;
+    struct loadtable *table;
+    struct http *http;
+    struct event *mail_event, *term_event, *int_event, *drain_event;
+    char rpc_address[160]; /* where workers reach it */
+    uint64_t drain_until_ms;
+    bool draining;
+};
+
+/* ---- what the loop calls -------------------------------------------------------------------- */
+
+static void on_mail(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)fd;
+    (void)what;
+    struct router *r = ctx;
+    struct mail *m = mailbox_take(&r->mailbox);
+    while (m) {
+        struct rpc_event *ev = (struct rpc_event *)m;
+        m = m->next;
+        pool_event(r->pool, ev);
+        rpc_event_free(ev);
+    }
+}
+
+static void on_drain(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)fd;
+    (void)what;
+    struct router *r = ctx;
+    uint32_t running = http_requests_running(r->http);
+    if (running > 0 && clock_mono_ms() < r->drain_until_ms)
+        return;
+    log_info("router ends", "unfinished=%u", running);
+    event_base_loopbreak(r->base);
+}
+
+static void on_signal(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)what;
+    struct router *r = ctx;
+    struct timeval tv = {.tv_usec = DRAIN_CHECK_MS * 1000};
+    if (r->draining) {
+        log_warn("router ends at once", "signal=%d", (int)fd);
+        event_base_loopbreak(r->base);
+        return;
+    }
+    log_info("router drains", "signal=%d running=%u", (int)fd, http_requests_running(r->http));
+    r->draining = true;
+    r->drain_until_ms = clock_mono_ms() + (uint64_t)r->config.drain_ms;
+    http_stop_accepting(r->http);
+    event_add(r->drain_event, &tv);
+    on_drain(-1, 0, r);
+}
+
+static int link_send(void *ctx, uint64_t stream, const Argosy__ToWorker *frame, struct err *e)
+{
+    return rpc_server_send(((struct router *)ctx)->rpc, stream, frame, e);
+}
+
+static void link_close(void *ctx, uint64_t stream)
+{
+    rpc_server_close(((struct router *)ctx)->rpc, stream);
+}
+
+/* ---- putting it together -------------------------------------------------------------------- */
+
+static int open_rpc(struct router *r, struct err *e)
+{
+    const struct router_config *c = &r->config;
+    struct rpc_config rc = {
+        .address = c->rpc_listen,
+        .tls = {.cert_file = c->rpc_cert_file,
+                .key_file = c->rpc_key_file,
+                .ca_file = c->rpc_ca_file},
+        .streams_max = (uint32_t)c->workers_max,
+        .out_bytes_max = (size_t)c->rpc_out_bytes_max,
+        .keepalive_ms = (uint32_t)c->rpc_keepalive_ms,
+    };
+    char host[128];
+    uint16_t port;
+    if (mailbox_init(&r->mailbox, MAILBOX_MESSAGES_MAX, e) < 0)
+        return e->code;
+    r->has_mailbox = true;
+    if (rpc_server_open(&rc, &r->mailbox, &r->rpc, e) < 0)
+        return e->code;
+    if (c->rpc_advertise)
+        snprintf(r->rpc_address, sizeof(r->rpc_address), "%s", c->rpc_advertise);
+    else if (strncmp(c->rpc_listen, "unix:", 5) == 0)
+        snprintf(r->rpc_address, sizeof(r->rpc_address), "%s", c->rpc_listen);
+    else if (router_split_address(c->rpc_listen, host, sizeof(host), &port, e) < 0)
+        return e->code;
+    else
+        snprintf(r->rpc_address, sizeof(r->rpc_address), strchr(host, ':') ? "[%s]:%d" : "%s:%d",
+                 host, rpc_server_port(r->rpc));
+    return 0;
+}
+
+static int open_pool(struct router *r, struct err *e)
+{
+    const struct router_config *c = &r->config;
+    struct pool_link link = {.send = link_send, .close = link_close, .ctx = r};
+    struct pool_model *models = calloc(r->texts.n, sizeof(*models));
+    if (!models)
+        return err_set(e, ERR_NOMEM, "no memory for the models");
+    for (size_t i = 0; i < r->texts.n; i++)
+        models[i] = (struct pool_model){.name = r->texts.items[i].name,
+                                        .manifest_sha256 = r->texts.items[i].manifest_sha256,
+                                        .vocab = tokenizer_vocab_size(r->texts.items[i].tokenizer)};
+    struct pool_config pc = {
+        .models = models,
+        .n_models = r->texts.n,
+        .policy = policy_find(c->policy),
+        .lease_ms = (uint32_t)c->lease_ms,
+        .workers_max = (uint32_t)c->workers_max,
+        .gens_max = (uint32_t)c->generations_max,
+        .queue_max = (uint32_t)c->queue_max,
+        .worker_wait_ms = (uint32_t)c->worker_wait_ms,
+        .worker_queue_max = (uint32_t)c->worker_queue_max,
+        .moves_max = (uint32_t)c->moves_max,
+        .deadline_ms = (uint32_t)c->deadline_ms,
+        .drain_ms = (uint32_t)c->drain_ms,
+    };
+    rng_entropy(&pc.seed, sizeof(pc.seed));
+    int rc = pool_open(&pc, r->base, &link, &r->pool, e);
+    free(models);
+    return rc;
+}
+
+/* The first line of a file, into n bytes of text. */
+static int read_line(const char *path, char *text, size_t n, struct err *e)
+{
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return err_set(e, ERR_CONFIG, "%s: cannot be opened", path);
+    bool read = fgets(text, (int)n, f) != NULL;
+    fclose(f);
+    if (!read)
+        return err_set(e, ERR_CONFIG, "%s: cannot be read, or is empty", path);
+    text[strcspn(text, "\r\n")] = 0;
+    return 0;
+}
+
+/* "HOST-PID", of the letters that an id may have. */
+static void default_router_id(char *id, size_t n)
+{
+    char host[48] = "router";
+    gethostname(host, sizeof(host) - 1);
+    for (char *p = host; *p; p++)
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9')))
+            *p = '-';
+    snprintf(id, n, "%s-%d", host, (int)getpid());
+}
+
+static int open_table(struct router *r, struct err *e)
+{
+    const struct router_config *c = &r->config;
+    char password[PASSWORD_BYTES_MAX];
+    char id[64];
+    if (!c->redis)
+        return 0;
+    if (c->redis_password_file &&
+        read_line(c->redis_password_file, password, sizeof(password), e) < 0)
+        return err_prefix(e, "redis_password_file");
+    default_router_id(id, sizeof(id));
+    struct loadtable_config lc = {
+        .url = c->redis,
+        .password = c->redis_password_file ? password : NULL,
+        .cluster = c->cluster,
+        .router_id = c->router_id ? c->router_id : id,
+        .address = r->rpc_address,
+        .lease_ms = (uint32_t)c->lease_ms,
+        .period_ms = (uint32_t)c->redis_period_ms,
+        .timeout_ms = (uint32_t)c->redis_timeout_ms,
+    };
+    int rc = loadtable_open(&lc, r->base, r->pool, &r->table, e);
+    explicit_bzero(password, sizeof(password));
+    return rc;
+}
+
+static int open_http(struct router *r, struct err *e)
+{
+    const struct router_config *c = &r->config;
+    struct http_config hc = http_config_default();
+    char host[128];
+    if (router_split_address(c->listen, host, sizeof(host), &hc.port, e) < 0)
+        return e->code;
+    hc.address = host;
+    hc.connections_max = (uint32_t)c->connections_max;
+    hc.header_bytes_max = (uint32_t)c->header_bytes_max;
+    hc.body_bytes_max = (uint32_t)c->body_bytes_max;
+    hc.request_bytes_max = (uint32_t)c->request_bytes_max;
+    hc.output_bytes_max = (uint32_t)c->output_bytes_max;
+    hc.header_timeout_ms = (uint32_t)c->header_timeout_ms;
+    hc.body_timeout_ms = (uint32_t)c->body_timeout_ms;
+    hc.idle_timeout_ms = (uint32_t)c->idle_timeout_ms;
+    hc.write_timeout_ms = (uint32_t)c->write_timeout_ms;
+    hc.choices_max = (uint32_t)c->choices_max;
+    hc.stop_max = (uint32_t)c->stop_max;
+    hc.stop_bytes_max = (uint32_t)c->stop_bytes_max;
+    hc.deadline_ms = (uint32_t)c->deadline_ms;
+    hc.cors_origin = c->cors_origin;
+    int rc = http_open(r->base, &hc, r->pool, &r->texts, &r->http, e);
+    if (rc == 0)
+        log_info("router is up", "http=%s port=%u workers=%s", host, http_port(r->http),
+                 r->rpc_address);
+    return rc;
+}
+
+static int open_events(struct router *r, struct err *e)
+{
+    r->mail_event = event_new(r->base, mailbox_fd(&r->mailbox), EV_READ | EV_PERSIST, on_mail, r);
+    r->term_event = evsignal_new(r->base, SIGTERM, on_signal, r);
+    r->int_event = evsignal_new(r->base, SIGINT, on_signal, r);
+    r->drain_event = event_new(r->base, -1, EV_PERSIST, on_drain, r);
+    if (!r->mail_event || !r->term_event || !r->int_event || !r->drain_event ||
+        event_add(r->mail_event, NULL) < 0 || event_add(r->term_event, NULL) < 0 ||
+        event_add(r->int_event, NULL) < 0)
+        return err_set(e, ERR_NOMEM, "the event loop can't be set up");
+    return 0;
+}
+
+static int router_open(struct router *r, struct err *e)
+{
+    int rc = model_texts_load(r->config.models.items, r->config.models.n, &r->texts, e);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < r->texts.n; i++)
+        if (!r->texts.items[i].chat)
+            log_warn("model has no chat", "model=%s why=\"%s\"", r->texts.items[i].name,
+                     r->texts.items[i].chat_refusal);
+    r->base = event_base_new();
+    if (!r->base)
+        return err_set(e, ERR_NOMEM, "no event loop");
+    if ((rc = open_rpc(r, e)) < 0 || (rc = open_pool(r, e)) < 0 || (rc = open_table(r, e)) < 0 ||
+        (rc = open_http(r, e)) < 0)
+        return rc;
+    return open_events(r, e);
+}
+
+static void router_release(struct router *r)
+{
+    struct event *events[] = {r->mail_event, r->term_event, r->int_event, r->drain_event};
+    struct mail *m;
+    http_free(r->http);
+    loadtable_free(r->table);
+    if (r->rpc)
+        rpc_server_free(r->rpc);
+    pool_free(r->pool);
+    for (size_t i = 0; i < ARRAY_LEN(events); i++)
+        if (events[i])
+            event_free(events[i]);
+    while (r->has_mailbox && (m = mailbox_take(&r->mailbox)))
+        while (m) {
+            struct mail *next = m->next;
+            rpc_event_free((struct rpc_event *)m);
+            m = next;
+        }
+    if (r->has_mailbox)
+        mailbox_release(&r->mailbox);
+    if (r->base)
+        event_base_free(r->base);
+    model_texts_release(&r->texts);
+}
+
+/* ---- the process ---------------------------------------------------------------------------- */
+
+/* Connections are file descriptors: as many as the system allows. */
+static void raise_fd_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int tie_to_parent(struct err *e)
+{
+    pid_t parent = getppid();
+    if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
+        return err_set(e, ERR_IO, "prctl refuses die_with_parent");
+    return getppid() == parent ? 0 : err_set(e, ERR_IO, "the parent is gone already");
+}
+
+int main(int argc, char **argv)
+{
+    struct router r = {0};
+    struct err e = {0};
+    enum config_action action = CONFIG_RUN;
+    int rc = config_load(&router_program, argc, argv, &r.config, &action, &e);
+    if (rc == 0 && action == CONFIG_RUN)
+        rc = router_config_check(&r.config, &e);
+    if (rc < 0 || action == CONFIG_EXIT)
+        goto out;
+    log_init("argosy-router", (enum log_level)log_level_parse(r.config.log_level));
+    signal(SIGPIPE, SIG_IGN);
+    raise_fd_limit();
+    if (r.config.die_with_parent && (rc = tie_to_parent(&e)) < 0)
+        goto out;
+    rc = router_open(&r, &e);
+    if (rc == 0)
+        event_base_dispatch(r.base);
+    router_release(&r);
+out:
+    if (rc < 0)
+        fprintf(stderr, "argosy-router: %s\n", e.msg);
+    config_release(&router_program, &r.config);
+    return rc < 0 ? 1 : 0;
+}
