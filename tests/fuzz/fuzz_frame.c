@@ -1,0 +1,78 @@
+/* What a peer sends, both ways: the first byte picks the direction. */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+#include "runtime/rpc/frame.h"
+
+/* What the rest of the program takes for granted after frame_unpack_*. */
+static void trust_step(const Argosy__Step *s)
+{
+    for (size_t i = 0; i < s->n_deltas; i++) {
+        const Argosy__Delta *d = s->deltas[i];
+        ASSERT(d->error && (d->n_logprobs == 0 || d->n_logprobs == d->n_tokens));
+        ASSERT(d->finish >= 0 && d->finish <= ARGOSY__FINISH__FINISH_ERROR);
+        for (size_t t = 0; t < d->n_logprobs; t++) {
+            ASSERT(d->logprobs[t]->n_top_ids == d->logprobs[t]->n_top_logprobs);
+            ASSERT(d->logprobs[t]->n_top_ids <= FRAME_TOP_LOGPROBS_MAX);
+            ASSERT(isfinite(d->logprobs[t]->logprob));
+        }
+    }
+}
+
+static void trust_start(const Argosy__Start *s)
+{
+    ASSERT(s->sampling && s->model && s->cache_salt.len <= FRAME_SALT_BYTES_MAX);
+    ASSERT(s->n_prompt <= FRAME_TOKENS_MAX && s->n_output <= FRAME_TOKENS_MAX);
+    ASSERT(s->n_stop <= FRAME_STOPS_MAX && s->sampling->n_bias_ids == s->sampling->n_bias_values);
+    for (size_t i = 0; i < s->n_stop; i++)
+        ASSERT(strlen(s->stop[i]) <= FRAME_STOP_BYTES_MAX);
+    ASSERT(isfinite(s->sampling->temperature) && isfinite(s->sampling->top_p));
+}
+
+static void from_worker(const uint8_t *data, size_t n)
+{
+    Argosy__FromWorker *f;
+    struct err e = {0};
+    size_t bytes = 0;
+    if (frame_unpack_from_worker(data, n, &f, &bytes, &e) < 0) {
+        ASSERT(!f && e.code < 0 && e.msg[0]);
+        return;
+    }
+    ASSERT(bytes <= frame_budget(n));
+    if (f && f->frame_case == ARGOSY__FROM_WORKER__FRAME_STEP)
+        trust_step(f->step);
+    if (f)
+        argosy__from_worker__free_unpacked(f, NULL);
+}
+
+static void to_worker(const uint8_t *data, size_t n)
+{
+    Argosy__ToWorker *f;
+    struct err e = {0};
+    size_t bytes = 0;
+    if (frame_unpack_to_worker(data, n, &f, &bytes, &e) < 0) {
+        ASSERT(!f && e.code < 0 && e.msg[0]);
+        return;
+    }
+    ASSERT(bytes <= frame_budget(n));
+    if (f && f->frame_case == ARGOSY__TO_WORKER__FRAME_START)
+        trust_start(f->start);
+    if (f)
+        argosy__to_worker__free_unpacked(f, NULL);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    if (n == 0)
+        return 0;
+    if (data[0] & 1)
+        from_worker(data + 1, n - 1);
+    else
+        to_worker(data + 1, n - 1);
+    return 0;
+}
