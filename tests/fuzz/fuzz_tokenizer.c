@@ -14,6 +14,7 @@
 #include "runtime/text/pretokenizer.h"
 #include "runtime/text/tokenizer.h"
 #include "runtime/text/utf8.h"
+#include "tests/unit/runtime/text/tiny_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -34,98 +35,7 @@ static const char *const CONTROL[] = {"<|im_end|>", "<|im_end|>x", "<|a|>", "</s
 
 static struct tokenizer *tokenizers[ARRAY_LEN(PRES)];
 static struct pretokenizer *pres[ARRAY_LEN(PRES)];
-static const char
-    *words[N_MERGES]; /* the texts of tokens 256 on; some are there twice and then empty */
-
-/* GPT-2's byte alphabet: what prints stands for itself, the rest follows from U+0100 on. */
-static void add_byte(struct buf *b, unsigned byte)
-{
-    uint32_t code = 0x100;
-    for (unsigned k = 0; k < 256; k++) {
-        bool prints = (k >= '!' && k <= '~') || (k >= 0xA1 && k != 0xAD);
-        if (k == byte) {
-            utf8_add_code(b, prints ? k : code);
-            return;
-        }
-        code += !prints;
-    }
-}
-
-static void add_len(struct buf *b, uint64_t n)
-{
-    buf_add(b, &n, sizeof(n));
-}
-
-static void add_text(struct buf *b, const char *s, bool encoded)
-{
-    struct buf t;
-    buf_init(&t, 0);
-    for (; *s; s++) {
-        if (encoded)
-            add_byte(&t, (unsigned char)*s);
-        else
-            buf_addc(&t, *s);
-    }
-    add_len(b, t.len);
-    buf_add(b, buf_str(&t), t.len);
-    buf_release(&t);
-}
-
-static void add_key(struct buf *b, const char *key, uint32_t type)
-{
-    add_text(b, key, false);
-    buf_add(b, &type, sizeof(type));
-}
-
-static void add_array(struct buf *b, const char *key, uint32_t type, uint64_t n)
-{
-    add_key(b, key, GGUF_ARRAY);
-    buf_add(b, &type, sizeof(type));
-    add_len(b, n);
-}
-
-static void write_model(struct buf *b, const char *pre)
-{
-    uint32_t version = 3;
-    buf_adds(b, "GGUF");
-    buf_add(b, &version, sizeof(version));
-    add_len(b, 0);
-    add_len(b, 5);
-    add_key(b, "tokenizer.ggml.model", GGUF_STRING);
-    add_text(b, "gpt2", false);
-    add_key(b, "tokenizer.ggml.pre", GGUF_STRING);
-    add_text(b, pre, false);
-    add_array(b, "tokenizer.ggml.tokens", GGUF_STRING, 256 + N_MERGES + ARRAY_LEN(CONTROL));
-    for (unsigned i = 0; i < 256; i++) {
-        struct buf one;
-        buf_init(&one, 0);
-        add_byte(&one, i);
-        add_text(b, buf_str(&one), false);
-        buf_release(&one);
-    }
-    for (size_t i = 0; i < N_MERGES; i++)
-        add_text(b, words[i], true);
-    for (size_t i = 0; i < ARRAY_LEN(CONTROL); i++)
-        add_text(b, CONTROL[i], false);
-    add_array(b, "tokenizer.ggml.token_type", GGUF_I32, 256 + N_MERGES + ARRAY_LEN(CONTROL));
-    for (uint32_t i = 0; i < 256 + N_MERGES + ARRAY_LEN(CONTROL); i++) {
-        uint32_t type = i < 256 + N_MERGES ? TOKEN_NORMAL : TOKEN_CONTROL;
-        buf_add(b, &type, sizeof(type));
-    }
-    add_array(b, "tokenizer.ggml.merges", GGUF_STRING, N_MERGES);
-    for (size_t i = 0; i < N_MERGES; i++) {
-        struct buf pair;
-        buf_init(&pair, 0);
-        for (int k = 0; k < 2; k++) {
-            for (const char *s = MERGES[i][k]; *s; s++)
-                add_byte(&pair, (unsigned char)*s);
-            if (k == 0)
-                buf_addc(&pair, ' ');
-        }
-        add_text(b, buf_str(&pair), false);
-        buf_release(&pair);
-    }
-}
+static const char *words[N_MERGES]; /* of tokens 256 on; empty for a text that an earlier one has */
 
 static void name_words(void)
 {
@@ -142,16 +52,15 @@ static void load_all(void)
 {
     name_words();
     for (size_t i = 0; i < ARRAY_LEN(PRES); i++) {
-        struct buf b;
-        struct gguf *g = NULL;
-        struct err e;
-        buf_init(&b, 0);
-        write_model(&b, PRES[i]);
-        ASSERT(gguf_open_mem(b.data, b.len, &g, &e) == 0);
-        ASSERT(tokenizer_load(g, &tokenizers[i], &e) == 0);
-        ASSERT(pretokenizer_create(PRES[i], strlen(PRES[i]), &pres[i], &e) == 0);
-        gguf_close(g);
-        buf_release(&b);
+        struct tiny_model m = {.pre = PRES[i],
+                               .merges = MERGES,
+                               .n_merges = N_MERGES,
+                               .control = CONTROL,
+                               .n_control = ARRAY_LEN(CONTROL),
+                               .bos = -1,
+                               .eos = -1};
+        ASSERT(tiny_model_load(&m, &tokenizers[i], NULL) == 0);
+        ASSERT(pretokenizer_create(PRES[i], strlen(PRES[i]), &pres[i], NULL) == 0);
     }
 }
 
