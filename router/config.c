@@ -6,115 +6,95 @@
 
 #include "runtime/base/check.h"
 
-#define AT(field) offsetof(struct router_config, field)
+#define PLAIN_NAME "1 to 63 letters, digits, '.', '_', '-'"
 
-#define S(k, d, a, h)                                                                    \
-    {                                                                                    \
-        .key = #k, .type = CONFIG_STRING, .offset = AT(k), .def = d, .arg = a, .help = h \
-    }
-#define N(k, t, d, lo, hi, a, h)                                                                   \
-    {                                                                                              \
-        .key = #k, .type = t, .offset = AT(k), .def = d, .min = lo, .max = hi, .arg = a, .help = h \
-    }
+#define AT(f) .offset = offsetof(struct router_config, f)
 
 static const struct config_option options[] = {
-    S(listen, "127.0.0.1:8080", "HOST:PORT",
-      "Where the OpenAI HTTP API is served; port 0 lets the system choose."),
-    S(rpc_listen, "127.0.0.1:9090", "HOST:PORT",
-      "Where workers attach: HOST:PORT, port 0 lets the system choose, or unix:PATH."),
-    S(rpc_advertise, NULL, "HOST:PORT",
-      "The address that workers and other routers are told; without it rpc_listen."),
-    S(rpc_cert_file, NULL, "FILE", "PEM certificate of this router; turns TLS for workers on."),
-    S(rpc_key_file, NULL, "FILE", "PEM key of rpc_cert_file."),
-    S(rpc_ca_file, NULL, "FILE",
-      "PEM certificates that a worker's must be signed by; turns mutual TLS on."),
-    {.key = "models",
-     .type = CONFIG_LIST,
-     .offset = AT(models),
-     .arg = "NAME=PATH",
-     .help = "A model that is served: its name and its GGUF file; may be repeated."},
-    {.key = "policy",
-     .type = CONFIG_CHOICE,
-     .offset = AT(policy),
-     .def = "least_load",
-     .choices = "least_load|power_of_two|round_robin|random",
-     .arg = "NAME",
-     .help = "How a worker is chosen."},
-    S(cluster, "default", "NAME",
-      "Name of the cluster: routers that share a Redis and a name share a load table."),
-    S(router_id, NULL, "ID",
-      "Name of this router in the load table; without it host name and process id."),
-    S(redis, NULL, "URL",
-      "The load table's Redis, unix:PATH or redis://HOST:PORT/DB; without it there is no load "
-      "table."),
-    S(redis_password_file, NULL, "FILE", "A file whose first line is the password of Redis."),
-    N(redis_period_ms, CONFIG_MS, "250ms", 10, 60000, "TIME",
-      "Time between two batches of writes to Redis."),
-    N(redis_timeout_ms, CONFIG_MS, "2s", 100, 600000, "TIME",
-      "A Redis that owes an answer for longer is dropped and dialled again."),
-    N(lease_ms, CONFIG_MS, "3s", 200, 600000, "TIME",
-      "A worker that is silent for longer is taken for dead; workers report every 500 ms."),
-    N(deadline_ms, CONFIG_MS, "10m", 1, 86400000, "TIME",
-      "Longest time that a generation may take."),
-    N(worker_wait_ms, CONFIG_MS, "10s", 0, 600000, "TIME",
-      "How long a generation waits when no worker is attached for its model; 0 refuses it at "
-      "once."),
-    N(drain_ms, CONFIG_MS, "30s", 0, 3600000, "TIME",
-      "How long running streams may go on when this router or a worker drains."),
-    N(workers_max, CONFIG_INT, "1024", 1, 65536, "N", "Workers attached at once."),
-    N(generations_max, CONFIG_INT, "16384", 1, 1048576, "N", "Generations under way at once."),
-    N(queue_max, CONFIG_INT, "1024", 0, 1048576, "N",
-      "Generations that may wait for a worker to attach."),
-    N(worker_queue_max, CONFIG_INT, "256", 0, 1000000, "N",
-      "Generations sent to a worker beyond those that it runs at once."),
-    N(moves_max, CONFIG_INT, "3", 0, 100, "N",
-      "How often a generation moves because its worker failed."),
-    N(rpc_out_bytes_max, CONFIG_BYTES, "64M", 65536, 4294967296.0, "BYTES",
-      "Frames queued to one worker; one that does not read is closed."),
-    N(rpc_keepalive_ms, CONFIG_MS, "10s", 1000, 3600000, "TIME",
-      "Time between HTTP/2 pings to a worker."),
-    N(connections_max, CONFIG_INT, "10000", 1, 1000000, "N", "HTTP connections at once."),
-    N(header_bytes_max, CONFIG_BYTES, "32k", 1024, 1048576, "BYTES",
-      "Request line and headers of a request; more is answered with 431."),
-    N(body_bytes_max, CONFIG_BYTES, "8M", 1024, 1073741824, "BYTES",
-      "Body of a request; more is answered with 413."),
-    N(request_bytes_max, CONFIG_BYTES, "128M", 1048576, 4294967295.0, "BYTES",
-      "Memory that one request may take."),
-    N(output_bytes_max, CONFIG_BYTES, "1M", 4096, 1073741824, "BYTES",
-      "Unsent answer of a connection; a client that is slower is cut off."),
-    N(header_timeout_ms, CONFIG_MS, "10s", 10, 3600000, "TIME",
-      "From a request's first byte to the end of its headers."),
-    N(body_timeout_ms, CONFIG_MS, "30s", 10, 3600000, "TIME",
-      "From the end of the headers to the end of the body."),
-    N(idle_timeout_ms, CONFIG_MS, "75s", 10, 3600000, "TIME",
-      "A connection without a request is closed after it."),
-    N(write_timeout_ms, CONFIG_MS, "30s", 10, 3600000, "TIME",
-      "A client that takes nothing for so long is gone."),
-    N(choices_max, CONFIG_INT, "128", 1, 4096, "N",
-      "Answers that one request may ask for: prompts times n."),
-    N(stop_max, CONFIG_INT, "16", 1, 64, "N", "Stop strings of a request."),
-    N(stop_bytes_max, CONFIG_BYTES, "1k", 1, 1024, "BYTES", "Length of a stop string."),
-    S(cors_origin, NULL, "ORIGIN",
-      "What Access-Control-Allow-Origin says; without it the header is not sent."),
-    {.key = "log_level",
-     .type = CONFIG_CHOICE,
-     .offset = AT(log_level),
-     .def = "info",
-     .choices = "debug|info|warn|error|off",
-     .arg = "LEVEL",
-     .help = "The least level that is logged."},
-    {.key = "die_with_parent",
-     .type = CONFIG_BOOL,
-     .offset = AT(die_with_parent),
-     .def = "false",
-     .help = "End when the process that started this one ends."},
-};
-
-const struct config_program router_program = {
-    .name = "argosy-router",
-    .summary = "serves the OpenAI API in front of a pool of workers",
-    .options = options,
-    .n_options = ARRAY_LEN(options),
+    {.help = "Serving:"},
+    {"listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, NULL, "HOST:PORT",
+     "Where the OpenAI HTTP API is served; HOST is numeric, port 0 lets the system choose"},
+    {"models", CONFIG_LIST, AT(models), NULL, 0, 0, NULL, "NAME=PATH",
+     "A model that is served: its name and its GGUF file; may be repeated"},
+    {"policy", CONFIG_CHOICE, AT(policy), "least_load", 0, 0,
+     "least_load|power_of_two|round_robin|random", NULL, "How a worker is chosen"},
+    {"deadline", CONFIG_MS, AT(deadline_ms), "10m", 1, 86400000, NULL, "TIME",
+     "Longest time that a generation may take"},
+    {"drain_timeout", CONFIG_MS, AT(drain_timeout_ms), "30s", 0, 86400000, NULL, "TIME",
+     "How long streams may go on after SIGTERM, or at a worker that drains"},
+    {"die_with_parent", CONFIG_BOOL, AT(die_with_parent), "no", 0, 0, NULL, NULL,
+     "Drain when the process that started this one ends"},
+    {.help = "Workers:"},
+    {"rpc_listen", CONFIG_STRING, AT(rpc_listen), "127.0.0.1:9090", 0, 0, NULL, "HOST:PORT",
+     "Where workers attach, or unix:PATH; port 0 lets the system choose"},
+    {"rpc_advertise", CONFIG_STRING, AT(rpc_advertise), NULL, 0, 0, NULL, "HOST:PORT",
+     "The address that workers and other routers are told; without it rpc_listen"},
+    {"tls_cert", CONFIG_STRING, AT(tls_cert), NULL, 0, 0, NULL, "FILE",
+     "This router's certificate (PEM); turns TLS for workers on"},
+    {"tls_key", CONFIG_STRING, AT(tls_key), NULL, 0, 0, NULL, "FILE", "The key of tls_cert (PEM)"},
+    {"tls_ca", CONFIG_STRING, AT(tls_ca), NULL, 0, 0, NULL, "FILE",
+     "Certificates that workers are checked against (PEM): mutual TLS"},
+    {"lease", CONFIG_MS, AT(lease_ms), "10s", 200, 600000, NULL, "TIME",
+     "A worker that is silent for longer is taken for dead; its longest step must fit"},
+    {"worker_wait", CONFIG_MS, AT(worker_wait_ms), "10s", 0, 600000, NULL, "TIME",
+     "How long a generation waits when no worker is attached for its model; 0 refuses it"},
+    {"moves_max", CONFIG_INT, AT(moves_max), "3", 0, 100, NULL, "N",
+     "How often a generation moves to another worker because its own failed"},
+    {"keepalive", CONFIG_MS, AT(keepalive_ms), "10s", 1000, 3600000, NULL, "TIME",
+     "Interval of HTTP/2 pings to a worker"},
+    {.help = "Load table:"},
+    {"redis", CONFIG_STRING, AT(redis), NULL, 0, 0, NULL, "URL",
+     "Redis with the load table, unix:PATH or redis://HOST:PORT/DB; without it there is none"},
+    {"redis_password_file", CONFIG_STRING, AT(redis_password_file), NULL, 0, 0, NULL, "FILE",
+     "The first line of this file is the password of Redis"},
+    {"redis_period", CONFIG_MS, AT(redis_period_ms), "250ms", 10, 60000, NULL, "TIME",
+     "Time between two batches of writes"},
+    {"redis_timeout", CONFIG_MS, AT(redis_timeout_ms), "2s", 100, 600000, NULL, "TIME",
+     "A Redis that owes an answer for longer is dropped and dialled again"},
+    {"cluster", CONFIG_STRING, AT(cluster), "default", 0, 0, NULL, "NAME",
+     "Name of the cluster; routers with one Redis and one name share a load table"},
+    {"router_id", CONFIG_STRING, AT(router_id), NULL, 0, 0, NULL, "NAME",
+     "Name of this router in the load table; without it host name and process id"},
+    {.help = "Limits of the pool:"},
+    {"workers_max", CONFIG_INT, AT(workers_max), "1024", 1, 65536, NULL, "N",
+     "Workers attached at once"},
+    {"generations_max", CONFIG_INT, AT(generations_max), "16384", 1, 1 << 20, NULL, "N",
+     "Generations under way at once"},
+    {"queue_max", CONFIG_INT, AT(queue_max), "1024", 0, 1 << 20, NULL, "N",
+     "New generations that may wait for a worker to attach"},
+    {"worker_queue_max", CONFIG_INT, AT(worker_queue_max), "64", 0, 65536, NULL, "N",
+     "Generations sent to a worker beyond those that it runs at once"},
+    {"out_bytes_max", CONFIG_BYTES, AT(out_bytes_max), "64M", 4 << 20, 1 << 30, NULL, "BYTES",
+     "What may wait to be sent to one worker; a worker that does not read is dropped"},
+    {.help = "Limits of HTTP:"},
+    {"connections_max", CONFIG_INT, AT(connections_max), "10000", 1, 1000000, NULL, "N",
+     "Connections at once"},
+    {"header_bytes_max", CONFIG_BYTES, AT(header_bytes_max), "32k", 1024, 1 << 20, NULL, "BYTES",
+     "Request line and headers; 431 past it"},
+    {"body_bytes_max", CONFIG_BYTES, AT(body_bytes_max), "8M", 1024, 1 << 30, NULL, "BYTES",
+     "Body of a request; 413 past it"},
+    {"request_bytes_max", CONFIG_BYTES, AT(request_bytes_max), "128M", 1 << 20, 2147483648.0, NULL,
+     "BYTES", "Memory that one request may take"},
+    {"output_bytes_max", CONFIG_BYTES, AT(output_bytes_max), "1M", 4096, 1 << 30, NULL, "BYTES",
+     "Unsent answer of a connection; a client that is slower is cut off"},
+    {"header_timeout", CONFIG_MS, AT(header_timeout_ms), "10s", 10, 3600000, NULL, "TIME",
+     "From a request's first byte to the end of its headers; 408 past it"},
+    {"body_timeout", CONFIG_MS, AT(body_timeout_ms), "30s", 10, 3600000, NULL, "TIME",
+     "From there to the end of its body; 408 past it"},
+    {"idle_timeout", CONFIG_MS, AT(idle_timeout_ms), "75s", 10, 3600000, NULL, "TIME",
+     "A connection without a request is closed after it"},
+    {"write_timeout", CONFIG_MS, AT(write_timeout_ms), "30s", 10, 3600000, NULL, "TIME",
+     "A client that takes nothing for so long is gone"},
+    {"choices_max", CONFIG_INT, AT(choices_max), "128", 1, 4096, NULL, "N",
+     "Answers that one request may ask for: prompts times n"},
+    {"stop_max", CONFIG_INT, AT(stop_max), "16", 1, 64, NULL, "N", "Stop strings of a request"},
+    {"stop_bytes_max", CONFIG_BYTES, AT(stop_bytes_max), "1k", 1, 1024, NULL, "BYTES",
+     "Length of a stop string"},
+    {"cors_origin", CONFIG_STRING, AT(cors_origin), NULL, 0, 0, NULL, "ORIGIN",
+     "What Access-Control-Allow-Origin says; without it the header is not sent"},
+    {.help = "Log:"},
+    {"log_level", CONFIG_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error|off", NULL,
+     "Least level that is logged to stderr"},
 };
 
 int router_split_address(const char *text, char *host, size_t n, uint16_t *port, struct err *e)
@@ -147,8 +127,9 @@ static bool name_is_plain(const char *s)
                strlen(s);
 }
 
-int router_config_check(const struct router_config *c, struct err *e)
+static int check(const void *out, struct err *e)
 {
+    const struct router_config *c = out;
     char host[128];
     uint16_t port;
     if (router_split_address(c->listen, host, sizeof(host), &port, e) < 0)
@@ -157,16 +138,27 @@ int router_config_check(const struct router_config *c, struct err *e)
         router_split_address(c->rpc_listen, host, sizeof(host), &port, e) < 0)
         return err_prefix(e, "rpc_listen");
     if (c->models.n == 0)
-        return err_set(e, ERR_CONFIG, "models: none is given (--models NAME=PATH)");
+        return err_set(e, ERR_CONFIG, "models: none is given");
+    for (size_t i = 0; i < c->models.n; i++)
+        if (!strchr(c->models.items[i], '='))
+            return err_set(e, ERR_CONFIG, "models: '%.200s' is not NAME=PATH", c->models.items[i]);
     if (!name_is_plain(c->cluster))
-        return err_set(e, ERR_CONFIG, "cluster: '%.64s' is not letters, digits, '.', '_', '-'",
-                       c->cluster);
+        return err_set(e, ERR_CONFIG, "cluster: '%.64s' is not " PLAIN_NAME, c->cluster);
     if (c->router_id && !name_is_plain(c->router_id))
-        return err_set(e, ERR_CONFIG, "router_id: '%.64s' is not letters, digits, '.', '_', '-'",
-                       c->router_id);
-    if (!c->rpc_cert_file != !c->rpc_key_file)
-        return err_set(e, ERR_CONFIG, "rpc_cert_file and rpc_key_file go together");
-    if (c->rpc_ca_file && !c->rpc_cert_file)
-        return err_set(e, ERR_CONFIG, "rpc_ca_file needs rpc_cert_file and rpc_key_file");
+        return err_set(e, ERR_CONFIG, "router_id: '%.64s' is not " PLAIN_NAME, c->router_id);
+    if (!c->tls_cert != !c->tls_key)
+        return err_set(e, ERR_CONFIG, "tls_cert and tls_key go together");
+    if (c->tls_ca && !c->tls_cert)
+        return err_set(e, ERR_CONFIG, "tls_ca needs tls_cert and tls_key");
+    if (c->redis_password_file && !c->redis)
+        return err_set(e, ERR_CONFIG, "redis_password_file without redis");
     return 0;
 }
+
+const struct config_program router_program = {
+    .name = "argosy-router",
+    .summary = "serves the OpenAI API in front of a pool of workers",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .check = check,
+};

@@ -6,29 +6,32 @@
 #include "runtime/base/config.h"
 
 struct router_config {
-    char *listen; /* HTTP */
-    char *rpc_listen;
-    char *rpc_advertise;
-    char *rpc_cert_file, *rpc_key_file, *rpc_ca_file;
+    char *listen;
     struct config_list models;
     char *policy;
-    char *cluster;
-    char *router_id;
+    int64_t deadline_ms;
+    int64_t drain_timeout_ms;
+    bool die_with_parent;
+    char *rpc_listen;
+    char *rpc_advertise;
+    char *tls_cert;
+    char *tls_key;
+    char *tls_ca;
+    int64_t lease_ms;
+    int64_t worker_wait_ms;
+    int64_t moves_max;
+    int64_t keepalive_ms;
     char *redis;
     char *redis_password_file;
     int64_t redis_period_ms;
     int64_t redis_timeout_ms;
-    int64_t lease_ms;
-    int64_t deadline_ms;
-    int64_t worker_wait_ms;
-    int64_t drain_ms;
+    char *cluster;
+    char *router_id;
     int64_t workers_max;
     int64_t generations_max;
     int64_t queue_max;
     int64_t worker_queue_max;
-    int64_t moves_max;
-    int64_t rpc_out_bytes_max;
-    int64_t rpc_keepalive_ms;
+    int64_t out_bytes_max;
     int64_t connections_max;
     int64_t header_bytes_max;
     int64_t body_bytes_max;
@@ -43,14 +46,9 @@ struct router_config {
     int64_t stop_bytes_max;
     char *cors_origin;
     char *log_level;
-    bool die_with_parent;
 };
 
 extern const struct config_program router_program;
-
-/* What the table cannot say: addresses that can be read, models given, names that are plain.
- * ERR_CONFIG names the option. */
-int router_config_check(const struct router_config *c, struct err *e);
 
 /* Splits "HOST:PORT" or "[V6]:PORT". host gets n bytes at most. */
 int router_split_address(const char *text, char *host, size_t n, uint16_t *port, struct err *e);

@@ -87,7 +87,7 @@ static void on_signal(evutil_socket_t fd, short what, void *ctx)
     }
     log_info("router drains", "signal=%d running=%u", (int)fd, http_requests_running(r->http));
     r->draining = true;
-    r->drain_until_ms = clock_mono_ms() + (uint64_t)r->config.drain_ms;
+    r->drain_until_ms = clock_mono_ms() + (uint64_t)r->config.drain_timeout_ms;
     http_stop_accepting(r->http);
     event_add(r->drain_event, &tv);
     on_drain(-1, 0, r);
@@ -110,12 +110,10 @@ static int open_rpc(struct router *r, struct err *e)
     const struct router_config *c = &r->config;
     struct rpc_config rc = {
         .address = c->rpc_listen,
-        .tls = {.cert_file = c->rpc_cert_file,
-                .key_file = c->rpc_key_file,
-                .ca_file = c->rpc_ca_file},
+        .tls = {.cert_file = c->tls_cert, .key_file = c->tls_key, .ca_file = c->tls_ca},
         .streams_max = (uint32_t)c->workers_max,
-        .out_bytes_max = (size_t)c->rpc_out_bytes_max,
-        .keepalive_ms = (uint32_t)c->rpc_keepalive_ms,
+        .out_bytes_max = (size_t)c->out_bytes_max,
+        .keepalive_ms = (uint32_t)c->keepalive_ms,
     };
     char host[128];
     uint16_t port;
@@ -159,7 +157,7 @@ static int open_pool(struct router *r, struct err *e)
         .worker_queue_max = (uint32_t)c->worker_queue_max,
         .moves_max = (uint32_t)c->moves_max,
         .deadline_ms = (uint32_t)c->deadline_ms,
-        .drain_ms = (uint32_t)c->drain_ms,
+        .drain_ms = (uint32_t)c->drain_timeout_ms,
     };
     rng_entropy(&pc.seed, sizeof(pc.seed));
     int rc = pool_open(&pc, r->base, &link, &r->pool, e);
@@ -328,23 +326,23 @@ int main(int argc, char **argv)
     struct router r = {0};
     struct err e = {0};
     enum config_action action = CONFIG_RUN;
-    int rc = config_load(&router_program, argc, argv, &r.config, &action, &e);
-    if (rc == 0 && action == CONFIG_RUN)
-        rc = router_config_check(&r.config, &e);
-    if (rc < 0 || action == CONFIG_EXIT)
-        goto out;
+    if (config_load(&router_program, argc, argv, &r.config, &action, &e) < 0) {
+        fprintf(stderr, "argosy-router: %s\n", e.msg);
+        return 2;
+    }
+    if (action == CONFIG_EXIT)
+        return 0;
     log_init("argosy-router", (enum log_level)log_level_parse(r.config.log_level));
     signal(SIGPIPE, SIG_IGN);
     raise_fd_limit();
-    if (r.config.die_with_parent && (rc = tie_to_parent(&e)) < 0)
-        goto out;
-    rc = router_open(&r, &e);
+    int rc = r.config.die_with_parent ? tie_to_parent(&e) : 0;
+    if (rc == 0)
+        rc = router_open(&r, &e);
     if (rc == 0)
         event_base_dispatch(r.base);
     router_release(&r);
-out:
-    if (rc < 0)
-        fprintf(stderr, "argosy-router: %s\n", e.msg);
     config_release(&router_program, &r.config);
+    if (rc < 0)
+        log_error("router ends", "why=\"%s\"", e.msg);
     return rc < 0 ? 1 : 0;
 }

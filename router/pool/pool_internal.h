@@ -22,8 +22,8 @@
 
 #define WORKER_ID_BYTES 64
 #define WORKER_MODELS_MAX 64
-#define WORKER_LABELS_MAX 16
-#define WORKER_LABEL_BYTES_MAX 64
+#define WORKER_LABELS_MAX 64
+#define WORKER_LABEL_BYTES_MAX 255
 #define POOL_MODELS_MAX 64
 #define POOL_ROUTERS_MAX 64
 /* Workers that may refuse a generation in one round of tries. */
