@@ -138,7 +138,8 @@ static void fill_why(struct rpc_stream *s, struct err *why)
         *why = s->why;
     } else if (s->endpoint->is_server) {
         if (s->peer_cancelled)
-            err_set(why, ERR_PEER, "the worker vanished");
+            /* gRPC ends a call for these by itself and keeps the reason from us. */
+            err_set(why, ERR_PEER, "the worker vanished, or sent a frame that is too large");
         else
             err_set(why, ERR_OK, "ended");
     } else if (s->peer_status == GRPC_STATUS_OK) {
