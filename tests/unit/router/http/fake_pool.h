@@ -1,0 +1,182 @@
+/* fake_pool.h: router/pool/pool.h without workers: each generation says a script, one token a turn
+ * of the event loop. A test program includes it once and sets what `fake` shall do. */
+#ifndef ARGOSY_TESTS_FAKE_POOL_H
+#define ARGOSY_TESTS_FAKE_POOL_H
+
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "router/pool/pool.h"
+
+#define FAKE_TOKENS_MAX 4096
+
+struct gen {
+    const struct gen_request *r;
+    const struct gen_callbacks *cb;
+    void *ctx;
+    struct event *timer;
+    uint32_t at;
+};
+
+static struct fake {
+    struct event_base *base;
+    /* What is said, and how it ends. */
+    uint32_t script[FAKE_TOKENS_MAX];
+    uint32_t n;
+    uint32_t step;        /* tokens a callback; 0: 1 */
+    bool forever;         /* over and over, up to max_tokens */
+    bool hold;            /* nothing is said */
+    bool stop_at_end;     /* GEN_STOP at the script's end */
+    int fail_at;          /* fails before this token; -1: never */
+    enum gen_fault fault; /* with it */
+    bool refuse;          /* pool_start fails with `fault` */
+    uint32_t workers;
+    uint32_t delay_us; /* between callbacks */
+    /* What was seen. */
+    uint32_t started, cancelled, live;
+    uint64_t seeds[16];
+    struct gen_request last;
+    uint32_t last_prompt[1024];
+} fake;
+
+static void fake_reset(struct event_base *base)
+{
+    memset(&fake, 0, sizeof(fake));
+    fake.base = base;
+    fake.fail_at = -1;
+    fake.workers = 1;
+    fake.stop_at_end = true;
+}
+
+static void fake_say(const char *text)
+{
+    fake.n = 0;
+    for (const char *p = text; *p; p++)
+        fake.script[fake.n++] = (unsigned char)*p;
+}
+
+static void fake_free(struct gen *g)
+{
+    event_free(g->timer);
+    free(g);
+    fake.live--;
+}
+
+static void fake_logprobs(struct gen_logprob *lp, uint32_t *ids, float *values, uint32_t id,
+                          uint32_t n_top)
+{
+    for (uint32_t i = 0; i < n_top; i++) {
+        ids[i] = i == 0 ? id : 'A' + i;
+        values[i] = -0.5f - (float)i;
+    }
+    *lp = (struct gen_logprob){-0.5f, n_top, ids, values};
+}
+
+static void fake_turn(evutil_socket_t fd, short what, void *arg)
+{
+    struct gen *g = arg;
+    (void)fd;
+    (void)what;
+    uint32_t ids[64];
+    struct gen_logprob lps[64];
+    uint32_t top_ids[20];
+    float top_values[20];
+    uint32_t n = 0;
+    uint32_t step = fake.step ? fake.step : 1;
+    if (fake.hold)
+        return;
+    if (fake.fail_at >= 0 && g->at >= (uint32_t)fake.fail_at) {
+        (g->cb->fail)(g->ctx, fake.fault, "as told", 1500); /* `fail` is a macro of cmocka */
+        fake_free(g);
+        return;
+    }
+    while (n < step && g->at < g->r->max_tokens && (fake.forever || g->at < fake.n)) {
+        ids[n] = fake.script[g->at % fake.n];
+        fake_logprobs(&lps[n], top_ids, top_values, ids[n], g->r->top_logprobs);
+        n++;
+        g->at++;
+    }
+    bool last = g->at == g->r->max_tokens || (!fake.forever && g->at == fake.n);
+    struct timeval tv = {0, fake.delay_us};
+    struct gen_usage usage = {g->r->n_prompt, g->at, 2};
+    enum gen_finish why = g->at == fake.n && fake.stop_at_end ? GEN_STOP : GEN_LENGTH;
+    struct gen copy = *g;
+    if (!last)
+        event_add(g->timer, &tv);
+    if (n)
+        g->cb->tokens(g->ctx, ids, g->r->logprobs ? lps : NULL, n);
+    if (!last)
+        return; /* g may be gone: the callback may cancel */
+    copy.cb->finish(copy.ctx, why, &usage);
+    fake_free(g);
+}
+
+struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct gen_callbacks *cb,
+                       void *ctx, enum gen_fault *fault, struct err *e)
+{
+    (void)p;
+    if (fake.refuse) {
+        *fault = fake.fault;
+        err_set(e, ERR_BUSY, "as told");
+        return NULL;
+    }
+    struct gen *g = calloc(1, sizeof(*g));
+    *g = (struct gen){r, cb, ctx, NULL, 0};
+    fake.seeds[fake.started++ % 16] = r->sampling.seed;
+    fake.live++;
+    fake.last = *r;
+    memcpy(fake.last_prompt, r->prompt,
+           (r->n_prompt < 1024 ? r->n_prompt : 1024) * sizeof(*r->prompt));
+    g->timer = event_new(fake.base, -1, 0, fake_turn, g);
+    struct timeval tv = {0, fake.delay_us};
+    event_add(g->timer, &tv);
+    return g;
+}
+
+void pool_cancel(struct gen *g)
+{
+    fake.cancelled++;
+    fake_free(g);
+}
+
+const char *gen_worker_id(const struct gen *g)
+{
+    (void)g;
+    return "worker-1";
+}
+
+bool pool_has_model(const struct pool *p, const char *model)
+{
+    (void)p;
+    return strcmp(model, "tiny") == 0;
+}
+
+uint32_t pool_workers_ready(const struct pool *p, const char *model)
+{
+    (void)p;
+    (void)model;
+    return fake.workers;
+}
+
+struct pool_totals pool_totals(const struct pool *p)
+{
+    (void)p;
+    return (struct pool_totals){.workers = fake.workers, .moved = 3};
+}
+
+void pool_each_worker(const struct pool *p, void (*fn)(void *ctx, const struct pool_worker_view *w),
+                      void *ctx)
+{
+    struct pool_worker_view w = {.id = "wor\"ker-1",
+                                 .device_kind = "cpu",
+                                 .device_name = "test",
+                                 .state = "ready",
+                                 .kv_pages = 8,
+                                 .kv_pages_used = 2,
+                                 .models = "other,tiny"};
+    (void)p;
+    fn(ctx, &w);
+}
+
+#endif
