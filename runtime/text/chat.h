@@ -19,7 +19,6 @@
 #ifndef ARGOSY_TEXT_CHAT_H
 #define ARGOSY_TEXT_CHAT_H
 
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +27,7 @@
 #include "runtime/base/err.h"
 #include "runtime/text/jinja.h"
 
+struct json_object; /* json-c's */
 struct chat_template;
 
 struct chat_options {

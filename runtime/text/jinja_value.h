@@ -7,7 +7,6 @@
 #ifndef ARGOSY_TEXT_JINJA_VALUE_H
 #define ARGOSY_TEXT_JINJA_VALUE_H
 
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +35,7 @@ enum jtype {
     JT_METHOD /* a method bound to its object */
 };
 
+struct json_object; /* json-c's */
 struct jstr;
 struct jlist;
 struct jdict;
@@ -89,7 +89,7 @@ struct jdict {
 };
 
 struct jrange {
-    int64_t start, step;
+    int64_t start, stop, step;
     uint32_t n;
 };
 
