@@ -160,7 +160,7 @@ static void test_keep_alive_and_pipelining(void **state)
     int fd = dial();
     send_text(fd,
               GET_HEALTH "\r\n" GET_HEALTH
-                         "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\n\r\n"
+                         "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 33\r\n\r\n"
                          "{\"model\":\"tiny\",\"prompt\":\"hello\"}" GET_HEALTH
                          "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" GET_HEALTH);
     for (int i = 0; i < 5; i++) {
