@@ -37,7 +37,8 @@ void answer_fail(struct answer *a, const struct api_error *e)
     request_end(r, false);
 }
 
-/* ---- while it runs ---------------------------------------------------------------------------- */
+/* ---- while it runs ----------------------------------------------------------------------------
+ */
 
 static void note_worker(struct answer *a, const struct choice *c)
 {
@@ -130,7 +131,8 @@ void answer_choice_done(struct answer *a, struct choice *c)
     buf_release(&body);
 }
 
-/* ---- the start -------------------------------------------------------------------------------- */
+/* ---- the start --------------------------------------------------------------------------------
+ */
 
 /* Choice 0 has the request's own seed, so that n = 1 is the first of n = 3. */
 static uint64_t seed_of(uint64_t seed, uint32_t choice)
@@ -162,8 +164,7 @@ static void set_identity(struct answer *a)
 
 static int start_choices(struct answer *a, struct api_error *e)
 {
-    uint64_t seed =
-        a->api->seed == API_SEED_NONE ? rng_u64(&a->http->rng) : (uint64_t)a->api->seed;
+    uint64_t seed = a->api->seed == API_SEED_NONE ? rng_u64(&a->http->rng) : (uint64_t)a->api->seed;
     for (uint32_t i = 0; i < a->n; i++) {
         uint32_t of_prompt = i % (uint32_t)a->api->n;
         if (choice_start(&a->choices[i], a, i, seed_of(seed, of_prompt), e))

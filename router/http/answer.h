@@ -23,13 +23,13 @@ struct answer {
     struct choice *choices; /* (n), prompt by prompt */
     uint32_t n;
     uint32_t n_done;
-    bool started;        /* the stream's head is out */
-    char worker[65];     /* of the first token */
+    bool started;    /* the stream's head is out */
+    char worker[65]; /* of the first token */
     char id[48];
     int64_t created_s;
-    size_t kept_bytes;   /* of texts and logprobs that wait for the end */
-    const char *head;    /* of each SSE chunk, up to the list of choices */
-    const char *tail;    /* of each SSE chunk, behind that list */
+    size_t kept_bytes; /* of texts and logprobs that wait for the end */
+    const char *head;  /* of each SSE chunk, up to the list of choices */
+    const char *tail;  /* of each SSE chunk, behind that list */
     size_t head_n, tail_n;
     uint8_t cache_salt[16];
     uint64_t session_hash;

@@ -104,7 +104,8 @@ static const char *finish_name(const struct choice *c)
 void answer_write_finish(struct answer *a, const struct choice *c, struct buf *out)
 {
     open_chunk(a, c, out);
-    buf_adds(out, is_chat(a) ? ",\"delta\":{},\"logprobs\":null" : ",\"text\":\"\",\"logprobs\":null");
+    buf_adds(out,
+             is_chat(a) ? ",\"delta\":{},\"logprobs\":null" : ",\"text\":\"\",\"logprobs\":null");
     close_chunk(a, finish_name(c), out);
 }
 

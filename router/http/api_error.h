@@ -10,8 +10,8 @@
 #define API_PARAM_BYTES 80
 
 struct api_error {
-    int status;       /* HTTP */
-    const char *code; /* a constant, or NULL */
+    int status;                  /* HTTP */
+    const char *code;            /* a constant, or NULL */
     char param[API_PARAM_BYTES]; /* "messages[3].role"; "": none */
     char message[ERR_MSG_BYTES + 120];
     uint32_t retry_after_ms; /* 0: not said */

@@ -66,10 +66,11 @@ int api_find_model(const struct model_texts *texts, struct json_object *name,
 
 static int too_long(const struct model_text *m, const char *param, struct api_error *e)
 {
-    return api_error_set(e, 400, "context_length_exceeded", param,
-                         "This model's maximum context length is %u tokens. However, '%s' leaves no "
-                         "room in it for an answer. Please shorten it.",
-                         m->context_tokens, param);
+    return api_error_set(
+        e, 400, "context_length_exceeded", param,
+        "This model's maximum context length is %u tokens. However, '%s' leaves no "
+        "room in it for an answer. Please shorten it.",
+        m->context_tokens, param);
 }
 
 int api_encode(const struct model_text *m, const char *text, size_t n, unsigned flags,
@@ -125,7 +126,8 @@ int api_read_ids(struct json_object *list, const struct model_text *m, size_t ma
     return 0;
 }
 
-/* ---- the prompts of a completion ---------------------------------------------------------------- */
+/* ---- the prompts of a completion ----------------------------------------------------------------
+ */
 
 static int ids_text(const struct model_text *m, struct api_prompt *p, struct arena *arena)
 {
@@ -200,10 +202,11 @@ int api_read_prompts(struct api_request *a, struct json_object *prompt,
     return 0;
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------------------
+ */
 
-static int read_chat(struct api_request *a, struct json_object *root,
-                     const struct api_context *ctx, struct api_error *e)
+static int read_chat(struct api_request *a, struct json_object *root, const struct api_context *ctx,
+                     struct api_error *e)
 {
     a->prompts = arena_calloc(ctx->arena, 1, sizeof(*a->prompts));
     if (!a->prompts)
@@ -253,8 +256,8 @@ static void set_defaults(struct api_request *a, enum api_kind kind)
     a->add_generation_prompt = true;
 }
 
-static int read_root(struct api_request *a, struct json_object *root,
-                     const struct api_context *ctx, struct api_error *e)
+static int read_root(struct api_request *a, struct json_object *root, const struct api_context *ctx,
+                     struct api_error *e)
 {
     struct json_object *model = json_object_object_get(root, "model");
     if (!model)

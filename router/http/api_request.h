@@ -61,8 +61,8 @@ struct api_request {
     int64_t top_k;
     double temperature, top_p, min_p;
     double presence_penalty, frequency_penalty, repetition_penalty;
-    bool want_logprobs;   /* of either kind, once read */
-    int64_t top_logprobs; /* -1: not given */
+    bool want_logprobs;    /* of either kind, once read */
+    int64_t top_logprobs;  /* -1: not given */
     int64_t text_logprobs; /* the completions' `logprobs`; -1: not given */
 
     const char **stop;

@@ -30,20 +30,20 @@ struct choice {
     struct answer *answer; /* NULL: choice_start was not called */
     enum choice_phase phase;
     const struct api_prompt *prompt;
-    uint32_t index;     /* among the answer's choices */
-    struct gen *gen;    /* NULL: not started, or over */
+    uint32_t index;  /* among the answer's choices */
+    struct gen *gen; /* NULL: not started, or over */
     struct gen_request run;
     struct detok detok;
     struct stopmatch stop;
     bool has_stop;
-    bool cut;           /* a stop string was there: nothing more is text */
-    bool said_role;     /* the first chunk is out */
+    bool cut;       /* a stop string was there: nothing more is text */
+    bool said_role; /* the first chunk is out */
     uint32_t n_tokens;
     enum gen_finish finish;
     struct gen_usage usage;
-    struct buf text;             /* all of it; unused in a stream */
-    struct logprobs *logprobs;   /* NULL: none are asked for */
-    uint64_t last_ns;            /* of the latest token; 0: none yet */
+    struct buf text;           /* all of it; unused in a stream */
+    struct logprobs *logprobs; /* NULL: none are asked for */
+    uint64_t last_ns;          /* of the latest token; 0: none yet */
 };
 
 /* Readies and starts it. 0, or -1 with the error. */

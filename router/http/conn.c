@@ -51,12 +51,12 @@ struct conn {
     bool chunked_out; /* the answer under way goes out in chunks */
     bool chunked_in;
     bool stream;
-    bool last_chunk;  /* the chunk that says the end is due */
-    bool eof;         /* the client sends no more */
-    size_t scanned;   /* bytes of a head that hold no end of it */
+    bool last_chunk; /* the chunk that says the end is due */
+    bool eof;        /* the client sends no more */
+    size_t scanned;  /* bytes of a head that hold no end of it */
     uint64_t body_left;
     struct chunked chunks;
-    struct buf out;   /* not sent yet: `plain` bytes as they are, the rest is one chunk */
+    struct buf out; /* not sent yet: `plain` bytes as they are, the rest is one chunk */
     size_t plain;
     struct request *request;
 };
@@ -85,7 +85,8 @@ static size_t unsent_bytes(const struct conn *c)
     return evbuffer_get_length(bufferevent_get_output(c->bev));
 }
 
-/* ---- the request that a connection carries ---------------------------------------------------- */
+/* ---- the request that a connection carries ----------------------------------------------------
+ */
 
 static void drop_body(struct request *r)
 {
@@ -126,7 +127,8 @@ static bool make_request(struct conn *c)
     return true;
 }
 
-/* ---- ends ------------------------------------------------------------------------------------- */
+/* ---- ends -------------------------------------------------------------------------------------
+ */
 
 /* The connection is over, now. Its request's owner is told. */
 static void conn_close(struct conn *c)
@@ -184,7 +186,8 @@ static void answer_written(struct conn *c)
         mark_dirty(c); /* a pipelined request: in a turn of its own */
 }
 
-/* ---- output ----------------------------------------------------------------------------------- */
+/* ---- output -----------------------------------------------------------------------------------
+ */
 
 /* What is in c->out, as pieces to write. */
 static int gather(struct conn *c, struct iovec iov[4], char *size_line, size_t size_line_n)
@@ -405,7 +408,8 @@ void request_end(struct request *r, bool complete)
     answer_complete(c);
 }
 
-/* ---- input ------------------------------------------------------------------------------------ */
+/* ---- input ------------------------------------------------------------------------------------
+ */
 
 /* Answers with an error and ends the connection: what the client still sends is not understood. */
 static void refuse(struct conn *c, int status, const char *code, const char *message)
@@ -657,7 +661,8 @@ static void advance(struct conn *c)
         advance_body(c);
 }
 
-/* ---- events ----------------------------------------------------------------------------------- */
+/* ---- events -----------------------------------------------------------------------------------
+ */
 
 static void on_read(struct bufferevent *bev, void *arg)
 {
@@ -717,9 +722,9 @@ static struct conn *conn_new(struct http *h, evutil_socket_t fd)
 
 static void refuse_conn(struct http *h, evutil_socket_t fd)
 {
-    static const char body[] =
-        "{\"error\":{\"message\":\"The server has too many connections.\",\"type\":\"server_error\","
-        "\"param\":null,\"code\":\"too_many_connections\"}}";
+    static const char body[] = "{\"error\":{\"message\":\"The server has too many "
+                               "connections.\",\"type\":\"server_error\","
+                               "\"param\":null,\"code\":\"too_many_connections\"}}";
     char text[400];
     int n = snprintf(text, sizeof(text),
                      "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"

@@ -11,20 +11,38 @@
 #define TOKENS_MAX 2147483647.0
 
 /* An integer or number within bounds, put at a member. */
-#define SET_INT(name, kinds, lo, hi, member)                                                       \
-    {name, kinds, FIELD_INT, FIELD_SET, lo, hi, AT(member), NULL, NULL, NULL}
-#define SET_NUMBER(name, lo, hi, member)                                                           \
-    {name, BOTH, FIELD_NUMBER, FIELD_SET, lo, hi, AT(member), NULL, NULL, NULL}
-#define SET_BOOL(name, kinds, member)                                                              \
-    {name, kinds, FIELD_BOOL, FIELD_SET, 0, 0, AT(member), NULL, NULL, NULL}
-#define SET_STRING(name, kinds, member, note)                                                      \
-    {name, kinds, FIELD_STRING, FIELD_SET, 0, 0, AT(member), NULL, NULL, note}
-#define READ(name, kinds, type, fn) {name, kinds, type, FIELD_READ, 0, 0, 0, fn, NULL, NULL}
-#define LATER(name, kinds, type, note) {name, kinds, type, FIELD_LATER, 0, 0, 0, NULL, NULL, note}
-#define IGNORED(name, kinds, type, note)                                                           \
-    {name, kinds, type, FIELD_IGNORED, 0, 0, 0, NULL, NULL, note}
-#define REFUSED(name, kinds, neutral, note)                                                        \
-    {name, kinds, FIELD_ANY, FIELD_REFUSED, 0, 0, 0, NULL, neutral, note}
+#define SET_INT(name, kinds, lo, hi, member)                                    \
+    {                                                                           \
+        name, kinds, FIELD_INT, FIELD_SET, lo, hi, AT(member), NULL, NULL, NULL \
+    }
+#define SET_NUMBER(name, lo, hi, member)                                          \
+    {                                                                             \
+        name, BOTH, FIELD_NUMBER, FIELD_SET, lo, hi, AT(member), NULL, NULL, NULL \
+    }
+#define SET_BOOL(name, kinds, member)                                          \
+    {                                                                          \
+        name, kinds, FIELD_BOOL, FIELD_SET, 0, 0, AT(member), NULL, NULL, NULL \
+    }
+#define SET_STRING(name, kinds, member, note)                                    \
+    {                                                                            \
+        name, kinds, FIELD_STRING, FIELD_SET, 0, 0, AT(member), NULL, NULL, note \
+    }
+#define READ(name, kinds, type, fn)                            \
+    {                                                          \
+        name, kinds, type, FIELD_READ, 0, 0, 0, fn, NULL, NULL \
+    }
+#define LATER(name, kinds, type, note)                            \
+    {                                                             \
+        name, kinds, type, FIELD_LATER, 0, 0, 0, NULL, NULL, note \
+    }
+#define IGNORED(name, kinds, type, note)                            \
+    {                                                               \
+        name, kinds, type, FIELD_IGNORED, 0, 0, 0, NULL, NULL, note \
+    }
+#define REFUSED(name, kinds, neutral, note)                                 \
+    {                                                                       \
+        name, kinds, FIELD_ANY, FIELD_REFUSED, 0, 0, 0, NULL, neutral, note \
+    }
 
 static const struct field table[] = {
     LATER("model", BOTH, FIELD_STRING, "a name of /v1/models"),
@@ -147,8 +165,8 @@ static int out_of_range(const struct field *f, const char *kind, bool below, dou
     return api_error_set(
         e, 400, code, f->name,
         "Invalid '%s': %s %s value. Expected a value %s %.10g, but got %.10g instead.", f->name,
-        kind, below ? "below minimum" : "above maximum", below ? ">=" : "<=",
-        below ? f->min : f->max, got);
+        kind, below ? "below minimum" : "above maximum",
+        below ? ">=" : "<=", below ? f->min : f->max, got);
 }
 
 static int set_int(const struct field *f, struct json_object *v, int64_t *out, struct api_error *e)
@@ -258,7 +276,8 @@ static int read_field(struct api_request *a, const struct field *f, struct json_
 int fields_read(struct api_request *a, struct json_object *root, const struct api_context *ctx,
                 struct api_error *e)
 {
-    json_object_object_foreach (root, key, v) {
+    json_object_object_foreach(root, key, v)
+    {
         const struct field *f = NULL;
         for (size_t i = 0; i < ARRAY_LEN(table) && !f; i++)
             if ((table[i].kinds & (unsigned)a->kind) && strcmp(table[i].name, key) == 0)

@@ -125,8 +125,7 @@ static int parse_field(struct slice line, struct head *h, const char **why)
     }
     if (h->n_fields == HEAD_FIELDS_MAX)
         return refuse(why, 431, "The request has too many headers.");
-    h->fields[h->n_fields++] =
-        (struct head_field){{line.p, (size_t)(colon - line.p)}, value};
+    h->fields[h->n_fields++] = (struct head_field){{line.p, (size_t)(colon - line.p)}, value};
     return 0;
 }
 

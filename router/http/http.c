@@ -120,9 +120,8 @@ static int listen_on(struct http *h, struct err *e)
         return err_set(e, ERR_CONFIG, "not a numeric address: %s", h->address);
     errno = 0;
     h->listener = evconnlistener_new_bind(
-        h->base, on_accept, h,
-        LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, LISTEN_BACKLOG,
-        (struct sockaddr *)&sa, n);
+        h->base, on_accept, h, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
+        LISTEN_BACKLOG, (struct sockaddr *)&sa, n);
     if (!h->listener)
         return err_sys(e, errno, "cannot listen on %s port %u", h->address, h->config.port);
     evconnlistener_set_error_cb(h->listener, on_accept_error);

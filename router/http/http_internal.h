@@ -35,8 +35,8 @@ struct http {
     uint32_t n_requests;
     uint64_t body_bytes; /* of all requests together */
 
-    struct rng rng;    /* seeds of requests that have none */
-    struct buf text;   /* scratch of one callback */
+    struct rng rng;  /* seeds of requests that have none */
+    struct buf text; /* scratch of one callback */
     struct buf piece;
 
     int64_t date_s; /* the second that `date` shows */

@@ -57,8 +57,9 @@ static int check_tool_call(struct json_object *call, size_t message, size_t inde
 {
     char param[API_PARAM_BYTES];
     snprintf(param, sizeof(param), "messages[%zu].tool_calls[%zu]", message, index);
-    struct json_object *function =
-        json_object_is_type(call, json_type_object) ? json_object_object_get(call, "function") : NULL;
+    struct json_object *function = json_object_is_type(call, json_type_object)
+                                       ? json_object_object_get(call, "function")
+                                       : NULL;
     if (!json_object_is_type(function, json_type_object) ||
         !json_object_is_type(json_object_object_get(function, "name"), json_type_string))
         return api_error_set(e, 400, "invalid_value", param,

@@ -11,7 +11,7 @@
 #include "runtime/base/check.h"
 
 /* vLLM's bounds. */
-static const double ttft_bounds[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
+static const double ttft_bounds[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,  0.25, 0.5,
                                      0.75,  1.0,   2.5,  5.0,  7.5,  10.0, 20.0, 40.0, 80.0};
 static const double itl_bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
                                     0.3,   0.4,    0.5,   0.75, 1.0,   2.5,  5.0,   7.5, 10.0};
@@ -66,7 +66,8 @@ void histogram_add(struct histogram *h, double seconds)
     h->sum += seconds;
 }
 
-/* ---- the text ----------------------------------------------------------------------------------- */
+/* ---- the text -----------------------------------------------------------------------------------
+ */
 
 static void write_meta(struct buf *out, const char *name, const char *type, const char *help)
 {
@@ -102,10 +103,14 @@ struct model_counter {
     bool wide; /* uint64_t, else uint32_t */
 };
 
-#define WIDE(name, help, member)                                                                   \
-    {name, "counter", help, offsetof(struct model_metrics, member), true}
-#define GAUGE(name, help, member)                                                                  \
-    {name, "gauge", help, offsetof(struct model_metrics, member), false}
+#define WIDE(name, help, member)                                            \
+    {                                                                       \
+        name, "counter", help, offsetof(struct model_metrics, member), true \
+    }
+#define GAUGE(name, help, member)                                          \
+    {                                                                      \
+        name, "gauge", help, offsetof(struct model_metrics, member), false \
+    }
 
 static void write_model_counters(const struct http *h, struct buf *out)
 {
@@ -189,7 +194,8 @@ static void write_histograms(const struct http *h, struct buf *out)
     }
 }
 
-/* ---- workers ------------------------------------------------------------------------------------ */
+/* ---- workers ------------------------------------------------------------------------------------
+ */
 
 /* One series over all workers; the views live for the pool's call alone, hence a walk a series. */
 struct worker_walk {
@@ -300,7 +306,8 @@ static void write_models_of_pool(const struct http *h, struct buf *out)
     }
 }
 
-/* ---- the process -------------------------------------------------------------------------------- */
+/* ---- the process --------------------------------------------------------------------------------
+ */
 
 static void write_one(struct buf *out, const char *name, const char *type, const char *help,
                       uint64_t value)

@@ -36,9 +36,9 @@ struct metrics {
     struct model_metrics *models; /* by place in model_texts */
     size_t n_models;
     uint64_t answers[ROUTES_MAX][METRICS_CODES_MAX]; /* by route_index and code */
-    uint64_t clients_gone;  /* before their answer was complete */
-    uint64_t clients_slow;  /* closed for it */
-    uint64_t conns_refused; /* past connections_max */
+    uint64_t clients_gone;                           /* before their answer was complete */
+    uint64_t clients_slow;                           /* closed for it */
+    uint64_t conns_refused;                          /* past connections_max */
     uint64_t conns_taken;
 };
 

@@ -58,7 +58,8 @@ int params_read_stream_options(struct api_request *a, struct json_object *v,
                                const struct api_context *ctx, struct api_error *e)
 {
     (void)ctx;
-    json_object_object_foreach (v, key, value) {
+    json_object_object_foreach(v, key, value)
+    {
         char param[API_PARAM_BYTES];
         snprintf(param, sizeof(param), "stream_options.%.50s", key);
         bool usage = strcmp(key, "include_usage") == 0;
@@ -148,9 +149,8 @@ int params_read_logit_bias(struct api_request *a, struct json_object *v,
     if (!sorted || !a->bias_ids || !a->bias_values)
         return api_error_set(e, 400, NULL, "logit_bias", "The request takes too much memory.");
     size_t i = 0;
-    json_object_object_foreach (v, key, value)
-        if (read_bias_one(key, value, vocab, &sorted[i++], e))
-            return -1;
+    json_object_object_foreach(
+        v, key, value) if (read_bias_one(key, value, vocab, &sorted[i++], e)) return -1;
     qsort(sorted, n, sizeof(*sorted), by_id);
     for (i = 0; i < n; i++) {
         a->bias_ids[i] = sorted[i].id;

@@ -8,7 +8,8 @@
 static int check_fields(struct json_object *root, const char *const *known, size_t n,
                         struct api_error *e)
 {
-    json_object_object_foreach (root, key, v) {
+    json_object_object_foreach(root, key, v)
+    {
         bool found = false;
         (void)v;
         for (size_t i = 0; i < n; i++)
@@ -50,11 +51,16 @@ static int read_text(struct tokenize_call *c, struct json_object *prompt, bool a
 }
 
 static int read_prompt_of(struct tokenize_call *c, struct json_object *root,
-                         const struct api_context *ctx, struct api_error *e)
+                          const struct api_context *ctx, struct api_error *e)
 {
-    static const char *const known[] = {
-        "model", "prompt",        "messages", "add_special_tokens", "add_generation_prompt",
-        "tools", "return_token_strs", "chat_template_kwargs"};
+    static const char *const known[] = {"model",
+                                        "prompt",
+                                        "messages",
+                                        "add_special_tokens",
+                                        "add_generation_prompt",
+                                        "tools",
+                                        "return_token_strs",
+                                        "chat_template_kwargs"};
     struct json_object *prompt = json_object_object_get(root, "prompt");
     struct json_object *messages = json_object_object_get(root, "messages");
     struct json_object *tools = json_object_object_get(root, "tools");
@@ -79,8 +85,8 @@ static int read_prompt_of(struct tokenize_call *c, struct json_object *root,
                     : read_text(c, prompt, add_special, ctx, e);
 }
 
-static int read_tokens(struct json_object *root, const struct api_context *ctx,
-                           struct buf *text, struct api_error *e)
+static int read_tokens(struct json_object *root, const struct api_context *ctx, struct buf *text,
+                       struct api_error *e)
 {
     static const char *const known[] = {"model", "tokens"};
     struct json_object *tokens = json_object_object_get(root, "tokens");

@@ -101,14 +101,14 @@ static void fake_turn(evutil_socket_t fd, short what, void *arg)
     struct timeval tv = {0, fake.delay_us};
     struct gen_usage usage = {g->r->n_prompt, g->at, 2};
     enum gen_finish why = g->at == fake.n && fake.stop_at_end ? GEN_STOP : GEN_LENGTH;
-    struct gen copy = *g;
+    uint32_t cancelled = fake.cancelled;
     if (!last)
         event_add(g->timer, &tv);
     if (n)
         g->cb->tokens(g->ctx, ids, g->r->logprobs ? lps : NULL, n);
-    if (!last)
-        return; /* g may be gone: the callback may cancel */
-    copy.cb->finish(copy.ctx, why, &usage);
+    if (!last || fake.cancelled != cancelled)
+        return; /* the callback may cancel: g is gone then */
+    g->cb->finish(g->ctx, why, &usage);
     fake_free(g);
 }
 

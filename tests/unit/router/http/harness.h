@@ -84,7 +84,7 @@ static void pump(void)
     event_base_loop(server.base, EVLOOP_NONBLOCK);
 }
 
-static void pump_ms(uint32_t ms)
+static inline void pump_ms(uint32_t ms)
 {
     uint64_t until = clock_mono_ms() + ms;
     while (clock_mono_ms() < until)
@@ -247,7 +247,7 @@ static void read_reply(int fd, struct reply *r, struct buf *rest, bool no_body)
 }
 
 /* True once the server has closed the connection. */
-static bool is_closed(int fd)
+static inline bool is_closed(int fd)
 {
     uint64_t until = clock_mono_ms() + WAIT_MS;
     while (clock_mono_ms() < until) {

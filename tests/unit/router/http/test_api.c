@@ -6,7 +6,8 @@
 #define HI "\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 #define SAY "\"model\":\"tiny\",\"prompt\":\"hi\""
 
-/* ---- streams ---------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------
+ */
 
 #define STREAM_CHOICES_MAX 16
 
@@ -14,8 +15,8 @@ struct stream {
     struct buf text[STREAM_CHOICES_MAX];
     char finish[STREAM_CHOICES_MAX][16];
     uint32_t n_chunks, n_roles;
-    bool done;                  /* [DONE] was the last event */
-    struct json_object *usage;  /* of the usage chunk */
+    bool done;                 /* [DONE] was the last event */
+    struct json_object *usage; /* of the usage chunk */
     struct json_object *error;
 };
 
@@ -90,9 +91,8 @@ static void expect_text(const char *path, const char *fields, const char *text, 
     post(path, body, &r);
     assert_int_equal(r.status, 200);
     struct json_object *o = reply_json(&r);
-    assert_string_equal(str_at(o, strcmp(path, CHAT) == 0 ? "choices.0.message.content"
-                                                           : "choices.0.text"),
-                        text);
+    assert_string_equal(
+        str_at(o, strcmp(path, CHAT) == 0 ? "choices.0.message.content" : "choices.0.text"), text);
     assert_string_equal(str_at(o, "choices.0.finish_reason"), finish);
     json_object_put(o);
     reply_release(&r);
@@ -267,8 +267,7 @@ static void test_characters_come_whole(void **state)
     stream_read(&r, &s);
     assert_string_equal(buf_str(&s.text[0]), "\xe2\x82\xac\xf0\x9f\x98\x80!\xef\xbf\xbd");
     /* each chunk is whole: no replacement but the last one, of a character that never ends */
-    assert_ptr_equal(strstr(buf_str(&r.body), "\xef\xbf\xbd"),
-                     strrchr(buf_str(&r.body), '\xef'));
+    assert_ptr_equal(strstr(buf_str(&r.body), "\xef\xbf\xbd"), strrchr(buf_str(&r.body), '\xef'));
     stream_release(&s);
     reply_release(&r);
     expect_text(TEXT, SAY, "\xe2\x82\xac\xf0\x9f\x98\x80!\xef\xbf\xbd", "stop");
@@ -345,7 +344,8 @@ static void test_sampling_reaches_the_pool(void **state)
     reply_release(&r);
 }
 
-/* ---- failures of the pool --------------------------------------------------------------------- */
+/* ---- failures of the pool ---------------------------------------------------------------------
+ */
 
 static void expect_fault(enum gen_fault fault, int status, const char *retry)
 {
@@ -397,7 +397,8 @@ static void test_failure_mid_stream_is_an_event_and_no_done(void **state)
     reply_release(&r);
 }
 
-/* ---- refusals --------------------------------------------------------------------------------- */
+/* ---- refusals ---------------------------------------------------------------------------------
+ */
 
 static void expect_refusal(const char *path, const char *body, size_t n, int status,
                            const char *param, const char *code)
@@ -407,8 +408,8 @@ static void expect_refusal(const char *path, const char *body, size_t n, int sta
     post_bytes(path, body, n, &r);
     uint64_t took_us = (clock_mono_ns() - from) / 1000;
     struct json_object *o = reply_json(&r);
-    bool same_param = param ? strcmp(str_at(o, "error.param"), param) == 0
-                            : json_at(o, "error.param") == NULL;
+    bool same_param =
+        param ? strcmp(str_at(o, "error.param"), param) == 0 : json_at(o, "error.param") == NULL;
     bool same_code = !code || strcmp(str_at(o, "error.code"), code) == 0;
     if (r.status != status || !same_param || !same_code)
         fail_msg("%.100s: wanted %d %s %s, got %d %s", body, status, param ? param : "-",
@@ -453,7 +454,8 @@ static const struct refusal refusals[] = {
     {CHAT, "{\"model\":\"tiny\",\"messages\":[]}", 400, "messages", "empty_array"},
     {CHAT, "{\"model\":\"tiny\",\"messages\":\"hi\"}", 400, "messages", "invalid_type"},
     {CHAT, "{\"model\":\"tiny\",\"messages\":[1]}", 400, "messages[0]", "invalid_type"},
-    {CHAT, "{\"model\":\"tiny\",\"messages\":[{\"content\":\"x\"}]}", 400, "messages[0].role", NULL},
+    {CHAT, "{\"model\":\"tiny\",\"messages\":[{\"content\":\"x\"}]}", 400, "messages[0].role",
+     NULL},
     {CHAT, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"king\",\"content\":\"x\"}]}", 400,
      "messages[0].role", "invalid_value"},
     {CHAT, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\"}]}", 400, "messages[0].content",
@@ -461,11 +463,12 @@ static const struct refusal refusals[] = {
     {CHAT, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":5}]}", 400,
      "messages[0].content", "invalid_type"},
     {CHAT,
-     "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}",
+     "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]"
+     "}",
      400, "messages[0].content[0].type", NULL},
     {CHAT,
-     "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", 400,
-     "messages[0].content[0].text", NULL},
+     "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}",
+     400, "messages[0].content[0].text", NULL},
     {CHAT, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", 400,
      "messages[0].tool_call_id", NULL},
     {CHAT, "{" HI ",\"temperature\":-1}", 400, "temperature", "decimal_below_min_value"},
@@ -502,7 +505,8 @@ static const struct refusal refusals[] = {
     {TEXT, "{" SAY ",\"logprobs\":true}", 400, "logprobs", "invalid_type"},
     {TEXT, "{" SAY ",\"logprobs\":1,\"echo\":true}", 400, "logprobs", NULL},
     {CHAT, "{" HI ",\"stream_options\":{\"include_usage\":true}}", 400, "stream_options", NULL},
-    {CHAT, "{" HI ",\"stream\":true,\"stream_options\":{\"x\":true}}", 400, "stream_options.x", NULL},
+    {CHAT, "{" HI ",\"stream\":true,\"stream_options\":{\"x\":true}}", 400, "stream_options.x",
+     NULL},
     {CHAT, "{" HI ",\"stream\":1}", 400, "stream", "invalid_type"},
     {CHAT, "{" HI ",\"wonder\":1}", 400, "wonder", "unknown_parameter"},
     {CHAT, "{" HI ",\"prompt\":\"x\"}", 400, "prompt", "unknown_parameter"},
@@ -545,7 +549,8 @@ static void test_bad_input_names_the_parameter(void **state)
                            refusals[i].status, refusals[i].param, refusals[i].code);
 }
 
-static void repeat(struct buf *b, const char *before, const char *piece, size_t n, const char *after)
+static void repeat(struct buf *b, const char *before, const char *piece, size_t n,
+                   const char *after)
 {
     buf_init(b, 0);
     buf_adds(b, before);
@@ -582,8 +587,8 @@ static void test_floods_are_refused(void **state)
     repeat(&b, "{\"model\":\"tiny\",\"prompt\":[1", ",1", TINY_CONTEXT - 1, "]}");
     expect_refusal(TEXT, b.data, b.len, 400, "prompt", "context_length_exceeded");
     buf_release(&b);
-    repeat(&b, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"", "word ", 400000,
-           "\"}]}");
+    repeat(&b, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"", "word ",
+           400000, "\"}]}");
     expect_refusal(CHAT, b.data, b.len, 400, "messages", "context_length_exceeded");
     buf_release(&b);
 }
@@ -601,7 +606,8 @@ static void test_prompt_that_just_fits_runs(void **state)
     buf_release(&b);
 }
 
-/* ---- the rest --------------------------------------------------------------------------------- */
+/* ---- the rest ---------------------------------------------------------------------------------
+ */
 
 static void test_models_ready_and_tokenize(void **state)
 {
@@ -628,7 +634,8 @@ static void test_models_ready_and_tokenize(void **state)
     assert_string_equal(buf_str(&r.body), "{\"count\":2,\"max_model_len\":512,\"tokens\":[259,120],"
                                           "\"token_strs\":[\"he\",\"x\"]}");
     reply_release(&r);
-    post("/tokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"model\":\"tiny\"}", &r);
+    post("/tokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"model\":\"tiny\"}",
+         &r);
     assert_non_null(strstr(buf_str(&r.body), "\"tokens\":[256,117,"));
     reply_release(&r);
     post("/detokenize", "{\"tokens\":[259,120,257]}", &r);
@@ -650,9 +657,10 @@ static void test_metrics_count(void **state)
     assert_non_null(strstr(text, "vllm:generation_tokens_total{model_name=\"tiny\"} 10\n"));
     assert_non_null(strstr(
         text, "vllm:request_success_total{model_name=\"tiny\",finished_reason=\"stop\"} 2\n"));
+    assert_non_null(strstr(
+        text, "vllm:time_to_first_token_seconds_bucket{model_name=\"tiny\",le=\"+Inf\"} 2\n"));
     assert_non_null(
-        strstr(text, "vllm:time_to_first_token_seconds_bucket{model_name=\"tiny\",le=\"+Inf\"} 2\n"));
-    assert_non_null(strstr(text, "vllm:inter_token_latency_seconds_count{model_name=\"tiny\"} 8\n"));
+        strstr(text, "vllm:inter_token_latency_seconds_count{model_name=\"tiny\"} 8\n"));
     assert_non_null(strstr(text, "vllm:num_requests_running{model_name=\"tiny\"} 0\n"));
     assert_non_null(strstr(text, "vllm:kv_cache_usage_perc{model_name=\"tiny\"} 0.25\n"));
     assert_non_null(
