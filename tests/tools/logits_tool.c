@@ -1,19 +1,23 @@
 /* logits_tool.c: the raw results of a model, for tests in Python.
  *
+ *     logits_tool MODEL tokenize < text
  *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids
  *
- * Reads token ids in decimal from stdin and computes them as one sequence, CHUNK rows a pass.
- * Writes the logits of every position to LOGITS, (n, vocab) fp32, and the residual stream behind
- * the last layer to HIDDEN, (n, n_embd) fp32. "-" for a file: not wanted. Prints n, vocab, n_embd.
+ * The first prints the token ids of a text. The second reads token ids in decimal from stdin and
+ * computes them as one sequence, CHUNK rows a pass. Writes the logits of every position to LOGITS,
+ * (n, vocab) fp32, and the residual stream behind the last layer to HIDDEN, (n, n_embd) fp32. "-"
+ * for a file: not wanted. Prints n, vocab, n_embd.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/base/buf.h"
 #include "runtime/engine/backend.h"
 #include "runtime/engine/threads.h"
 #include "runtime/format/gguf.h"
 #include "runtime/model/model.h"
+#include "runtime/text/tokenizer.h"
 
 struct tool {
     struct model model;
@@ -29,6 +33,8 @@ struct tool {
 
 static enum kn_isa isa_of(const char *name)
 {
+    if (strcmp(name, "auto") == 0)
+        return kn_isa_best();
     for (int i = 0; i < KN_ISA_COUNT; i++)
         if (strcmp(name, kn_isa_name((enum kn_isa)i)) == 0 && kn_isa_available((enum kn_isa)i))
             return (enum kn_isa)i;
@@ -117,10 +123,40 @@ static int close_out(FILE *f)
     return f && (ferror(f) | fclose(f));
 }
 
+static int tokenize(const char *path)
+{
+    struct err e;
+    struct gguf *file;
+    struct tokenizer *tokenizer;
+    struct tokenvec ids;
+    struct buf text;
+    size_t n;
+    char piece[4096];
+    buf_init(&text, 0);
+    tokenvec_init(&ids, 0);
+    while ((n = fread(piece, 1, sizeof(piece), stdin)) > 0)
+        buf_add(&text, piece, n);
+    if (gguf_open(path, &file, &e) < 0 || tokenizer_load(file, &tokenizer, &e) < 0 ||
+        tokenizer_encode(tokenizer, buf_str(&text), text.len, TOKENIZER_PARSE_SPECIAL, &ids, &e) <
+            0) {
+        fprintf(stderr, "%s\n", e.msg);
+        return 1;
+    }
+    for (size_t i = 0; i < ids.n; i++)
+        printf("%u\n", ids.ids[i]);
+    tokenvec_release(&ids);
+    buf_release(&text);
+    tokenizer_free(tokenizer);
+    gguf_close(file);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct err e;
     struct tool t = {.n_ids = 0};
+    if (argc == 3 && strcmp(argv[2], "tokenize") == 0)
+        return tokenize(argv[1]);
     if (argc != 7 || atoi(argv[4]) < 1) {
         fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids\n");
         return 2;
