@@ -391,7 +391,11 @@ static void test_a_thousand_requests_leave_memory_flat(void **state)
         assert_int_equal(r.status, i % 3 == 2 ? 400 : 200);
         reply_release(&r);
     }
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    (void)before; /* the sanitizers keep freed memory; they look for leaks themselves */
+#else
     assert_in_range(resident_pages(), 0, before + 64); /* 256 KB */
+#endif
 }
 
 int main(void)
