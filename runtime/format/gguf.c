@@ -322,8 +322,11 @@ static int parse_tensors(struct gguf *g, struct cursor *c, uint64_t count)
     uint64_t *offsets = calloc(n, sizeof(*offsets));
     g->tensors = calloc(n, sizeof(*g->tensors));
     g->by_name = calloc(n, sizeof(*g->by_name));
-    if (!offsets || !g->tensors || !g->by_name)
-        rc = err_set(c->e, ERR_NOMEM, "gguf: no memory for the tensor table");
+    if (!offsets || !g->tensors || !g->by_name) {
+        rc = ERR_NOMEM;
+        err_set(c->e, rc, "gguf: no memory for the tensor table");
+        goto out;
+    }
     for (uint64_t i = 0; i < count && rc == 0; i++)
         rc = parse_tensor(c, &g->tensors[i], &offsets[i]);
     if (rc < 0)

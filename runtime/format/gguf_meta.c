@@ -92,7 +92,7 @@ static bool load_int(uint32_t type, const unsigned char *p, int64_t *out)
         *out = p[0];
         return true;
     case GGUF_I8:
-        *out = (int8_t)p[0];
+        *out = p[0] < 0x80 ? p[0] : p[0] - 0x100;
         return true;
     case GGUF_U16:
     case GGUF_I16:

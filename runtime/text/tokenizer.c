@@ -92,7 +92,7 @@ static void add_eog(struct tokenizer *t, uint32_t id)
 
 static int load_specials(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
-    uint32_t eom;
+    uint32_t eom = TOKENIZER_NONE;
     int rc = load_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, e);
     if (rc == 0)
         rc = load_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, e);
