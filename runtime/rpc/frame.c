@@ -199,13 +199,13 @@ static int check_sampling(const Argosy__Sampling *s, struct err *e)
 
 static int check_start(const Argosy__Start *s, struct err *e)
 {
+    if (!s->sampling)
+        return err_set(e, ERR_RANGE, "start.sampling is missing");
     int rc = check_name("start.model", s->model, e);
     if (rc == 0)
         rc = check_count("start.prompt", s->n_prompt, FRAME_TOKENS_MAX, e);
     if (rc == 0)
         rc = check_count("start.output", s->n_output, FRAME_TOKENS_MAX, e);
-    if (rc == 0 && !s->sampling)
-        rc = err_set(e, ERR_RANGE, "start.sampling is missing");
     if (rc == 0)
         rc = check_sampling(s->sampling, e);
     if (rc == 0)
@@ -255,23 +255,24 @@ static int check_to_worker(const Argosy__ToWorker *f, struct err *e)
 /* ---- both --------------------------------------------------------------------------------------
  */
 
-/* *out NULL with 0: a kind of frame that a later version has. */
-static int unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t n,
-                  ProtobufCMessage **out, size_t *bytes, struct err *e)
+/* NULL: *rc says why. */
+static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data,
+                                size_t n, size_t *bytes, int *rc, struct err *e)
 {
-    *out = NULL;
     *bytes = 0;
-    if (n > RPC_FRAME_BYTES_MAX)
-        return err_set(e, ERR_RANGE, "a frame of %zu bytes is over the limit of %u", n,
-                       RPC_FRAME_BYTES_MAX);
+    if (n > RPC_FRAME_BYTES_MAX) {
+        *rc = err_set(e, ERR_RANGE, "a frame of %zu bytes is over the limit of %u", n,
+                      RPC_FRAME_BYTES_MAX);
+        return NULL;
+    }
     struct budget budget = {.used = 0, .max = frame_budget(n)};
     ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
-    *out = protobuf_c_message_unpack(type, &allocator, n, data);
-    if (!*out)
-        return err_set(e, ERR_FORMAT, "%zu bytes are not a %s frame%s", n, type->short_name,
-                       budget.used > budget.max / 2 ? ", or expand too much" : "");
+    ProtobufCMessage *m = protobuf_c_message_unpack(type, &allocator, n, data);
+    if (!m)
+        *rc = err_set(e, ERR_FORMAT, "%zu bytes are not a %s frame%s", n, type->short_name,
+                      budget.used > budget.max / 2 ? ", or expand too much" : "");
     *bytes = budget.used;
-    return 0;
+    return m;
 }
 
 static int unset(const ProtobufCMessage *m, struct err *e)
@@ -282,10 +283,10 @@ static int unset(const ProtobufCMessage *m, struct err *e)
 int frame_unpack_from_worker(const uint8_t *data, size_t n, Argosy__FromWorker **out, size_t *bytes,
                              struct err *e)
 {
-    ProtobufCMessage *m;
+    int rc = 0;
     *out = NULL;
-    int rc = unpack(&argosy__from_worker__descriptor, data, n, &m, bytes, e);
-    if (rc < 0)
+    ProtobufCMessage *m = unpack(&argosy__from_worker__descriptor, data, n, bytes, &rc, e);
+    if (!m)
         return rc;
     Argosy__FromWorker *f = (Argosy__FromWorker *)m;
     bool known = f->frame_case != ARGOSY__FROM_WORKER__FRAME__NOT_SET;
@@ -300,10 +301,10 @@ int frame_unpack_from_worker(const uint8_t *data, size_t n, Argosy__FromWorker *
 int frame_unpack_to_worker(const uint8_t *data, size_t n, Argosy__ToWorker **out, size_t *bytes,
                            struct err *e)
 {
-    ProtobufCMessage *m;
+    int rc = 0;
     *out = NULL;
-    int rc = unpack(&argosy__to_worker__descriptor, data, n, &m, bytes, e);
-    if (rc < 0)
+    ProtobufCMessage *m = unpack(&argosy__to_worker__descriptor, data, n, bytes, &rc, e);
+    if (!m)
         return rc;
     Argosy__ToWorker *f = (Argosy__ToWorker *)m;
     bool known = f->frame_case != ARGOSY__TO_WORKER__FRAME__NOT_SET;

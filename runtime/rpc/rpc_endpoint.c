@@ -23,7 +23,7 @@ static void forward_log(gpr_log_func_args *args)
 int rpc_endpoint_init(struct rpc_endpoint *ep, const struct rpc_config *config, size_t n_slots,
                       struct mailbox *events, struct err *e)
 {
-    ep->slots = calloc(n_slots, sizeof(*ep->slots));
+    ep->slots = calloc(n_slots, sizeof(void *));
     if (!ep->slots)
         return err_set(e, ERR_NOMEM, "rpc: no memory for %zu streams", n_slots);
     ep->n_slots = n_slots;

@@ -119,13 +119,18 @@ struct rpc_stream *rpc_stream_new(struct rpc_endpoint *ep, grpc_call *call, bool
     return s;
 }
 
+static void out_free(struct rpc_out *o)
+{
+    grpc_byte_buffer_destroy(o->bytes);
+    free(o);
+}
+
 static void drop_queue(struct rpc_stream *s)
 {
     while (s->head) {
         struct rpc_out *o = s->head;
         s->head = o->next;
-        grpc_byte_buffer_destroy(o->bytes);
-        free(o);
+        out_free(o);
     }
     s->tail = &s->head;
     s->out_bytes = 0;
@@ -239,8 +244,7 @@ static void sent(struct rpc_stream *s)
     if (!s->head)
         s->tail = &s->head;
     s->out_bytes -= o->n;
-    grpc_byte_buffer_destroy(o->bytes);
-    free(o);
+    out_free(o);
 }
 
 void rpc_stream_cancel(struct rpc_stream *s)
@@ -289,21 +293,23 @@ void rpc_stream_close(struct rpc_stream *s, bool drop, grpc_status_code status, 
     rpc_stream_pump(s);
 }
 
-static int pack(const ProtobufCMessage *frame, struct rpc_out **out, struct err *e)
+/* NULL: *rc says why. */
+static struct rpc_out *pack(const ProtobufCMessage *frame, int *rc, struct err *e)
 {
     size_t n = protobuf_c_message_get_packed_size(frame);
+    struct rpc_out *o = NULL;
     if (n > RPC_FRAME_BYTES_MAX)
-        return err_set(e, ERR_LIMIT, "a frame of %zu bytes is over the limit of %u", n,
-                       RPC_FRAME_BYTES_MAX);
-    struct rpc_out *o = malloc(sizeof(*o));
+        *rc = err_set(e, ERR_LIMIT, "a frame of %zu bytes is over the limit of %u", n,
+                      RPC_FRAME_BYTES_MAX);
+    else if (!(o = malloc(sizeof(*o))))
+        *rc = err_set(e, ERR_NOMEM, "no memory for a frame of %zu bytes", n);
     if (!o)
-        return err_set(e, ERR_NOMEM, "no memory for a frame of %zu bytes", n);
+        return NULL;
     grpc_slice slice = grpc_slice_malloc(n);
     protobuf_c_message_pack(frame, GRPC_SLICE_START_PTR(slice));
     *o = (struct rpc_out){.bytes = grpc_raw_byte_buffer_create(&slice, 1), .n = n};
     grpc_slice_unref(slice);
-    *out = o;
-    return 0;
+    return o;
 }
 
 static struct rpc_stream *find(struct rpc_endpoint *ep, uint64_t id)
@@ -315,9 +321,9 @@ static struct rpc_stream *find(struct rpc_endpoint *ep, uint64_t id)
 int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessage *frame,
                       struct err *e)
 {
-    struct rpc_out *o = NULL;
-    int rc = pack(frame, &o, e);
-    if (rc < 0)
+    int rc = 0;
+    struct rpc_out *o = pack(frame, &rc, e);
+    if (!o)
         return rc;
     pthread_mutex_lock(&ep->lock);
     struct rpc_stream *s = find(ep, id);
@@ -338,10 +344,8 @@ int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessa
         rpc_stream_pump(s);
     }
     pthread_mutex_unlock(&ep->lock);
-    if (o) {
-        grpc_byte_buffer_destroy(o->bytes);
-        free(o);
-    }
+    if (o)
+        out_free(o);
     return rc;
 }
 

@@ -159,12 +159,13 @@ void attachment_closed(struct attachment *a, const struct rpc_event *ev, uint64_
     if (was_attached && now_ms - a->attached_at_ms >= (uint64_t)a->identity->config->backoff_max_ms)
         a->failures = 0;
     a->failures += a->failures < 32;
-    uint64_t wait = backoff_ms(a);
     a->state = ATTACHMENT_WAITING;
-    a->dial_at_ms = now_ms + wait;
-    log_write(was_attached || a->failures == 1 ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
-              was_attached ? "detached" : "router not reached", "router=%s why=%s retry_ms=%llu",
-              a->address, ev->why.msg, (unsigned long long)wait);
+    a->dial_at_ms = now_ms + backoff_ms(a);
+    enum log_level level = ev->why.code == ERR_OK             ? LOG_LEVEL_INFO
+                           : was_attached || a->failures == 1 ? LOG_LEVEL_WARN
+                                                              : LOG_LEVEL_DEBUG;
+    log_write(level, was_attached ? "detached" : "router not reached", "router=%s why=\"%s\"",
+              a->address, ev->why.msg);
 }
 
 /* ---- load --------------------------------------------------------------------------------------

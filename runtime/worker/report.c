@@ -24,7 +24,7 @@ static int fill_logprobs(struct arena *mem, const struct engine_delta *in, uint3
                          Argosy__Delta *out)
 {
     Argosy__TokenLogprobs *items = arena_calloc(mem, in->n_tokens, sizeof(*items));
-    out->logprobs = arena_calloc(mem, in->n_tokens, sizeof(*out->logprobs));
+    out->logprobs = arena_calloc(mem, in->n_tokens, sizeof(void *));
     if (!items || !out->logprobs)
         return -1;
     for (uint32_t i = 0; i < in->n_tokens; i++) {
@@ -64,7 +64,7 @@ int report_step(struct attachment *owner, struct jobs *jobs, const struct engine
     struct arena mem;
     arena_init(&mem, FRAME_MEMORY_MAX);
     Argosy__Delta *deltas = arena_calloc(&mem, step->n_deltas, sizeof(*deltas));
-    m.deltas = arena_calloc(&mem, step->n_deltas, sizeof(*m.deltas));
+    m.deltas = arena_calloc(&mem, step->n_deltas, sizeof(void *));
     bool ok = deltas && m.deltas;
     for (uint32_t i = 0; ok && i < step->n_deltas; i++) {
         const struct job *job = jobs_by_engine(jobs, step->deltas[i].id);
