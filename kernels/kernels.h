@@ -144,11 +144,11 @@ struct kn_attn {
     int64_t ldo;
     struct kn_kv kv;
     struct kn_span span; /* whose rows q and out hold */
-    int n_heads;         /* a multiple of kv.n_kv_heads: query head h reads KV head h / (n_heads /
-                            n_kv_heads) */
-    float scale;         /* of q·k, 1 / sqrt(head_dim) as a rule */
-    uint32_t
-        window; /* 0: the whole context; else the last `window` positions, the row's own included */
+    /* A multiple of kv.n_kv_heads: query head h reads KV head h / (n_heads / n_kv_heads). */
+    int n_heads;
+    float scale; /* of q·k, 1 / sqrt(head_dim) as a rule */
+    /* 0: the whole context; else the last `window` positions, the row's own included. */
+    uint32_t window;
     float softcap; /* 0: none; else cap * tanh(score / cap) */
 };
 
@@ -228,35 +228,36 @@ struct kn_ops {
                     enum kn_rope kind);
 
     /* Causal attention of the span's rows [row_begin, row_end), for KV heads [head_begin, head_end)
-     * and the query heads that read them. The pages already hold K and V of every row of the span.
-     */
+     * and the query heads that read them. The pages hold K and V of all rows of the span. */
     void (*attention)(const struct kn_attn *a, uint32_t row_begin, uint32_t row_end, int head_begin,
                       int head_end);
 
     /* The same, shared out by split of the context: each split leaves (m, l, o[head_dim]) for a row
-     * and query head in `part`; the merge folds them in order. Same bits as `attention`. part:
-     * (n_heads, n_splits, head_dim + 2) for one row; n_splits = pos / KN_ATTN_SPLIT + 1. */
+     * and query head in `part`; the merge folds them in order. Same bits as `attention`.
+     * part: (n_heads, n_splits, head_dim + 2) for one row, n_splits = its position / KN_ATTN_SPLIT
+     * + 1; what the row does not see is neither written nor read. */
     void (*attention_part)(const struct kn_attn *a, uint32_t row, int head_begin, int head_end,
                            uint32_t split_begin, uint32_t split_end, float *part);
     void (*attention_merge)(const struct kn_attn *a, uint32_t row, int head_begin, int head_end,
                             const float *part);
 
-    /* a = quantize(silu(gate) * up). gu (n, 2 * ff): gate then up in each row; rows [row_begin,
-     * row_end). */
+    /* a = quantize(silu(gate) * up) for rows [row_begin, row_end). gu (n, 2 * ff), row stride ldgu:
+     * gate, then up. */
     void (*swiglu_quantize)(const float *gu, int64_t ldgu, int64_t row_begin, int64_t row_end,
                             int64_t ff, struct kn_act *a);
     /* The same with gelu (tanh form) for silu. */
     void (*geglu_quantize)(const float *gu, int64_t ldgu, int64_t row_begin, int64_t row_end,
                            int64_t ff, struct kn_act *a);
 
-    /* Picks the token at `position` from logits (vocab), which are overwritten. scratch:
-     * kn_sample_scratch_bytes(vocab). A NaN logit counts as -inf; if every token is excluded, the
-     * lowest allowed id wins (id 0 when the mask is empty). */
+    /* Picks the token at `position` from logits (vocab, at least 1), which are overwritten.
+     * scratch: kn_sample_scratch_bytes(vocab). A NaN logit counts as -inf; ids outside the
+     * vocabulary are ignored; if every token is excluded, the lowest allowed id wins (0 when the
+     * mask is empty). */
     void (*sample)(float *logits, uint32_t vocab, const struct kn_sampling *p, uint64_t position,
                    void *scratch, struct kn_sampled *out);
 };
 
-/* Never NULL for an available isa. */
+/* NULL for an isa that this CPU has not, and only then. */
 const struct kn_ops *kn_ops(enum kn_isa isa);
 
 #ifdef __cplusplus

@@ -229,7 +229,7 @@ void kn_unpack_row(const struct kn_matrix *w, int64_t row, float *dst)
     kn_layout_init(&l, w->type, w->cols);
     const uint8_t *tile = data + (size_t)(row / KN_ROW_TILE) * l.tile;
     size_t lane = (size_t)(row % KN_ROW_TILE);
-    uint8_t block[34];
+    uint8_t block[34] = {0}; /* the largest, of Q8_0 */
 
     for (int64_t i = 0; i < w->cols; i += t->block) {
         size_t b = (size_t)(i / t->block);

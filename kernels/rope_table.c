@@ -116,6 +116,7 @@ static double log2_own(double x)
     return (double)e + (2.0 * f * p) * over_ln2;
 }
 
+/* |x| below 2048. */
 static double exp2_own(double x)
 {
     const double ln2 = 0x1.62e42fefa39efp-1;
@@ -126,10 +127,10 @@ static double exp2_own(double x)
     for (int i = 16; i >= 1; i--) { /* Taylor, as 1 + r/1 (1 + r/2 (1 + …)) */
         p = 1.0 + p * r / (double)i;
     }
-    for (; n < 0.0; n += 1.0) {
+    for (int i = (int)n; i < 0; i++) {
         p *= 0.5;
     }
-    for (; n > 0.0; n -= 1.0) {
+    for (int i = (int)n; i > 0; i--) {
         p *= 2.0;
     }
     return p;

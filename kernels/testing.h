@@ -14,12 +14,15 @@
 #include "kernels/kernels.h"
 #include "kernels/numerics.h"
 
-/* For each instruction set of this CPU after the reference; says which one it has not. */
-#define FOR_EACH_ISA(isa)                                                 \
-    for (enum kn_isa isa = KN_ISA_AVX2; isa < KN_ISA_COUNT; isa++)        \
-        if (!kn_isa_available(isa)) {                                     \
-            print_message("SKIPPED on this CPU: %s\n", kn_isa_name(isa)); \
-        } else
+/* The instruction set after `isa` that this CPU has (KN_ISA_COUNT: no more); says what it passes
+ * over. Start from KN_ISA_REF to go through all but the reference. */
+static inline enum kn_isa next_isa(enum kn_isa isa)
+{
+    for (isa++; isa < KN_ISA_COUNT && !kn_isa_available(isa); isa++) {
+        print_message("SKIPPED on this CPU: %s\n", kn_isa_name(isa));
+    }
+    return isa;
+}
 
 /* xorshift64*: plain and its own, so that a failure can be repeated. */
 struct random {

@@ -87,18 +87,18 @@ static struct kn_matrix get_matrix(enum kn_isa isa, int type, int64_t rows, int6
     return (struct kn_matrix){.type = type, .isa = isa, .rows = rows, .cols = cols, .data = data};
 }
 
-/* Runs `stmt` for about a fifth of a second; seconds a run in `per_run`. */
-#define TIME(per_run, stmt)                \
-    do {                                   \
-        int runs_ = 0;                     \
-        stmt;                              \
-        double begin_ = now_s(), end_;     \
-        do {                               \
-            stmt;                          \
-            runs_++;                       \
-            end_ = now_s();                \
-        } while (end_ - begin_ < 0.2);     \
-        per_run = (end_ - begin_) / runs_; \
+/* Runs `stmt` for a quarter of a second at least; `best` is the shortest run, so that other work on
+ * the machine does not count. */
+#define TIME(best, stmt)                                                    \
+    do {                                                                    \
+        double begin_ = now_s(), before_ = begin_, after_;                  \
+        (best) = 1e9;                                                       \
+        do {                                                                \
+            stmt;                                                           \
+            after_ = now_s();                                               \
+            (best) = after_ - before_ < (best) ? after_ - before_ : (best); \
+            before_ = after_;                                               \
+        } while (after_ - begin_ < 0.25);                                   \
     } while (0)
 
 /* ---- one operation, one thread ------------------------------------------------------------------

@@ -144,7 +144,9 @@ V_INLINE void V(float_tiles)(int type, int n_tiles, int n, const uint8_t *w, siz
     V_TARGET static void V(name)(int n_tiles, int n, const uint8_t *w, size_t tile_bytes, \
                                  const float *x, int64_t k, struct segment_sums *sums)    \
     {                                                                                     \
-        if (n == 4) {                                                                     \
+        if (n == 4 && n_tiles == 2) {                                                     \
+            V(float_tiles)(type, 2, 4, w, tile_bytes, x, k, sums);                        \
+        } else if (n == 4) {                                                              \
             V(float_tiles)(type, 1, 4, w, tile_bytes, x, k, sums);                        \
         } else if (n_tiles == 4) {                                                        \
             V(float_tiles)(type, 4, 1, w, tile_bytes, x, k, sums);                        \
@@ -174,7 +176,10 @@ V_TARGET static void V(matmul_floats)(const struct kn_matrix *w, const struct kn
         n = token_end - t >= 4 ? 4 : 1;
         for (int64_t r = row_begin; r < row_end; r += n_tiles * KN_ROW_TILE) {
             const uint8_t *at = (const uint8_t *)w->data + (size_t)(r / KN_ROW_TILE) * l.tile;
-            n_tiles = n == 1 && row_end - r > 3 * KN_ROW_TILE ? 4 : 1;
+            n_tiles = n == 1 ? 4 : V_ISA == 512 ? 2 : 1;
+            if (row_end - r <= (n_tiles - 1) * KN_ROW_TILE) {
+                n_tiles = 1;
+            }
             tiles(n_tiles, n, at, l.tile, x->f + t * w->cols, w->cols, sums);
             for (int i = 0; i < n_tiles; i++) {
                 int64_t row = r + i * KN_ROW_TILE;
