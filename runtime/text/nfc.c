@@ -77,11 +77,11 @@ static void order(utf8proc_int32_t *codes, size_t n, utf8proc_int32_t *tmp)
 bool nfc_add(struct buf *out, const char *s, size_t n)
 {
     const unsigned char *p = (const unsigned char *)s;
-    size_t chars = 0, k = 0;
+    size_t room = DECOMPOSED_MAX, k = 0;
     for (size_t i = 0; i < n; i++)
-        chars += (p[i] & 0xC0) != 0x80;
-    utf8proc_int32_t *codes = calloc(chars * DECOMPOSED_MAX + 1, sizeof(*codes));
-    utf8proc_int32_t *tmp = calloc(chars * DECOMPOSED_MAX + 1, sizeof(*tmp));
+        room += p[i] < 0x80 ? 1 : p[i] < 0xC0 ? 0 : DECOMPOSED_MAX;
+    utf8proc_int32_t *codes = calloc(room, sizeof(*codes));
+    utf8proc_int32_t *tmp = calloc(room, sizeof(*tmp));
     bool ok = codes && tmp;
     for (size_t i = 0; ok && i < n;) {
         struct utf8_step c = utf8_next(p + i, n - i);
