@@ -206,8 +206,8 @@ static int f_truncate(struct jrt *rt, struct jargs *args, struct jval *out)
         rc = rt_truth(rt, v[2], &kill);
     if (!rc && v[3].type == JT_MISSING)
         rc = rt_str(rt, "...", &v[3]);
-    if (!rc && (v[0].type != JT_STR || v[3].type != JT_STR))
-        rc = rt_fail(rt, "truncate needs strings");
+    if (!rc && v[3].type != JT_STR)
+        rc = rt_fail(rt, "truncate needs a string for its end");
     if (!rc)
         rc = rt_len(rt, v[0], &n);
     if (rc)
@@ -218,6 +218,8 @@ static int f_truncate(struct jrt *rt, struct jargs *args, struct jval *out)
         *out = v[0];
         return 0;
     }
+    if (v[0].type != JT_STR)
+        return rt_fail(rt, "a %s cannot be truncated", jval_type_name(v[0]));
     rc = first_chars(rt, v[0], length - v[3].s->chars, &head);
     if (!rc && !kill)
         for (size_t i = head.s->n; i-- > 0;)
@@ -276,7 +278,7 @@ static int f_urlencode(struct jrt *rt, struct jargs *args, struct jval *out)
 {
     struct jval v;
     int rc = bind_one(rt, "urlencode", args, &v);
-    if (!rc && v.type != JT_STR && rt_iterable(v))
+    if (!rc && v.type != JT_STR && v.type != JT_UNDEF && rt_iterable(v))
         rc = rt_unsupported(rt, "urlencode of a %s", jval_type_name(v));
     if (!rc)
         rc = rt_to_str(rt, v, &v);

@@ -10,12 +10,18 @@ static struct jval missing(void)
     return (struct jval){.type = JT_MISSING};
 }
 
-/* An iterator over a list that is made already: what generator filters give. */
-static int over_list(struct jrt *rt, struct jval list, struct jval *out)
+/* A generator: its work, and its errors, wait for the first item that is wanted. */
+static int later(struct jrt *rt, jinja_filter_fn *make, struct jargs *args, struct jval *out)
 {
-    struct jiter it = {.kind = ITER_SEQ, .src = list};
+    struct jiter it = {.kind = ITER_MADE, .args = *args, .make = make};
     return rt_iter_value(rt, it, out);
 }
+
+#define GENERATOR(name, make)                                      \
+    int name(struct jrt *rt, struct jargs *args, struct jval *out) \
+    {                                                              \
+        return later(rt, make, args, out);                         \
+    }
 
 /* jinja2's ignore_case(): strings in lower case, all else as it is. */
 static int fold(struct jrt *rt, struct jval v, bool case_sensitive, struct jval *out)
@@ -63,8 +69,6 @@ static int reversed(struct jrt *rt, struct jval v, struct jval *list)
 {
     if (v.type == JT_ITER || v.type == JT_LOOP)
         return rt_fail(rt, "'%s' object is not reversible", jval_type_name(v));
-    if (v.type == JT_UNDEF) /* __reversed__ is looked for as an attribute */
-        return rt_fail(rt, "'Undefined' object is not reversible");
     return rt_list(rt, v, list);
 }
 
@@ -97,7 +101,7 @@ int f_reverse(struct jrt *rt, struct jargs *args, struct jval *out)
     rc = rt_list(rt, v, &list);
     if (rc)
         return rc;
-    if (v.type == JT_ITER || v.type == JT_UNDEF) { /* list(value).reverse() */
+    if (v.type == JT_ITER) { /* list(value).reverse() */
         struct jval part[3] = {jval_none(), jval_none(), jval_int(-1)};
         return rt_slice_of(rt, list, part, out);
     }
@@ -105,7 +109,7 @@ int f_reverse(struct jrt *rt, struct jargs *args, struct jval *out)
     return rt_iter_value(rt, it, out);
 }
 
-int f_items(struct jrt *rt, struct jargs *args, struct jval *out)
+static int made_items(struct jrt *rt, struct jargs *args, struct jval *out)
 {
     struct jval v;
     int rc = rt_bind_args(rt, "items", args, 0, value_only, 1, &v);
@@ -118,6 +122,7 @@ int f_items(struct jrt *rt, struct jargs *args, struct jval *out)
     struct jiter it = {.kind = ITER_ITEMS, .src = v};
     return rt_iter_value(rt, it, out);
 }
+GENERATOR(f_items, made_items)
 
 int f_join(struct jrt *rt, struct jargs *args, struct jval *out)
 {
@@ -205,7 +210,7 @@ int f_rejectattr(struct jrt *rt, struct jargs *args, struct jval *out)
     return select_any(rt, args, true, true, out);
 }
 
-int f_unique(struct jrt *rt, struct jargs *args, struct jval *out)
+static int made_unique(struct jrt *rt, struct jargs *args, struct jval *out)
 {
     static const char *const names[] = {"value", "case_sensitive", "attribute", NULL};
     struct jval v[3], list, seen, key;
@@ -233,8 +238,10 @@ int f_unique(struct jrt *rt, struct jargs *args, struct jval *out)
     if (rc)
         return rc;
     ((struct jlist *)list.list)->n = n;
-    return over_list(rt, list, out);
+    *out = list;
+    return 0;
 }
+GENERATOR(f_unique, made_unique)
 
 /* A list of rows of `list`, each [at[i], at[i + 1]), some with `fill` added. */
 static int rows_add(struct jrt *rt, struct jval list, int64_t from, int64_t to, struct jval fill,
@@ -249,7 +256,7 @@ static int rows_add(struct jrt *rt, struct jval list, int64_t from, int64_t to, 
     return 0;
 }
 
-int f_batch(struct jrt *rt, struct jargs *args, struct jval *out)
+static int made_batch(struct jrt *rt, struct jargs *args, struct jval *out)
 {
     static const char *const names[] = {"value", "linecount", "fill_with", NULL};
     struct jval v[3], list, rows;
@@ -271,10 +278,12 @@ int f_batch(struct jrt *rt, struct jargs *args, struct jval *out)
         rc = rows_add(rt, list, i * width, to, v[2], fill ? (i + 1) * width - to : 0,
                       &rows.list->v[i]);
     }
-    return rc ? rc : over_list(rt, rows, out);
+    *out = rows;
+    return rc;
 }
+GENERATOR(f_batch, made_batch)
 
-int f_slice(struct jrt *rt, struct jargs *args, struct jval *out)
+static int made_slice(struct jrt *rt, struct jargs *args, struct jval *out)
 {
     static const char *const names[] = {"value", "slices", "fill_with", NULL};
     struct jval v[3], list, rows;
@@ -297,8 +306,10 @@ int f_slice(struct jrt *rt, struct jargs *args, struct jval *out)
         rc = rows_add(rt, list, from, offset + (i + 1) * per, v[2], fill && i >= extra,
                       &rows.list->v[i]);
     }
-    return rc ? rc : over_list(rt, rows, out);
+    *out = rows;
+    return rc;
 }
+GENERATOR(f_slice, made_slice)
 
 /* ---- order -------------------------------------------------------------------------------- */
 
@@ -377,7 +388,7 @@ int f_dictsort(struct jrt *rt, struct jargs *args, struct jval *out)
                  : rt_fail(rt, "'%s' object has no attribute 'items'", jval_type_name(v[0]));
     struct jargs items = {.v = v, .n = 1};
     if (!rc)
-        rc = f_items(rt, &items, &list);
+        rc = made_items(rt, &items, &list);
     if (!rc)
         rc = rt_list(rt, list, &list);
     if (!rc)

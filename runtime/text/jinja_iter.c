@@ -98,6 +98,10 @@ static int begin(struct jrt *rt, struct jiter *it)
     if (it->begun)
         return 0;
     it->begun = true;
+    if (it->kind == ITER_MADE) {
+        int made = it->make(rt, &it->args, &it->src);
+        return made ? made : rt_iter(rt, it->src, &it->from);
+    }
     int rc = rt_truth(rt, it->src, &any);
     if (!rc && !any)
         rc = rt_seq(rt, JT_LIST, 0, &none);
@@ -219,10 +223,13 @@ static int next_of(struct jrt *rt, struct jiter *it, struct jval *out)
         return 1;
     case ITER_MAP:
     case ITER_SELECT:
+    case ITER_MADE:
     case ITER_FOR_TEST:
         rc = begin(rt, it);
         if (rc)
             return rc;
+        if (it->kind == ITER_MADE)
+            return rt_next(rt, it->from, out);
         return it->kind == ITER_MAP ? next_mapped(rt, it, out) : next_selected(rt, it, out);
     }
     return 0;

@@ -58,6 +58,7 @@ enum jiter_kind {
     ITER_REVERSED, /* a list, from its end */
     ITER_MAP,      /* src through a filter or an attribute */
     ITER_SELECT,   /* of src what passes a test */
+    ITER_MADE,     /* what `make` gives, called when the first item is wanted */
     ITER_FOR_TEST  /* of src what passes a for's `if` */
 };
 
@@ -71,7 +72,8 @@ struct jiter {
     struct jval attr, def; /* def: JT_MISSING when none is given */
     int builtin;           /* filter or test; -1: truth */
     struct jargs args;
-    struct jframe *frame; /* ITER_FOR_TEST */
+    int (*make)(struct jrt *rt, struct jargs *args, struct jval *out); /* ITER_MADE */
+    struct jframe *frame;                                              /* ITER_FOR_TEST */
     const struct jnode *node;
 };
 

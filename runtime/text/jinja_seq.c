@@ -164,6 +164,7 @@ int rt_slice_of(struct jrt *rt, struct jval obj, const struct jval part[3], stru
         rc = slice_bound(rt, part[1], n, step, true, &stop);
     if (rc)
         return rc;
+    int64_t whole_step = step;
     if (step < -n - 1) /* the same one item, and no overflow below */
         step = -n - 1;
     if (step > n + 1)
@@ -176,7 +177,7 @@ int rt_slice_of(struct jrt *rt, struct jval obj, const struct jval part[3], stru
     if (obj.type == JT_STR)
         return slice_string(rt, obj, start, step, (uint32_t)count, out);
     if (obj.type == JT_RANGE)
-        return slice_range(rt, obj.range, start, stop, step, (uint32_t)count, out);
+        return slice_range(rt, obj.range, start, stop, whole_step, (uint32_t)count, out);
     const struct jlist *l = obj.list;
     rc = rt_seq(rt, obj.type, (uint32_t)count, out);
     for (int64_t i = 0; !rc && i < count; i++)
