@@ -5,16 +5,19 @@
 /* Integer product of a block of weights (the file's bytes) and activations. */
 static int32_t dot_block(int type, const uint8_t *w, const int8_t *q)
 {
+    const uint8_t *quants = w + (type == KN_Q4_1 ? 4 : 2);
     int32_t sum = 0;
 
-    for (int i = 0; i < KN_BLOCK; i++) {
-        if (type == KN_Q8_0) {
-            sum += (int8_t)w[2 + i] * q[i];
-        } else {
-            int at = type == KN_Q4_1 ? 4 : 2;
-            int nibble = i < 16 ? w[at + i] & 15 : w[at + i - 16] >> 4;
-            sum += (type == KN_Q4_1 ? nibble : nibble - 8) * q[i];
+    if (type == KN_Q8_0) {
+        for (int i = 0; i < KN_BLOCK; i++) {
+            sum += (int8_t)quants[i] * q[i];
         }
+        return sum;
+    }
+    int zero = type == KN_Q4_0 ? 8 : 0;
+    for (int i = 0; i < KN_BLOCK / 2; i++) {
+        sum += ((quants[i] & 15) - zero) * q[i];
+        sum += ((quants[i] >> 4) - zero) * q[i + 16];
     }
     return sum;
 }
