@@ -13,17 +13,18 @@
 #include "runtime/base/check.h"
 
 #define CACHE_LINE 64
-/* About 50 µs of pauses: longer than any barrier with a core a thread, shorter than a step. */
-#define BARRIER_SPINS 2000
-#define IDLE_SPINS 4000
+/* 20 to 50 µs of pauses: longer than any barrier where each thread has a core, and than the time
+ * between two steps; shorter than a time slice. */
+#define SPINS 1000
 
 struct threads {
     /* The barrier: arrivals count up to n, the last one turns the phase. */
     _Alignas(CACHE_LINE) _Atomic uint32_t arrived;
     _Alignas(CACHE_LINE) _Atomic uint32_t phase;
+    _Atomic uint32_t phase_sleepers;
     /* The number of the run: what helpers wait on. */
     _Alignas(CACHE_LINE) _Atomic uint32_t run;
-    _Atomic uint32_t sleepers;
+    _Atomic uint32_t run_sleepers;
     void (*fn)(void *arg, uint32_t thread); /* NULL: go home */
     void *arg;
     uint32_t n;
@@ -52,6 +53,32 @@ static void futex_wake_all(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+/* Returns once *word is no longer `seen`, and what it is then. Spins first, then sleeps: a waiter
+ * that kept its core could be what keeps the one it waits for from running. */
+static uint32_t wait_for_change(_Atomic uint32_t *word, _Atomic uint32_t *sleepers, uint32_t seen)
+{
+    uint32_t now;
+    for (uint32_t spins = 0; spins < SPINS; spins++) {
+        now = atomic_load_explicit(word, memory_order_acquire);
+        if (now != seen)
+            return now;
+        cpu_pause();
+    }
+    /* seq_cst on both sides: either the changer sees the sleeper, or the sleeper the change. */
+    atomic_fetch_add(sleepers, 1);
+    while ((now = atomic_load(word)) == seen)
+        futex_wait(word, seen);
+    atomic_fetch_sub(sleepers, 1);
+    return now;
+}
+
+static void change(_Atomic uint32_t *word, _Atomic uint32_t *sleepers)
+{
+    atomic_fetch_add(word, 1);
+    if (atomic_load(sleepers) > 0)
+        futex_wake_all(word);
+}
+
 void threads_barrier(struct threads *t)
 {
     if (t->n == 1)
@@ -59,34 +86,10 @@ void threads_barrier(struct threads *t)
     uint32_t phase = atomic_load_explicit(&t->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) == t->n - 1) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&t->phase, phase + 1, memory_order_release);
+        change(&t->phase, &t->phase_sleepers);
         return;
     }
-    for (uint32_t spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase;
-         spins++) {
-        if (spins < BARRIER_SPINS)
-            cpu_pause();
-        else
-            sched_yield();
-    }
-}
-
-/* Waits until the run's number is no longer `seen`. */
-static uint32_t wait_for_run(struct threads *t, uint32_t seen)
-{
-    uint32_t run;
-    for (uint32_t spins = 0; spins < IDLE_SPINS; spins++) {
-        run = atomic_load_explicit(&t->run, memory_order_acquire);
-        if (run != seen)
-            return run;
-        cpu_pause();
-    }
-    /* seq_cst on both sides: either the owner sees the sleeper, or the sleeper the new run. */
-    atomic_fetch_add(&t->sleepers, 1);
-    while ((run = atomic_load(&t->run)) == seen)
-        futex_wait(&t->run, seen);
-    atomic_fetch_sub(&t->sleepers, 1);
-    return run;
+    wait_for_change(&t->phase, &t->phase_sleepers, phase);
 }
 
 static void *helper_main(void *arg)
@@ -95,7 +98,7 @@ static void *helper_main(void *arg)
     struct threads *t = h->threads;
     uint32_t run = 0;
     for (;;) {
-        run = wait_for_run(t, run);
+        run = wait_for_change(&t->run, &t->run_sleepers, run);
         if (!t->fn)
             return NULL;
         t->fn(t->arg, h->index);
@@ -107,9 +110,7 @@ static void announce(struct threads *t, void (*fn)(void *, uint32_t), void *arg)
 {
     t->fn = fn;
     t->arg = arg;
-    atomic_fetch_add(&t->run, 1);
-    if (atomic_load(&t->sleepers) > 0)
-        futex_wake_all(&t->run);
+    change(&t->run, &t->run_sleepers);
 }
 
 void threads_run(struct threads *t, void (*fn)(void *arg, uint32_t thread), void *arg)

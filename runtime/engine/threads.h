@@ -1,11 +1,11 @@
 /* threads.h: a fixed crew of threads that run one function side by side (SPMD).
  *
  * threads_run hands the same function to all of them; inside it they meet at threads_barrier, many
- * times a step. Waiting is spinning first, because a barrier takes less than a microsecond when
- * every thread has a core, then yielding, because it may have none. Between runs the helpers spin
- * for a moment and then sleep on a futex.
+ * times a step. Waiting, there and between runs, is spinning for a moment, because a barrier takes
+ * less than a microsecond when every thread has a core, and then sleeping on a futex, because it
+ * may have none.
  *
- * Thread: the creator owns it and is thread 0 of every run. No locks: two atomics.
+ * Thread: the creator owns it and is thread 0 of every run. No locks: a few atomics.
  */
 #ifndef ARGOSY_ENGINE_THREADS_H
 #define ARGOSY_ENGINE_THREADS_H
