@@ -76,6 +76,7 @@ void buf_addvf(struct buf *b, const char *fmt, va_list ap)
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, ap);
     char *p = n < 0 ? NULL : buf_reserve(b, (size_t)n);
+    b->failed |= n < 0;
     if (p) {
         vsnprintf(p, (size_t)n + 1, fmt, again);
         b->len += (size_t)n;
