@@ -214,6 +214,9 @@ static void test_gather_takes_who_may(void **state)
     f.workers[0].state = POLICY_SUSPECT;
     f.workers[1].state = POLICY_DRAINING;
     f.workers[2].inflight = 16;
+    assert_true(policy_admits(&f.workers[0], &f.request));
+    assert_false(policy_admits(&f.workers[1], &f.request));
+    assert_false(policy_admits(&f.workers[2], &f.request));
     assert_int_equal(policy_gather(f.list, 4, &f.request, out), 1);
     assert_ptr_equal(out[0], &f.workers[3]);
     f.workers[3].inflight = 16; /* suspects only when nobody is ready */

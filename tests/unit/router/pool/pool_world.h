@@ -58,6 +58,7 @@ struct client {
     uint32_t retry_after_ms;
     uint32_t cancel_at; /* cancels itself in the callback that brings it to so many tokens */
     struct client *cancel_other;
+    bool cancel_when_over;
     struct client *start_other; /* started in finish or fail */
 };
 
@@ -358,6 +359,8 @@ static inline void client_tokens(void *ctx, const uint32_t *ids, const struct ge
 static inline void client_over(struct client *c)
 {
     assert_int_equal(c->finished + c->failed, 1);
+    if (c->cancel_when_over)
+        pool_cancel(c->gen);
     if (c->start_other)
         assert_true(client_start(c->world, c->start_other, NULL));
 }

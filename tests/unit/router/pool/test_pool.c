@@ -386,6 +386,44 @@ static void test_cancel_in_a_callback(void **state)
     world_release(&w);
 }
 
+static void test_cancel_in_the_last_callback_is_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    struct client d = client_of(10);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    c.cancel_when_over = d.cancel_when_over = true;
+    assert_true(client_start(&w, &c, NULL));
+    event_tokens(&w, 1, last_sent(&w, SENT_START, 1)->request, 0, 1, ARGOSY__FINISH__FINISH_STOP);
+    assert_true(client_start(&w, &d, NULL));
+    event_refused(&w, 1, last_sent(&w, SENT_START, 1)->request,
+                  ARGOSY__REFUSED_REASON__REFUSED_INVALID, 0);
+    assert_int_equal(c.finished + d.failed, 2);
+    assert_int_equal(count_sent(&w, SENT_CANCEL, 1), 0);
+    assert_int_equal(pool_gens_live(w.pool), 0);
+    world_release(&w);
+}
+
+/* The next generation gets the place of the last one, but never its number. */
+static void test_late_frames_reach_nobody_else(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    struct client next = client_of(10);
+    world_init(&w, NULL);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    uint64_t request = last_sent(&w, SENT_START, 1)->request;
+    pool_cancel(c.gen);
+    assert_true(client_start(&w, &next, NULL));
+    event_tokens(&w, 1, request, 0, 2, ARGOSY__FINISH__FINISH_STOP);
+    assert_int_equal(next.n + next.finished, 0);
+    world_release(&w);
+}
+
 static void test_start_in_a_callback(void **state)
 {
     (void)state;
@@ -454,6 +492,8 @@ int main(void)
         cmocka_unit_test(test_refused_is_tried_elsewhere),
         cmocka_unit_test(test_invalid_is_not_tried_elsewhere),
         cmocka_unit_test(test_cancel_in_a_callback),
+        cmocka_unit_test(test_cancel_in_the_last_callback_is_nothing),
+        cmocka_unit_test(test_late_frames_reach_nobody_else),
         cmocka_unit_test(test_start_in_a_callback),
         cmocka_unit_test(test_deadline_cancels_and_fails),
     };
