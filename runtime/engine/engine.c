@@ -319,7 +319,8 @@ struct engine_load engine_load(const struct engine *g)
     return (struct engine_load){.running = g->scheduler.n_running,
                                 .waiting = g->scheduler.n_waiting,
                                 .kv_pages_used = g->pool.n_pages - g->pool.n_free,
-                                .steps = g->steps};
+                                .steps = g->steps,
+                                .preempted = g->scheduler.n_preempted};
 }
 
 /* ---- a step -----------------------------------------------------------------------------------

@@ -120,6 +120,7 @@ struct engine_load {
     uint32_t waiting;
     uint32_t kv_pages_used;
     uint64_t steps;
+    uint64_t preempted; /* times that a request lost its pages and was computed again */
 };
 
 /* Does one step if there is anything to do. Returns true while requests are left. */

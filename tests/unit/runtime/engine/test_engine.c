@@ -1,0 +1,367 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/engine/engine.h"
+#include "tests/unit/runtime/model/tiny_llama.h"
+
+static struct engine_config config(void)
+{
+    return (struct engine_config){
+        .isa = "ref", .threads = 2, .sequences_max = 4, .waiting_max = 4, .step_tokens_max = 32};
+}
+
+static struct engine *open_tiny(const struct tiny_llama *t, struct engine_config *c)
+{
+    struct engine *g = NULL;
+    struct err e = {0};
+    char path[64];
+    tiny_llama_file(t, path);
+    c->model_path = path;
+    int rc = engine_open(c, &g, &e);
+    unlink(path);
+    c->model_path = NULL;
+    if (rc < 0)
+        fail_msg("%s", e.msg);
+    return g;
+}
+
+static const uint32_t prompt[] = {72, 101, 108, 108, 111};
+
+static struct engine_request request(uint64_t id)
+{
+    return (struct engine_request){.id = id,
+                                   .prompt = prompt,
+                                   .n_prompt = 5,
+                                   .max_tokens = 10,
+                                   .ignore_eos = true,
+                                   .sampling = {.top_p = 1, .repetition_penalty = 1}};
+}
+
+static void submit(struct engine *g, const struct engine_request *r)
+{
+    struct err e;
+    if (engine_submit(g, r, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
+static void expect_refusal(struct engine *g, const struct engine_request *r, int code,
+                           const char *words)
+{
+    struct err e;
+    assert_int_equal(engine_submit(g, r, &e), code);
+    if (!strstr(e.msg, words))
+        fail_msg("'%s' has no '%s'", e.msg, words);
+}
+
+/* Steps until a request finishes; returns its last delta, valid until the next call. */
+static struct engine_delta run_to_end(struct engine *g, uint64_t id, uint32_t *n_tokens)
+{
+    struct engine_step s;
+    *n_tokens = 0;
+    for (int i = 0; i < 1000; i++) {
+        bool more = engine_step(g, &s);
+        for (uint32_t j = 0; j < s.n_deltas; j++) {
+            if (s.deltas[j].id != id)
+                continue;
+            *n_tokens += s.deltas[j].n_tokens;
+            if (s.deltas[j].finish != ENGINE_GOES_ON)
+                return s.deltas[j];
+        }
+        assert_true(more);
+    }
+    fail_msg("request %llu does not end", (unsigned long long)id);
+    return (struct engine_delta){0};
+}
+
+static void expect_idle(struct engine *g)
+{
+    struct engine_step s;
+    struct engine_load l = engine_load(g);
+    assert_int_equal(l.running + l.waiting + l.kv_pages_used, 0);
+    assert_false(engine_step(g, &s));
+    assert_int_equal(s.n_deltas, 0);
+}
+
+static void test_engine_says_what_it_serves(void **state)
+{
+    (void)state;
+    struct engine_config c = config();
+    c.context_max = 100;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    const struct engine_info *info = engine_info(g);
+    assert_string_equal(info->architecture, "llama");
+    assert_string_equal(info->isa, "ref");
+    assert_int_equal(strlen(info->manifest_sha256), 64);
+    assert_int_equal(info->context_tokens, 100);
+    assert_int_equal(info->vocab, TINY_VOCAB);
+    assert_int_equal(info->kv_pages, 4 * 7);
+    assert_int_equal(info->kv_bytes, info->kv_pages * (2 * 2 * 32 * 16 * 2)); /* layers, K and V */
+    assert_int_equal(info->page_tokens, KN_PAGE_TOKENS);
+    assert_non_null(engine_tokenizer(g));
+    expect_idle(g);
+    engine_free(g);
+}
+
+static void test_engine_refuses_a_bad_configuration(void **state)
+{
+    (void)state;
+    struct engine *g = NULL;
+    struct err e;
+    struct engine_config c = config();
+    assert_int_equal(engine_open(&c, &g, &e), ERR_CONFIG);
+    c.model_path = "/nowhere/model.gguf";
+    assert_int_equal(engine_open(&c, &g, &e), ERR_IO);
+    assert_non_null(strstr(e.msg, "/nowhere/model.gguf"));
+    c.isa = "sse";
+    assert_int_equal(engine_open(&c, &g, &e), ERR_CONFIG);
+    c.isa = "ref";
+    c.sequences_max = 0;
+    assert_int_equal(engine_open(&c, &g, &e), ERR_CONFIG);
+    c.sequences_max = 1;
+    c.step_tokens_max = 0;
+    assert_int_equal(engine_open(&c, &g, &e), ERR_CONFIG);
+    c.step_tokens_max = UINT32_MAX;
+    assert_int_equal(engine_open(&c, &g, &e), ERR_CONFIG);
+    assert_null(g);
+}
+
+static void test_engine_runs_to_max_tokens(void **state)
+{
+    (void)state;
+    uint32_t n;
+    struct engine_config c = config();
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    struct engine_request r = request(7);
+    submit(g, &r);
+    struct engine_delta d = run_to_end(g, 7, &n);
+    assert_int_equal(d.finish, ENGINE_LENGTH);
+    assert_int_equal(n, 10);
+    assert_int_equal(d.index, 9);
+    assert_null(d.sampled);
+    expect_idle(g);
+    engine_free(g);
+}
+
+static void test_engine_ends_when_the_context_is_full(void **state)
+{
+    (void)state;
+    uint32_t n;
+    struct engine_config c = config();
+    c.context_max = 20;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    struct engine_request r = request(7);
+    r.max_tokens = 1000000;
+    submit(g, &r);
+    assert_int_equal(run_to_end(g, 7, &n).finish, ENGINE_LENGTH);
+    assert_int_equal(n, 15);
+    expect_idle(g);
+    engine_free(g);
+}
+
+/* A pool of two pages makes the context 32 tokens, so that every request that is taken can end. */
+static void test_engine_fits_the_context_to_the_pool(void **state)
+{
+    (void)state;
+    uint32_t n, long_prompt[40] = {0};
+    struct engine_config c = config();
+    c.kv_bytes = 2 * (2 * 2 * 32 * 16 * 2) + 100;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    assert_int_equal(engine_info(g)->kv_pages, 2);
+    assert_int_equal(engine_info(g)->context_tokens, 32);
+    struct engine_request r = request(1);
+    r.prompt = long_prompt;
+    r.n_prompt = 32;
+    expect_refusal(g, &r, ERR_LIMIT, "32");
+    r.n_prompt = 31;
+    submit(g, &r);
+    assert_int_equal(run_to_end(g, 1, &n).finish, ENGINE_LENGTH);
+    assert_int_equal(n, 1);
+    expect_idle(g);
+    engine_free(g);
+}
+
+static void test_engine_refuses_what_can_never_run(void **state)
+{
+    (void)state;
+    static const uint32_t outside[] = {1, TINY_VOCAB};
+    struct engine_config c = config();
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    struct engine_request r = request(1);
+    r.n_prompt = 0;
+    expect_refusal(g, &r, ERR_RANGE, "empty");
+    r = request(1);
+    r.max_tokens = 0;
+    expect_refusal(g, &r, ERR_RANGE, "max_tokens");
+    r = request(1);
+    r.prompt = outside;
+    r.n_prompt = 2;
+    expect_refusal(g, &r, ERR_RANGE, "prompt: token 1 is 258");
+    r = request(1);
+    r.output = outside;
+    r.n_output = 2;
+    expect_refusal(g, &r, ERR_RANGE, "output: token 1 is 258");
+    r.n_output = 11;
+    expect_refusal(g, &r, ERR_RANGE, "max_tokens is 10");
+    r = request(1);
+    r.n_prompt = UINT32_MAX;
+    expect_refusal(g, &r, ERR_LIMIT, "context");
+    r = request(1);
+    r.sampling.temperature = -1;
+    expect_refusal(g, &r, ERR_RANGE, "temperature");
+    expect_idle(g);
+    engine_free(g);
+}
+
+static void test_engine_refuses_one_more_than_may_wait(void **state)
+{
+    (void)state;
+    struct engine_config c = config();
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    for (uint64_t id = 0; id < 8; id++) {
+        struct engine_request r = request(id);
+        submit(g, &r);
+    }
+    struct engine_request r = request(8);
+    expect_refusal(g, &r, ERR_BUSY, "no more");
+    engine_cancel(g, 3);
+    r.id = 5;
+    expect_refusal(g, &r, ERR_RANGE, "there already");
+    r.id = 8;
+    submit(g, &r);
+    engine_free(g);
+}
+
+static void test_engine_cancels_at_once(void **state)
+{
+    (void)state;
+    struct engine_step s;
+    struct engine_config c = config();
+    c.sequences_max = 1;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    struct engine_request a = request(1), b = request(2);
+    submit(g, &a);
+    submit(g, &b);
+    engine_step(g, &s);
+    assert_int_equal(engine_load(g).kv_pages_used, 1);
+    engine_cancel(g, 1);
+    assert_int_equal(engine_load(g).kv_pages_used, 0);
+    engine_step(g, &s);
+    assert_int_equal(s.n_deltas, 1);
+    assert_int_equal(s.deltas[0].id, 2);
+    engine_cancel(g, 2);
+    engine_cancel(g, 99);
+    expect_idle(g);
+    engine_free(g);
+}
+
+static void test_engine_gives_up_at_the_deadline(void **state)
+{
+    (void)state;
+    struct engine_step s;
+    struct engine_config c = config();
+    c.sequences_max = 1;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    struct engine_request a = request(1), b = request(2);
+    a.deadline_ms = clock_mono_ms() + 3600000;
+    b.deadline_ms = clock_mono_ms(); /* and waiting */
+    submit(g, &a);
+    submit(g, &b);
+    engine_step(g, &s);
+    assert_int_equal(s.n_deltas, 2);
+    assert_int_equal(s.deltas[0].id, 2);
+    assert_int_equal(s.deltas[0].finish, ENGINE_ERROR);
+    assert_int_equal(s.deltas[0].n_tokens, 0);
+    assert_non_null(strstr(s.deltas[0].error, "deadline"));
+    assert_int_equal(s.deltas[1].id, 1);
+    assert_int_equal(s.deltas[1].finish, ENGINE_GOES_ON);
+    engine_free(g);
+}
+
+/* A request that comes with an output that is complete, such as a stream that moved at its very
+ * end, is over without another token. */
+static void test_engine_ends_what_was_complete(void **state)
+{
+    (void)state;
+    static const uint32_t output[] = {65, 66, TINY_EOS};
+    static const char *const stop[] = {"AB"};
+    struct engine_step s;
+    struct engine_config c = config();
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    struct engine_request r = request(1);
+    r.ignore_eos = false;
+    r.output = output;
+    r.n_output = 3;
+    submit(g, &r); /* ends with EOS */
+    r.id = 2;
+    r.n_output = 2;
+    r.max_tokens = 2;
+    submit(g, &r);
+    r.id = 3;
+    r.max_tokens = 10;
+    r.stop = stop;
+    r.n_stop = 1;
+    submit(g, &r);
+    assert_false(engine_step(g, &s));
+    assert_int_equal(s.n_deltas, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(s.deltas[i].n_tokens, 0);
+        assert_int_equal(s.deltas[i].finish, s.deltas[i].id == 2 ? ENGINE_LENGTH : ENGINE_STOP);
+    }
+    expect_idle(g);
+    engine_free(g);
+}
+
+/* Token 0 has an embedding that is not finite. */
+static void test_engine_ends_the_one_whose_logits_are_not_finite(void **state)
+{
+    (void)state;
+    static const uint32_t poisoned[] = {72, 0, 101};
+    uint32_t never = 0, n;
+    float bias = -1000;
+    struct tiny_llama t = tiny_llama_small;
+    struct engine_config c = config();
+    t.not_finite = "token_embd.weight";
+    struct engine *g = open_tiny(&t, &c);
+    struct engine_request good = request(1), bad = request(2);
+    good.sampling.bias_ids = &never;
+    good.sampling.bias_values = &bias;
+    good.sampling.n_bias = 1;
+    bad.prompt = poisoned;
+    bad.n_prompt = 3;
+    submit(g, &good);
+    submit(g, &bad);
+    struct engine_delta d = run_to_end(g, 2, &n);
+    assert_int_equal(d.finish, ENGINE_ERROR);
+    assert_int_equal(n, 0);
+    assert_non_null(strstr(d.error, "finite"));
+    d = run_to_end(g, 1, &n);
+    assert_int_equal(d.finish, ENGINE_LENGTH);
+    expect_idle(g);
+    engine_free(g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_engine_says_what_it_serves),
+        cmocka_unit_test(test_engine_refuses_a_bad_configuration),
+        cmocka_unit_test(test_engine_runs_to_max_tokens),
+        cmocka_unit_test(test_engine_ends_when_the_context_is_full),
+        cmocka_unit_test(test_engine_fits_the_context_to_the_pool),
+        cmocka_unit_test(test_engine_refuses_what_can_never_run),
+        cmocka_unit_test(test_engine_refuses_one_more_than_may_wait),
+        cmocka_unit_test(test_engine_cancels_at_once),
+        cmocka_unit_test(test_engine_gives_up_at_the_deadline),
+        cmocka_unit_test(test_engine_ends_what_was_complete),
+        cmocka_unit_test(test_engine_ends_the_one_whose_logits_are_not_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
