@@ -59,7 +59,7 @@ format: ## clang-format, in place
 check-lint: $(GEN)/proto/cluster.pb-c.h ## clang-tidy (minutes)
 	@printf '%s\n' $(filter %.c,$(OUR_C)) | xargs -P$(shell nproc) -n1 sh -c \
 	    'clang-tidy --quiet "$$0" -- -std=c17 -D_GNU_SOURCE -I. -I$(GEN) 2>/dev/null || \
-	    { echo "clang-tidy: $$0"; exit 255; }'
+	    { echo "clang-tidy: $$0"; exit 1; }'
 
 clean: ## Remove what was compiled
 	rm -rf $(addprefix build/,release debug asan tsan fuzz gen report)

@@ -157,9 +157,10 @@ class Cluster:
             connection.close()
 
     def body(self, prompt, **fields):
-        message = {"role": "user", "content": prompt}
+        system = {"role": "system", "content": "You are a helpful assistant."}
+        messages = [system, {"role": "user", "content": prompt}]
         return {
-            **{"model": self.model, "messages": [message], "temperature": 0, "max_tokens": 16},
+            **{"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 16},
             **fields,
         }
 

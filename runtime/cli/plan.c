@@ -16,6 +16,7 @@
 
 #define DEFAULT_PORT 8080
 #define ARGS_MAX 24
+#define ONCE_TOKENS_MAX "512"
 #define ARENA_BYTES_MAX (4u << 20)
 
 /* ---- command lines --------------------------------------------------------------------------- */
@@ -100,6 +101,8 @@ static void plan_once(struct plan *p, const struct up_options *o)
     args_add(&a, "--model", p->model.name);
     /* The same answer every time. */
     args_add(&a, "--temperature", "0");
+    args_add(&a, "--max-tokens", ONCE_TOKENS_MAX);
+    args_add(&a, "--system", "You are a helpful assistant.");
     args_add(&a, "--", o->once);
     p->once = a.argv;
 }

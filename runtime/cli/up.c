@@ -190,15 +190,19 @@ static void print_welcome(const struct up *u)
            "Endpoint   %s\n\n",
            (double)(clock_mono_ms() - u->started_ms) / 1000, p->model.name, u->options.workers,
            u->options.workers == 1 ? "" : "s", p->threads, p->threads == 1 ? "" : "s", url);
-    printf("curl       curl -N %s/chat/completions -H 'Content-Type: application/json' \\\n"
-           "             -d '{\"model\": \"%s\", \"stream\": true, \"messages\":\n"
-           "                  [{\"role\": \"user\", \"content\": \"What is the capital of "
+    printf("curl       curl -N %s/chat/completions -H 'Content-Type: application/json' -d '{\n"
+           "             \"model\": \"%s\", \"stream\": true, \"temperature\": 0, \"messages\": [\n"
+           "               {\"role\": \"system\", \"content\": \"You are a helpful assistant.\"},\n"
+           "               {\"role\": \"user\", \"content\": \"What is the capital of "
            "France?\"}]}'\n\n",
            url, p->model.name);
     printf("Python     from openai import OpenAI\n"
            "           client = OpenAI(base_url=\"%s\", api_key=\"none\")\n"
-           "           answer = client.chat.completions.create(model=\"%s\",\n"
-           "               messages=[{\"role\": \"user\", \"content\": \"What is the capital of "
+           "           answer = client.chat.completions.create(\n"
+           "               model=\"%s\", temperature=0, messages=[\n"
+           "                   {\"role\": \"system\", \"content\": \"You are a helpful "
+           "assistant.\"},\n"
+           "                   {\"role\": \"user\", \"content\": \"What is the capital of "
            "France?\"}])\n"
            "           print(answer.choices[0].message.content)\n\n",
            url, p->model.name);
