@@ -190,8 +190,15 @@ enum { PARSE_NO_COND = 1, PARSE_TARGET = 2, PARSE_PARENS = 4, PARSE_NSREF = 8 };
 
 int parse_expression(struct jparser *p, struct jnode **out);
 int parse_tuple(struct jparser *p, int flags, const char *end_name, struct jnode **out);
+/* A chain of |filters. */
 int parse_filters(struct jparser *p, struct jnode *subject, bool first_is_inline,
                   struct jnode **out);
+
+/* jinja_parse_primary.c */
+int parse_primary(struct jparser *p, int flags, struct jnode **out);
+/* Calls, attributes, subscripts; then filters and tests. */
+int parse_postfix(struct jparser *p, struct jnode **n);
+int parse_filter_expr(struct jparser *p, struct jnode **n);
 
 /* The parser's tools. */
 const struct jtok *tok_now(const struct jparser *p);

@@ -81,6 +81,8 @@ static int put_all(struct jrt *rt, struct jdict *d, struct jval from, bool is_ns
     struct jiter *it;
     struct jval item, pair;
     int rc = 0;
+    if (from.type == JT_UNDEF)
+        return rt_undef_used(rt, from);
     if (from.type == JT_DICT) {
         for (uint32_t i = 0; !rc && i < from.dict->n; i++)
             rc = put(rt, d, from.dict->keys[i], from.dict->vals[i], is_ns);

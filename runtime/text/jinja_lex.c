@@ -5,6 +5,7 @@
 
 #include "runtime/text/jinja_ast.h"
 #include "runtime/text/jinja_text.h"
+#include "runtime/text/utf8.h"
 
 struct lexer {
     struct arena *a;
@@ -479,7 +480,7 @@ int jinja_lex(struct arena *a, const char *text, size_t n, struct jtok **toks, s
     struct lexer l = {.a = a, .line = 1, .e = e};
     if (n > JINJA_TEXT_BYTES_MAX)
         return err_set(e, ERR_LIMIT, "the template is longer than %u bytes", JINJA_TEXT_BYTES_MAX);
-    if (!jtext_valid(text, n))
+    if (utf8_valid_bytes(text, n) != n)
         return err_set(e, ERR_FORMAT, "the template is not valid UTF-8");
     char *copy = arena_alloc(a, n + 1);
     if (!copy)

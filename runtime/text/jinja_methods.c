@@ -1,12 +1,10 @@
 /* jinja_methods.c: methods of str, list, tuple, dict and loop. */
 #include <string.h>
 
-#include "runtime/text/jinja_rt.h"
+#include "runtime/text/jinja_methods.h"
 #include "runtime/text/jinja_text.h"
 
-typedef int method_fn(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out);
-
-static int no_kwargs(struct jrt *rt, const struct jargs *args, uint32_t min, uint32_t max)
+int method_args(struct jrt *rt, const struct jargs *args, uint32_t min, uint32_t max)
 {
     if (args->n_kw)
         return rt_fail(rt, "the method takes no keyword arguments");
@@ -20,7 +18,7 @@ static struct jval arg_or(const struct jargs *args, uint32_t i, struct jval othe
     return i < args->n ? args->v[i] : other;
 }
 
-static int want_str(struct jrt *rt, struct jval v)
+int method_want_str(struct jrt *rt, struct jval v)
 {
     if (v.type == JT_STR)
         return 0;
@@ -32,7 +30,7 @@ static int want_str(struct jrt *rt, struct jval v)
 #define CASE_METHOD(name, how)                                                              \
     static int name(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out) \
     {                                                                                       \
-        int rc = no_kwargs(rt, args, 0, 0);                                                 \
+        int rc = method_args(rt, args, 0, 0);                                               \
         return rc ? rc : rt_str_case(rt, self, how, out);                                   \
     }
 CASE_METHOD(str_lower, CASE_LOWER)
@@ -44,367 +42,23 @@ CASE_METHOD(str_swapcase, CASE_SWAP)
 #define STRIP_METHOD(name, sides)                                                           \
     static int name(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out) \
     {                                                                                       \
-        int rc = no_kwargs(rt, args, 0, 1);                                                 \
+        int rc = method_args(rt, args, 0, 1);                                               \
         return rc ? rc : rt_str_strip(rt, self, arg_or(args, 0, jval_none()), sides, out);  \
     }
 STRIP_METHOD(str_strip, STRIP_LEFT | STRIP_RIGHT)
 STRIP_METHOD(str_lstrip, STRIP_LEFT)
 STRIP_METHOD(str_rstrip, STRIP_RIGHT)
 
-/* ---- str: split --------------------------------------------------------------------------- */
-
-struct parts {
-    struct jval *v;
-    uint32_t n, cap;
-};
-
-static int parts_add(struct jrt *rt, struct parts *l, struct jval s, size_t at, size_t n)
-{
-    if (l->n == l->cap) {
-        uint32_t cap = l->cap ? l->cap * 2 : 8;
-        struct jval *v = arena_calloc(rt->a, cap, sizeof(*v));
-        if (!v)
-            return rt_nomem(rt);
-        if (l->n)
-            memcpy(v, l->v, l->n * sizeof(*v));
-        l->v = v;
-        l->cap = cap;
-    }
-    return rt_slice(rt, s, at, n, &l->v[l->n++]);
-}
-
-static int parts_list(struct jrt *rt, const struct parts *l, bool reverse, struct jval *out)
-{
-    int rc = rt_seq(rt, JT_LIST, l->n, out);
-    for (uint32_t i = 0; !rc && i < l->n; i++)
-        out->list->v[i] = l->v[reverse ? l->n - 1 - i : i];
-    return rc;
-}
-
-static int split_space(struct jrt *rt, struct jval s, int64_t max, struct parts *l)
-{
-    const char *p = s.s->p;
-    size_t n = s.s->n, at = jtext_lstrip(p, n), len;
-    int rc = 0;
-    while (!rc && at < n) {
-        if (max >= 0 && l->n == (uint64_t)max)
-            return parts_add(rt, l, s, at, jtext_rstrip(p + at, n - at));
-        size_t end = at;
-        while (end < n && !jtext_space_at(p + end, n - end)) {
-            jtext_decode(p + end, n - end, &len);
-            end += len;
-        }
-        rc = parts_add(rt, l, s, at, end - at);
-        at = end + jtext_lstrip(p + end, n - end);
-    }
-    return rc;
-}
-
-static int rsplit_space(struct jrt *rt, struct jval s, int64_t max, struct parts *l)
-{
-    const char *p = s.s->p;
-    size_t n = jtext_rstrip(p, s.s->n);
-    int rc = 0;
-    while (!rc && n > 0) {
-        if (max >= 0 && l->n == (uint64_t)max) {
-            size_t from = jtext_lstrip(p, n);
-            return parts_add(rt, l, s, from, n - from);
-        }
-        size_t at = n;
-        while (at > 0) {
-            size_t c = at - 1;
-            while (c && ((unsigned char)p[c] & 0xc0) == 0x80)
-                c--;
-            if (jtext_space_at(p + c, n - c))
-                break;
-            at = c;
-        }
-        rc = parts_add(rt, l, s, at, n - at);
-        n = jtext_rstrip(p, at);
-    }
-    return rc;
-}
-
-static int split_sep(struct jrt *rt, struct jval s, const struct jstr *sep, int64_t max,
-                     struct parts *l)
-{
-    size_t at = 0, hit;
-    int rc = 0;
-    while (!rc && (max < 0 || l->n < (uint64_t)max) && str_find(s.s, sep, at, &hit)) {
-        rc = parts_add(rt, l, s, at, hit - at);
-        at = hit + sep->n;
-    }
-    return rc ? rc : parts_add(rt, l, s, at, s.s->n - at);
-}
-
-/* The last place of `what` in the first n bytes. */
-static bool find_last(const struct jstr *s, const struct jstr *what, size_t from, size_t n,
-                      size_t *at)
-{
-    if (what->n > n || from > n - what->n)
-        return false;
-    for (size_t i = n - what->n + 1; i-- > from;)
-        if (!memcmp(s->p + i, what->p, what->n)) {
-            *at = i;
-            return true;
-        }
-    return false;
-}
-
-static int rsplit_sep(struct jrt *rt, struct jval s, const struct jstr *sep, int64_t max,
-                      struct parts *l)
-{
-    size_t n = s.s->n, hit;
-    int rc = 0;
-    while (!rc && (max < 0 || l->n < (uint64_t)max) && find_last(s.s, sep, 0, n, &hit)) {
-        rc = parts_add(rt, l, s, hit + sep->n, n - hit - sep->n);
-        n = hit;
-    }
-    return rc ? rc : parts_add(rt, l, s, 0, n);
-}
-
-static int split_any(struct jrt *rt, struct jval self, struct jargs *args, bool from_end,
-                     struct jval *out)
-{
-    static const char *const names[] = {"sep", "maxsplit", NULL};
-    struct jval v[2];
-    struct parts l = {0};
-    int64_t max = -1;
-    int rc = rt_bind_args(rt, "split", args, 0, names, 0, v);
-    if (!rc && v[1].type != JT_MISSING)
-        rc = rt_index(rt, v[1], &max);
-    if (!rc)
-        rc = rt_charge_bytes(rt, self.s->n);
-    if (rc)
-        return rc;
-    bool space = v[0].type == JT_MISSING || v[0].type == JT_NONE;
-    if (!space)
-        rc = want_str(rt, v[0]);
-    if (!rc && !space && !v[0].s->n)
-        return rt_fail(rt, "empty separator");
-    if (!rc && space)
-        rc = from_end ? rsplit_space(rt, self, max, &l) : split_space(rt, self, max, &l);
-    else if (!rc)
-        rc =
-            from_end ? rsplit_sep(rt, self, v[0].s, max, &l) : split_sep(rt, self, v[0].s, max, &l);
-    return rc ? rc : parts_list(rt, &l, from_end, out);
-}
-
-static int str_split(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return split_any(rt, self, args, false, out);
-}
-
-static int str_rsplit(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return split_any(rt, self, args, true, out);
-}
-
-static int str_splitlines(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    static const char *const names[] = {"keepends", NULL};
-    struct jval v;
-    bool keep = false;
-    int rc = rt_bind_args(rt, "splitlines", args, 0, names, 0, &v);
-    if (!rc)
-        rc = rt_truth(rt, v, &keep);
-    return rc ? rc : rt_str_splitlines(rt, self, keep, out);
-}
-
-/* partition and rpartition: before, separator, after. */
-static int partition(struct jrt *rt, struct jval self, struct jargs *args, bool last,
-                     struct jval *out)
-{
-    size_t hit = 0;
-    int rc = no_kwargs(rt, args, 1, 1);
-    if (!rc)
-        rc = want_str(rt, args->v[0]);
-    if (!rc)
-        rc = rt_charge_bytes(rt, self.s->n);
-    if (rc)
-        return rc;
-    const struct jstr *s = self.s, *sep = args->v[0].s;
-    if (!sep->n)
-        return rt_fail(rt, "empty separator");
-    bool found = last ? find_last(s, sep, 0, s->n, &hit) : str_find(s, sep, 0, &hit);
-    size_t cut = found ? hit : last ? 0 : s->n, n = found ? sep->n : 0;
-    struct jval t;
-    rc = rt_seq(rt, JT_TUPLE, 3, &t);
-    if (!rc)
-        rc = rt_slice(rt, self, 0, cut, &t.list->v[0]);
-    if (!rc)
-        rc = rt_slice(rt, self, cut, n, &t.list->v[1]);
-    if (!rc)
-        rc = rt_slice(rt, self, cut + n, s->n - cut - n, &t.list->v[2]);
-    *out = t;
-    return rc;
-}
-
-static int str_partition(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return partition(rt, self, args, false, out);
-}
-
-static int str_rpartition(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return partition(rt, self, args, true, out);
-}
-
-/* ---- str: search -------------------------------------------------------------------------- */
-
-/* Arguments (sub, start, end) with start and end in characters, to bytes. *empty: start is past
- * the end, where nothing is found, not even "". */
-static int search_span(struct jrt *rt, const struct jstr *s, const struct jargs *args, size_t *from,
-                       size_t *to, bool *empty)
-{
-    int64_t part[2] = {0, s->chars};
-    for (uint32_t i = 1; i < args->n; i++) {
-        if (args->v[i].type == JT_NONE)
-            continue;
-        int rc = rt_index(rt, args->v[i], &part[i - 1]);
-        if (rc)
-            return rc;
-        if (part[i - 1] < 0)
-            part[i - 1] = part[i - 1] < -(int64_t)s->chars ? 0 : part[i - 1] + s->chars;
-    }
-    if (part[1] > s->chars)
-        part[1] = s->chars;
-    *empty = part[0] > part[1];
-    *from = *empty ? 0 : jtext_skip(s->p, s->n, (size_t)part[0]);
-    *to = *empty ? 0 : jtext_skip(s->p, s->n, (size_t)part[1]);
-    return rt_charge_bytes(rt, s->n);
-}
-
-/* The place in characters, -1 when it is not there. */
-static int find_any(struct jrt *rt, struct jval self, struct jargs *args, bool last, int64_t *at)
-{
-    size_t from, to, hit;
-    bool empty;
-    int rc = no_kwargs(rt, args, 1, 3);
-    if (!rc)
-        rc = want_str(rt, args->v[0]);
-    if (!rc)
-        rc = search_span(rt, self.s, args, &from, &to, &empty);
-    if (rc)
-        return rc;
-    struct jstr part = {.p = self.s->p, .n = (uint32_t)to};
-    bool found = !empty && (last ? find_last(&part, args->v[0].s, from, to, &hit)
-                                 : str_find(&part, args->v[0].s, from, &hit));
-    *at = found ? (int64_t)jtext_chars(self.s->p, hit) : -1;
-    return 0;
-}
-
-#define FIND_METHOD(name, last, must)                                                       \
-    static int name(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out) \
-    {                                                                                       \
-        int64_t at = -1;                                                                    \
-        int rc = find_any(rt, self, args, last, &at);                                       \
-        *out = jval_int(at);                                                                \
-        return !rc && must && at < 0 ? rt_fail(rt, "substring not found") : rc;             \
-    }
-FIND_METHOD(str_find_method, false, false)
-FIND_METHOD(str_rfind, true, false)
-FIND_METHOD(str_index, false, true)
-FIND_METHOD(str_rindex, true, true)
-
-static int str_count(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    size_t from, to, hit;
-    bool empty;
-    int64_t n = 0;
-    int rc = no_kwargs(rt, args, 1, 3);
-    if (!rc)
-        rc = want_str(rt, args->v[0]);
-    if (!rc)
-        rc = search_span(rt, self.s, args, &from, &to, &empty);
-    if (rc)
-        return rc;
-    const struct jstr *what = args->v[0].s;
-    struct jstr part = {.p = self.s->p, .n = (uint32_t)to};
-    if (!empty && !what->n)
-        n = (int64_t)jtext_chars(self.s->p + from, to - from) + 1;
-    while (!empty && what->n && str_find(&part, what, from, &hit)) {
-        n++;
-        from = hit + what->n;
-    }
-    *out = jval_int(n);
-    return 0;
-}
-
-static int starts_or_ends(struct jrt *rt, struct jval self, struct jargs *args, bool ends,
-                          struct jval *out)
-{
-    size_t from, to;
-    bool empty, yes = false;
-    int rc = no_kwargs(rt, args, 1, 3);
-    if (!rc)
-        rc = search_span(rt, self.s, args, &from, &to, &empty);
-    if (rc)
-        return rc;
-    const struct jval *v = args->v;
-    uint32_t n = 1;
-    if (args->v[0].type == JT_TUPLE) {
-        v = args->v[0].list->v;
-        n = args->v[0].list->n;
-    }
-    for (uint32_t i = 0; i < n && !yes; i++) {
-        rc = want_str(rt, v[i]);
-        if (!rc)
-            rc = rt_charge(rt, 1);
-        if (rc)
-            return rc;
-        uint32_t k = v[i].s->n;
-        yes = !empty && k <= to - from && !memcmp(self.s->p + (ends ? to - k : from), v[i].s->p, k);
-    }
-    *out = jval_bool(yes);
-    return 0;
-}
-
-static int str_startswith(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return starts_or_ends(rt, self, args, false, out);
-}
-
-static int str_endswith(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return starts_or_ends(rt, self, args, true, out);
-}
-
-static int remove_affix(struct jrt *rt, struct jval self, struct jargs *args, bool suffix,
-                        struct jval *out)
-{
-    struct jval yes;
-    int rc = no_kwargs(rt, args, 1, 1);
-    if (!rc)
-        rc = want_str(rt, args->v[0]);
-    if (!rc)
-        rc = starts_or_ends(rt, self, args, suffix, &yes);
-    if (rc)
-        return rc;
-    size_t cut = yes.i ? args->v[0].s->n : 0;
-    return rt_slice(rt, self, suffix ? 0 : cut, self.s->n - cut, out);
-}
-
-static int str_removeprefix(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return remove_affix(rt, self, args, false, out);
-}
-
-static int str_removesuffix(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
-{
-    return remove_affix(rt, self, args, true, out);
-}
-
 /* ---- str: the rest ------------------------------------------------------------------------ */
 
 static int str_replace(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
     int64_t count = -1;
-    int rc = no_kwargs(rt, args, 2, 3);
+    int rc = method_args(rt, args, 2, 3);
     if (!rc)
-        rc = want_str(rt, args->v[0]);
+        rc = method_want_str(rt, args->v[0]);
     if (!rc)
-        rc = want_str(rt, args->v[1]);
+        rc = method_want_str(rt, args->v[1]);
     if (!rc && args->n == 3)
         rc = rt_index(rt, args->v[2], &count);
     return rc ? rc : rt_str_replace(rt, self, args->v[0], args->v[1], count, out);
@@ -413,7 +67,7 @@ static int str_replace(struct jrt *rt, struct jval self, struct jargs *args, str
 static int str_join(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
     struct jval list;
-    int rc = no_kwargs(rt, args, 1, 1);
+    int rc = method_args(rt, args, 1, 1);
     if (!rc)
         rc = rt_list(rt, args->v[0], &list);
     for (uint32_t i = 0; !rc && i < list.list->n; i++)
@@ -435,13 +89,13 @@ static int pad(struct jrt *rt, struct jval self, struct jargs *args, int side, s
 {
     struct jval left, right, fill;
     int64_t width;
-    int rc = no_kwargs(rt, args, 1, 2);
+    int rc = method_args(rt, args, 1, 2);
     if (!rc)
         rc = rt_index(rt, args->v[0], &width);
     if (!rc && args->n < 2)
         rc = rt_str(rt, " ", &fill);
     else if (!rc)
-        rc = want_str(rt, fill = args->v[1]);
+        rc = method_want_str(rt, fill = args->v[1]);
     if (!rc && fill.s->chars != 1)
         rc = rt_fail(rt, "the fill character must be exactly one character long");
     if (rc || width <= self.s->chars) {
@@ -483,7 +137,7 @@ static int str_zfill(struct jrt *rt, struct jval self, struct jargs *args, struc
 {
     struct jval zeros, tail;
     int64_t width;
-    int rc = no_kwargs(rt, args, 1, 1);
+    int rc = method_args(rt, args, 1, 1);
     if (!rc)
         rc = rt_index(rt, args->v[0], &width);
     if (rc || width <= self.s->chars) {
@@ -508,7 +162,7 @@ static int all_of(struct jrt *rt, struct jval self, struct jargs *args, bool (*i
                   struct jval *out)
 {
     size_t len;
-    int rc = no_kwargs(rt, args, 0, 0);
+    int rc = method_args(rt, args, 0, 0);
     bool yes = self.s->n != 0;
     if (!rc)
         rc = rt_charge_bytes(rt, self.s->n);
@@ -532,19 +186,19 @@ IS_METHOD(str_isdecimal, jtext_is_decimal)
 static int str_isascii(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
     *out = jval_bool(self.s->n == self.s->chars);
-    return no_kwargs(rt, args, 0, 0);
+    return method_args(rt, args, 0, 0);
 }
 
 static int str_islower(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
-    int rc = no_kwargs(rt, args, 0, 0);
+    int rc = method_args(rt, args, 0, 0);
     *out = jval_bool(str_is_case(self.s, false));
     return rc ? rc : rt_charge_bytes(rt, self.s->n);
 }
 
 static int str_isupper(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
-    int rc = no_kwargs(rt, args, 0, 0);
+    int rc = method_args(rt, args, 0, 0);
     *out = jval_bool(str_is_case(self.s, true));
     return rc ? rc : rt_charge_bytes(rt, self.s->n);
 }
@@ -553,7 +207,7 @@ static int str_isupper(struct jrt *rt, struct jval self, struct jargs *args, str
 
 static int seq_index(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
-    int rc = no_kwargs(rt, args, 1, 1);
+    int rc = method_args(rt, args, 1, 1);
     if (!rc)
         rc = rt_charge(rt, self.list->n);
     for (uint32_t i = 0; !rc && i < self.list->n; i++)
@@ -567,7 +221,7 @@ static int seq_index(struct jrt *rt, struct jval self, struct jargs *args, struc
 static int seq_count(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
     int64_t n = 0;
-    int rc = no_kwargs(rt, args, 1, 1);
+    int rc = method_args(rt, args, 1, 1);
     if (!rc)
         rc = rt_charge(rt, self.list->n);
     for (uint32_t i = 0; !rc && i < self.list->n; i++)
@@ -580,12 +234,12 @@ static int seq_count(struct jrt *rt, struct jval self, struct jargs *args, struc
 static int copy(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
     *out = self;
-    return no_kwargs(rt, args, 0, 0);
+    return method_args(rt, args, 0, 0);
 }
 
 static int dict_get(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
-    int rc = no_kwargs(rt, args, 1, 2);
+    int rc = method_args(rt, args, 1, 2);
     if (!rc && !jval_hashable(args->v[0]))
         rc = rt_fail(rt, "unhashable type: '%s'", jval_type_name(args->v[0]));
     if (!rc)
@@ -601,7 +255,7 @@ static int view_new(struct jrt *rt, struct jval self, enum jview_kind kind, stru
                     struct jval *out)
 {
     struct jview *v = arena_alloc(rt->a, sizeof(*v));
-    int rc = no_kwargs(rt, args, 0, 0);
+    int rc = method_args(rt, args, 0, 0);
     if (rc || !v)
         return rc ? rc : rt_nomem(rt);
     v->kind = kind;
@@ -653,7 +307,7 @@ static int loop_changed(struct jrt *rt, struct jval self, struct jargs *args, st
 static const struct {
     uint8_t type;
     const char *name;
-    method_fn *fn;
+    jinja_method_fn *fn;
 } methods[] = {
     {JT_STR, "strip", str_strip},
     {JT_STR, "lstrip", str_lstrip},

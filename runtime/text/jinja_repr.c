@@ -21,7 +21,7 @@ void float_repr(double f, char text[FLOAT_REPR_BYTES])
             break;
     }
     char *e = strchr(digits, 'e');
-    int exp = atoi(e + 1);
+    int exp = (int)strtol(e + 1, NULL, 10);
     *e = 0;
     const char *sign = digits[0] == '-' ? "-" : "";
     char d[24], *p = d;

@@ -3,24 +3,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-bool jtext_valid(const char *p, size_t n)
-{
-    size_t i = 0;
-    while (i < n) {
-        if ((unsigned char)p[i] < 0x80) {
-            i++;
-            continue;
-        }
-        utf8proc_int32_t cp;
-        int left = n - i > 4 ? 4 : (int)(n - i);
-        utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)p + i, left, &cp);
-        if (k <= 0)
-            return false;
-        i += (size_t)k;
-    }
-    return true;
-}
-
 size_t jtext_encode(uint32_t cp, char *out)
 {
     if (cp < 0x80) {

@@ -1,7 +1,7 @@
 /* jinja_text.h: Unicode as Python's str sees it: white space, case, what repr shows.
  *
- * Inside the template interpreter only. Strings are valid UTF-8 (jtext_valid) before they come
- * here. Character properties are utf8proc's, whose Unicode version may be newer than Python's.
+ * Inside the template interpreter only. Strings are valid UTF-8 before they come here. Character
+ * properties are utf8proc's, whose Unicode version may be newer than Python's.
  */
 #ifndef ARGOSY_TEXT_JINJA_TEXT_H
 #define ARGOSY_TEXT_JINJA_TEXT_H
@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-bool jtext_valid(const char *p, size_t n);
 /* Writes at most 4 bytes; how many. */
 size_t jtext_encode(uint32_t cp, char *out);
 /* The character at p, of n > 0 bytes; its length in *len. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runtime/text/jinja_text.h"
+#include "runtime/text/utf8.h"
 
 #define DICT_LINEAR_MAX 8u
 #define VALUE_DEPTH_MAX 200
@@ -332,7 +333,7 @@ const char *jval_type_name(struct jval v)
 
 static int json_string(struct arena *a, const char *p, size_t n, struct jval *out, struct err *e)
 {
-    if (!jtext_valid(p, n))
+    if (utf8_valid_bytes(p, n) != n)
         return err_set(e, ERR_FORMAT, "a string is not valid UTF-8");
     if (!jval_str_borrow(a, p, n, UINT32_MAX, out))
         return err_set(e, ERR_LIMIT, "the request needs too much memory to render");
