@@ -266,6 +266,12 @@ static void test_killed_redis_is_rebuilt(void **state)
     expect(&b, "HGET argosy:{test}:worker:b kv_pages", 100);
     expect(&b, "HGET argosy:{test}:inflight:r1 a", 6);
     expect_sync(&b, true);
+    /* Once more, and nothing has changed meanwhile. */
+    server_kill(&b);
+    server_start(&b);
+    expect(&b, "SCARD argosy:{test}:workers", 2);
+    expect(&b, "HGET argosy:{test}:worker:a kv_pages", 100);
+    expect(&b, "HGET argosy:{test}:inflight:r1 a", 6);
     bench_release(&b);
 }
 
@@ -398,7 +404,7 @@ static void test_nonsense_in_redis_is_harmless(void **state)
     freeReplyObject(redisCommand(b.eye, "SADD argosy:{test}:workers %s ghost %b", "x y", big,
                                  (size_t)(1 << 20)));
     freeReplyObject(redisCommand(b.eye, "HSET argosy:{test}:inflight:r2 @address %b a %s b %s", big,
-                                 (size_t)(1 << 20), "-17", "99999999999999999999999999"));
+                                 (size_t)(1 << 20), "99999999999999999999999999", "-17"));
     ask(&b, "SET argosy:{test}:inflight:r3 nonsense");
     ask(&b, "HSET argosy:{test}:inflight:r4 @address 10.0.0.4:1 a 300 b 1e9");
     expect_picks(&b, 2); /* the one honest number there */
