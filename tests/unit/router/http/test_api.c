@@ -254,6 +254,17 @@ static void test_stop_ids_and_eos_are_not_text(void **state)
     fake.script[3] = 'd';
     fake.n = 4;
     expect_text(TEXT, SAY ",\"ignore_eos\":true", "abd", "stop");
+    /* A token that ends the output has no log probability; one that does not has. */
+    for (int ignored = 0; ignored < 2; ignored++) {
+        struct reply r;
+        post(TEXT,
+             ignored ? "{" SAY ",\"logprobs\":0,\"ignore_eos\":true}" : "{" SAY ",\"logprobs\":0}",
+             &r);
+        struct json_object *o = reply_json(&r);
+        assert_string_equal(str_at(o, "choices.0.logprobs.tokens.2"), ignored ? "<|im_end|>" : "d");
+        json_object_put(o);
+        reply_release(&r);
+    }
 }
 
 static void test_characters_come_whole(void **state)
@@ -391,6 +402,17 @@ static void test_failure_mid_stream_is_an_event_and_no_done(void **state)
     assert_string_equal(s.finish[0], "");
     stream_release(&s);
     reply_release(&r);
+    int fd = dial();
+    const char *body = "{" HI ",\"stream\":true}";
+    char head[128];
+    snprintf(head, sizeof(head), "POST " CHAT " HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+             strlen(body));
+    send_text(fd, head);
+    send_text(fd, body);
+    read_reply(fd, &r, NULL, false);
+    assert_true(r.complete && is_closed(fd));
+    reply_release(&r);
+    close(fd);
     post(CHAT, "{" HI "}", &r); /* not a stream: still a status */
     assert_int_equal(r.status, 502);
     reply_release(&r);
