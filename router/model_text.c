@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "runtime/base/buf.h"
+#include "runtime/base/check.h"
 #include "runtime/format/gguf.h"
 #include "runtime/format/manifest.h"
 #include "runtime/text/chat.h"
@@ -127,9 +128,11 @@ int model_texts_load(char *const *specs, size_t n, struct model_texts *out, stru
         struct model_text *m = &out->items[i];
         out->n++;
         rc = load_one(specs[i], m, e);
-        for (size_t j = 0; rc == 0 && j < i; j++)
+        for (size_t j = 0; rc == 0 && j < i; j++) {
+            ASSERT(m->name && out->items[j].name);
             if (strcmp(out->items[j].name, m->name) == 0)
                 rc = err_set(e, ERR_CONFIG, "the model %s is given twice", m->name);
+        }
     }
     if (rc < 0)
         model_texts_release(out);

@@ -7,7 +7,7 @@
 int dueheap_init(struct dueheap *h, uint32_t max, struct err *e)
 {
     *h = (struct dueheap){.max = max};
-    h->nodes = calloc(max ? max : 1, sizeof(*h->nodes));
+    h->nodes = calloc(max ? max : 1, sizeof(void *));
     return h->nodes ? 0 : err_set(e, ERR_NOMEM, "no memory for %u timers", max);
 }
 

@@ -79,17 +79,22 @@ static int check_config(const struct pool_config *c, struct err *e)
     return 0;
 }
 
+static void *pointers(size_t n)
+{
+    return calloc(n, sizeof(void *));
+}
+
 static int take_memory(struct pool *p, struct err *e)
 {
     const struct pool_config *c = &p->config;
     p->n_buckets = 16;
     while (p->n_buckets < 2 * c->workers_max)
         p->n_buckets *= 2;
-    p->workers = calloc(c->workers_max, sizeof(struct worker *));
-    p->buckets = calloc(p->n_buckets, sizeof(struct worker *));
-    p->candidates = calloc(c->workers_max, sizeof(*p->candidates));
-    p->admitted = calloc(c->workers_max, sizeof(*p->admitted));
-    p->gens = calloc(c->gens_max, sizeof(struct gen *));
+    p->workers = pointers(c->workers_max);
+    p->buckets = pointers(p->n_buckets);
+    p->candidates = pointers(c->workers_max);
+    p->admitted = pointers(c->workers_max);
+    p->gens = pointers(c->gens_max);
     p->free_slots = calloc(c->gens_max, sizeof(*p->free_slots));
     if (!p->workers || !p->buckets || !p->candidates || !p->admitted || !p->gens || !p->free_slots)
         return err_set(e, ERR_NOMEM, "no memory for %u workers and %u generations", c->workers_max,
