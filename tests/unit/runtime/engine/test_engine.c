@@ -10,6 +10,7 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/engine/engine.h"
+#include "runtime/text/tokenizer.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
 static struct engine_config config(void)
@@ -348,6 +349,59 @@ static void test_engine_ends_the_one_whose_logits_are_not_finite(void **state)
     engine_free(g);
 }
 
+#define SMOLLM2 "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+/* The real model, greedily, behind the prompt that its chat template makes. */
+static void test_engine_knows_the_capital_of_france(void **state)
+{
+    static const char text[] = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n"
+                               "<|im_start|>assistant\n";
+    (void)state;
+    if (access(SMOLLM2, R_OK) != 0) {
+        print_message("!!! %s is missing: the real model is NOT tested\n", SMOLLM2);
+        skip();
+    }
+    struct engine *g = NULL;
+    struct err e;
+    struct tokenvec ids;
+    struct buf answer;
+    struct engine_step s;
+    struct engine_config c = config();
+    c.model_path = SMOLLM2;
+    c.isa = "auto";
+    c.context_max = 200;
+    assert_int_equal(engine_open(&c, &g, &e), 0);
+    tokenvec_init(&ids, 0);
+    buf_init(&answer, 0);
+    assert_int_equal(tokenizer_encode(engine_tokenizer(g), text, sizeof(text) - 1,
+                                      TOKENIZER_PARSE_SPECIAL, &ids, &e),
+                     0);
+    struct engine_request r = request(1);
+    r.prompt = ids.ids;
+    r.n_prompt = (uint32_t)ids.n;
+    r.max_tokens = 40;
+    r.ignore_eos = false;
+    submit(g, &r);
+    bool more = true;
+    enum engine_finish finish = ENGINE_GOES_ON;
+    while (more) {
+        more = engine_step(g, &s);
+        for (uint32_t i = 0; i < s.n_deltas; i++) {
+            size_t n;
+            const char *bytes =
+                tokenizer_token_bytes(engine_tokenizer(g), s.deltas[i].tokens[0], false, &n);
+            buf_add(&answer, bytes, n);
+            finish = s.deltas[i].finish;
+        }
+    }
+    print_message("%s\n", buf_str(&answer));
+    assert_non_null(strstr(buf_str(&answer), "Paris"));
+    assert_int_equal(finish, ENGINE_STOP);
+    buf_release(&answer);
+    tokenvec_release(&ids);
+    engine_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_engine_gives_up_at_the_deadline),
         cmocka_unit_test(test_engine_ends_what_was_complete),
         cmocka_unit_test(test_engine_ends_the_one_whose_logits_are_not_finite),
+        cmocka_unit_test(test_engine_knows_the_capital_of_france),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,6 +33,7 @@ enum { JOBS = 16, PROMPT_MAX = 150, OUTPUT_MAX = 100, STOPS = 2, STEPS_MAX = 100
 struct sizes {
     uint32_t prompt_max, output_max;
     int schedules;
+    bool preempts; /* at least once, over all schedules */
 };
 
 /* A request, and what it gives alone. */
@@ -292,8 +293,8 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
                       (unsigned long long)engine_load(g).preempted);
         engine_free(g);
     }
-    assert_true(preempted > 0);
     free(jobs);
+    assert_true(preempted > 0 || !z->preempts);
 }
 
 static void check_tiny(uint32_t type, bool untied, uint64_t seed)
@@ -306,7 +307,7 @@ static void check_tiny(uint32_t type, bool untied, uint64_t seed)
     t.rope_factors = !untied;
     t.seed = seed;
     tiny_llama_file(&t, path);
-    const struct sizes z = {PROMPT_MAX, OUTPUT_MAX, SANITIZED ? 4 : 12};
+    const struct sizes z = {PROMPT_MAX, OUTPUT_MAX, SANITIZED ? 4 : 12, true};
     check_model(path, seed, &z);
     unlink(path);
 }
@@ -333,15 +334,16 @@ static void test_exact_with_floats(void **state)
 static void test_exact_with_smollm2(void **state)
 {
     (void)state;
-    if (SANITIZED) {
-        print_message("SmolLM2 is left to the release build: too slow here\n");
-        skip();
-    }
+#ifdef __SANITIZE_THREAD__
+    print_message("SmolLM2 takes minutes under TSan: the tiny models stand for it here\n");
+    skip();
+#endif
     if (access(SMOLLM2, R_OK) != 0) {
         print_message("!!! %s is missing: exactness on the real model is NOT tested\n", SMOLLM2);
         skip();
     }
-    const struct sizes z = {40, 40, 3};
+    const struct sizes z =
+        SANITIZED ? (struct sizes){30, 12, 1, false} : (struct sizes){40, 40, 3, true};
     check_model(SMOLLM2, 5, &z);
 }
 
