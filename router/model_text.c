@@ -69,6 +69,17 @@ static int token_text(const struct tokenizer *t, uint32_t id, char **out, struct
     return *out ? 0 : err_set(e, ERR_NOMEM, "no memory for a token's text");
 }
 
+static uint32_t longest_token(const struct tokenizer *t)
+{
+    size_t longest = 0;
+    for (uint32_t id = 0; id < tokenizer_vocab_size(t); id++) {
+        size_t n;
+        tokenizer_token_bytes(t, id, true, &n);
+        longest = n > longest ? n : longest;
+    }
+    return (uint32_t)longest;
+}
+
 /* A template that can't be used is no reason not to serve completions: chat_refusal says why. */
 static int read_template(const struct gguf *g, struct model_text *m, struct err *e)
 {
@@ -109,6 +120,7 @@ static int load_one(const char *spec, struct model_text *m, struct err *e)
     if ((rc = tokenizer_load(g, &m->tokenizer, e)) < 0 || (rc = read_context(g, m, e)) < 0 ||
         (rc = read_template(g, m, e)) < 0)
         goto out;
+    m->token_bytes_max = longest_token(m->tokenizer);
     m->created_s = stat(m->path, &st) == 0 ? (int64_t)st.st_mtime : 0;
     const void *bytes = gguf_mapping(g, &n);
     rc = manifest_of_bytes(bytes, n, m->manifest_sha256, e);

@@ -73,6 +73,14 @@ static int too_long(const struct model_text *m, const char *param, struct api_er
         m->context_tokens, param);
 }
 
+int api_check_length(const struct model_text *m, size_t bytes, const char *param,
+                     struct api_error *e)
+{
+    if (bytes > (uint64_t)m->context_tokens * m->token_bytes_max)
+        return too_long(m, param, e);
+    return 0;
+}
+
 int api_encode(const struct model_text *m, const char *text, size_t n, unsigned flags,
                const char *param, const struct api_context *ctx, struct api_prompt *out,
                struct api_error *e)

@@ -94,6 +94,9 @@ int api_read_prompts(struct api_request *a, struct json_object *prompt,
 int api_encode(const struct model_text *m, const char *text, size_t n, unsigned flags,
                const char *param, const struct api_context *ctx, struct api_prompt *out,
                struct api_error *e);
+/* Is that much text too much for any tokenisation of it to fit? Cheap; -1 with the error if so. */
+int api_check_length(const struct model_text *m, size_t bytes, const char *param,
+                     struct api_error *e);
 /* A list of token ids, each below the vocabulary's size, at most `max`. */
 int api_read_ids(struct json_object *list, const struct model_text *m, size_t max,
                  const char *param, struct arena *arena, uint32_t **ids, uint32_t *n,

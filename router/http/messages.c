@@ -157,6 +157,31 @@ int messages_check(struct json_object *messages, struct api_error *e)
     return 0;
 }
 
+static size_t content_bytes(struct json_object *message)
+{
+    struct json_object *content = json_object_object_get(message, "content");
+    size_t bytes = 0;
+    if (json_object_is_type(content, json_type_string))
+        return (size_t)json_object_get_string_len(content);
+    size_t n = content ? json_object_array_length(content) : 0;
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *part = json_object_array_get_idx(content, i);
+        bytes += (size_t)json_object_get_string_len(json_object_object_get(part, "text"));
+    }
+    return bytes;
+}
+
+/* Before the template is run over what can't fit. */
+static int check_length(const struct model_text *m, struct json_object *messages,
+                        struct api_error *e)
+{
+    size_t bytes = 0;
+    size_t n = json_object_array_length(messages);
+    for (size_t i = 0; i < n; i++)
+        bytes += content_bytes(json_object_array_get_idx(messages, i));
+    return api_check_length(m, bytes, "messages", e);
+}
+
 int messages_encode(const struct model_text *m, struct json_object *root,
                     bool add_generation_prompt, const struct api_context *ctx,
                     struct api_prompt *out, struct api_error *e)
@@ -174,6 +199,8 @@ int messages_encode(const struct model_text *m, struct json_object *root,
         return api_error_set(e, 400, "unsupported_model", "model",
                              "The model `%s` has no chat template: use completions. %s", m->name,
                              m->chat_refusal ? m->chat_refusal : "");
+    if (check_length(m, messages, e))
+        return -1;
     if (tools && (json_object_array_length(tools) == 0 || !chat_template_takes_tools(m->chat)))
         tools = NULL; /* no call is asked for (params_check), so nothing is lost */
     struct buf text;

@@ -131,6 +131,7 @@ static inline void tiny_model_init(struct model_texts *texts)
     m->name = strdup("tiny");
     m->path = strdup("");
     m->context_tokens = TINY_CONTEXT;
+    m->token_bytes_max = 13; /* <|endoftext|> */
     m->created_s = 1700000000;
     memset(m->manifest_sha256, 'a', 64);
     *texts = (struct model_texts){m, 1};
