@@ -1,13 +1,6 @@
 /* backend.h: what computes a step: a device, its buffers, and the operations of a pass.
  *
- * A pass takes a batch of rows (tokens at positions of sequences) through the model. The
- * architecture (runtime/model/llama.c and its like) writes it down as straight-line calls on
- * struct pass_ops, once for all backends. Between the calls the backend keeps a few registers, so
- * that it may fuse as it likes:
- *
- *     x    (rows, n_embd)  the residual stream, fp32
- *     act  (rows, any)     input of the next matrices, quantised
- *     y    (rows, wide)    output of the last `project`: q|k|v, or gate|up
+ * The architecture's pass (runtime/model/pass.h) is written once for all backends.
  *
  * Which thread does what:
  *   - The engine's thread owns a backend and makes every call of it.
@@ -31,52 +24,12 @@
 
 #include "kernels/kernels.h"
 #include "runtime/base/err.h"
+#include "runtime/model/pass.h"
 
 struct model;
-struct pass;
 struct threads;
 
-/* ---- what an architecture sees ----------------------------------------------------------------
- */
-
-enum pass_gate { PASS_SWIGLU, PASS_GEGLU };
-
-/* One layer's attention. */
-struct pass_attention {
-    int n_heads;
-    float scale;
-    uint32_t window; /* 0: the whole context */
-    float softcap;   /* 0: none */
-    enum kn_rope rope;
-};
-
-/* Weights and biases are the model's and outlive the pass. */
-struct pass_ops {
-    /* x = scale * rows of w at the batch's ids */
-    void (*embed)(struct pass *p, const struct kn_matrix *w, float scale);
-    /* act = rmsnorm(x) */
-    void (*norm)(struct pass *p, const float *w, float w_offset, float eps);
-    /* y = [w[0] act | w[1] act | …] + bias (their rows in all, or NULL) */
-    void (*project)(struct pass *p, const struct kn_matrix *const *w, int n, const float *bias);
-    /* rotates q and k of y, stores k and v in the layer's pages; act = attention */
-    void (*attend)(struct pass *p, uint32_t layer, const struct pass_attention *a);
-    /* act = silu(y.gate) * y.up, or gelu */
-    void (*gate)(struct pass *p, enum pass_gate kind);
-    /* x += w act */
-    void (*project_add)(struct pass *p, const struct kn_matrix *w);
-    /* Keeps the rows of x whose logits are wanted, for norm and head; the rest is finished. */
-    void (*select)(struct pass *p);
-    /* logits = w act */
-    void (*head)(struct pass *p, const struct kn_matrix *w);
-};
-
-/* A backend's own pass begins with this. */
-struct pass {
-    const struct pass_ops *ops;
-};
-
-/* ---- what the engine sees ---------------------------------------------------------------------
- */
+/* ---- what the engine sees ---- */
 
 /* A row whose logits are wanted, and the token to pick from them. */
 struct pick {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
-#include "runtime/engine/memory.h"
+#include "runtime/base/memory.h"
 #include "runtime/model/arch.h"
 
 #define LINE_BYTES 64u

@@ -10,8 +10,8 @@
 
 #include <stdatomic.h>
 
+#include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
-#include "runtime/engine/threads.h"
 #include "runtime/model/model.h"
 
 /* Up to so many rows every thread computes norms and gates for itself: less work than a barrier. */

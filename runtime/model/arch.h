@@ -2,7 +2,7 @@
  *
  * One file an architecture, one entry in arch.c. `load` reads hyperparameters and tensors through
  * loader.h and allocates nothing of its own; `forward` is straight-line calls on a backend's
- * operations (runtime/engine/backend.h), the same for every backend.
+ * operations (pass.h), the same for every backend.
  */
 #ifndef ARGOSY_MODEL_ARCH_H
 #define ARGOSY_MODEL_ARCH_H

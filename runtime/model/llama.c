@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "runtime/engine/backend.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/loader.h"
+#include "runtime/model/pass.h"
 
 #define ROPE_FREQS "rope_freqs.weight"
 

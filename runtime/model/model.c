@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "runtime/base/check.h"
-#include "runtime/engine/memory.h"
-#include "runtime/engine/threads.h"
+#include "runtime/base/memory.h"
+#include "runtime/base/threads.h"
 #include "runtime/format/gguf.h"
 #include "runtime/format/manifest.h"
 #include "runtime/model/arch.h"

@@ -13,8 +13,8 @@
 #include <string.h>
 
 #include "runtime/base/buf.h"
+#include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
-#include "runtime/engine/threads.h"
 #include "runtime/format/gguf.h"
 #include "runtime/model/model.h"
 #include "runtime/text/tokenizer.h"

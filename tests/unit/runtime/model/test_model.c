@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "runtime/engine/threads.h"
+#include "runtime/base/threads.h"
 #include "runtime/format/gguf.h"
 #include "runtime/model/model.h"
 #include "tests/unit/runtime/model/tiny_llama.h"

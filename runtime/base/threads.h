@@ -7,8 +7,8 @@
  *
  * Thread: the creator owns it and is thread 0 of every run. No locks: a few atomics.
  */
-#ifndef ARGOSY_ENGINE_THREADS_H
-#define ARGOSY_ENGINE_THREADS_H
+#ifndef ARGOSY_BASE_THREADS_H
+#define ARGOSY_BASE_THREADS_H
 
 #include <stdint.h>
 

@@ -1,4 +1,4 @@
-#include "runtime/engine/threads.h"
+#include "runtime/base/threads.h"
 
 #include <errno.h>
 #include <limits.h>

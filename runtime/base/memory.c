@@ -1,4 +1,4 @@
-#include "runtime/engine/memory.h"
+#include "runtime/base/memory.h"
 
 #include <stdint.h>
 #include <sys/mman.h>

@@ -2,8 +2,8 @@
  *
  * Zeroed, aligned to 2 MiB, and only taken from the machine as they are touched.
  */
-#ifndef ARGOSY_ENGINE_MEMORY_H
-#define ARGOSY_ENGINE_MEMORY_H
+#ifndef ARGOSY_BASE_MEMORY_H
+#define ARGOSY_BASE_MEMORY_H
 
 #include <stddef.h>
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "runtime/engine/threads.h"
+#include "runtime/base/threads.h"
 
 enum { THREADS = 4, ROUNDS = 100 };
 
