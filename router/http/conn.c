@@ -4,8 +4,6 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +17,6 @@
 
 #define LINGER_MS 2000
 #define READ_BYTES_MAX 65536u
-/* The kernel's share of an answer that nobody reads. */
-#define SOCKET_SEND_BYTES (256 * 1024)
 /* An output buffer that grew past this for one large answer is not kept. */
 #define OUT_KEEP_BYTES 4096u
 
@@ -256,8 +252,6 @@ static void refuse_conn(struct http *h, evutil_socket_t fd)
 
 void conn_accept(struct http *h, evutil_socket_t fd)
 {
-    int on = 1;
-    int send_bytes = SOCKET_SEND_BYTES;
     h->metrics.conns_taken++;
     if (h->n_conns >= h->config.connections_max || h->stopping) {
         refuse_conn(h, fd);
@@ -268,8 +262,6 @@ void conn_accept(struct http *h, evutil_socket_t fd)
         refuse_conn(h, fd);
         return;
     }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof(send_bytes));
     struct timeval write_timeout = {h->config.write_timeout_ms / 1000,
                                     (h->config.write_timeout_ms % 1000) * 1000};
     bufferevent_set_timeouts(c->bev, NULL, &write_timeout);

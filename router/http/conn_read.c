@@ -81,6 +81,7 @@ static bool accept_head(struct conn *c, const struct head *h)
     c->chunked_in = h->chunked;
     c->body_left = h->content_length;
     r->method = h->method;
+    r->whole_server = slice_is(h->path, "*");
     r->route = route_find(h->path, &rest);
     keep_headers(r, h);
     if (rest.n)
@@ -148,7 +149,10 @@ static void dispatch(struct conn *c)
     struct api_error e;
     event_del(c->timer);
     c->state = CONN_BUSY;
-    if (!r->route) {
+    if (r->whole_server) {
+        request_header(r, "Allow", "GET, HEAD, POST, OPTIONS");
+        request_reply(r, 204, NULL, NULL);
+    } else if (!r->route) {
         api_error_set(&e, 404, "unknown_url", NULL, "There is nothing at this path.");
         request_fail(r, &e);
     } else if (r->method == HTTP_OPTIONS) {

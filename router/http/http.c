@@ -5,6 +5,7 @@
 #include <event2/listener.h>
 #include <inttypes.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 #include "runtime/base/rng.h"
 
 #define LISTEN_BACKLOG 1024
+/* The kernel's share of an answer that nobody reads. */
+#define SOCKET_SEND_BYTES (256 * 1024)
 /* Out of file descriptors: connections wait in the backlog for so long. */
 #define ACCEPT_PAUSE_MS 100
 
@@ -112,6 +115,21 @@ static int parse_address(const char *text, uint16_t port, struct sockaddr_storag
     return 0;
 }
 
+/* Connections inherit these. */
+static int set_options(struct http *h, struct err *e)
+{
+    evutil_socket_t fd = evconnlistener_get_fd(h->listener);
+    int on = 1;
+    int send_bytes = SOCKET_SEND_BYTES;
+    unsigned timeout_ms = h->config.write_timeout_ms; /* of what the peer does not acknowledge */
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) ||
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof(send_bytes)) ||
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms)))
+        return err_sys(e, errno, "cannot set up the listening socket");
+    return 0;
+}
+
 static int listen_on(struct http *h, struct err *e)
 {
     struct sockaddr_storage sa;
@@ -125,6 +143,8 @@ static int listen_on(struct http *h, struct err *e)
     if (!h->listener)
         return err_sys(e, errno, "cannot listen on %s port %u", h->address, h->config.port);
     evconnlistener_set_error_cb(h->listener, on_accept_error);
+    if (set_options(h, e))
+        return ERR_IO;
     socklen_t len = sizeof(sa);
     if (getsockname(evconnlistener_get_fd(h->listener), (struct sockaddr *)&sa, &len))
         return err_sys(e, errno, "cannot tell the port");

@@ -30,6 +30,7 @@ struct request {
     struct http *http;
     struct conn *conn;
     const struct route *route; /* NULL: refused before it had one */
+    bool whole_server;         /* OPTIONS * */
     enum http_method method;
     char id[REQUEST_ID_BYTES]; /* the client's X-Request-Id, or ours */
     char *rest;                /* decoded path behind a prefix route's prefix */

@@ -199,6 +199,9 @@ static void test_options_and_cors(void **state)
     (void)state;
     server.config.cors_origin = "https://app.example";
     server_reopen();
+    exchange("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", &r);
+    assert_int_equal(r.status, 204);
+    reply_release(&r);
     exchange("OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n", &r);
     assert_int_equal(r.status, 204);
     assert_string_equal(reply_header(&r, "Access-Control-Allow-Origin"), "https://app.example");
@@ -344,6 +347,34 @@ static void test_slow_reader_is_closed_and_cancelled(void **state)
     close(fd);
 }
 
+static void test_stalled_write_is_closed(void **state)
+{
+    (void)state;
+    server.config.write_timeout_ms = 150;
+    server.config.output_bytes_max = 1u << 30;
+    server_reopen();
+    fake.forever = true;
+    fake.step = 64;
+    server.texts.items[0].context_tokens = 1 << 24;
+    int fd = dial_with(4096);
+    const char *body = "{\"model\":\"tiny\",\"prompt\":\"x\",\"stream\":true,"
+                       "\"max_tokens\":10000000,\"logprobs\":20}";
+    char head[128];
+    snprintf(head, sizeof(head),
+             "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+             strlen(body));
+    send_text(fd, head);
+    send_text(fd, body);
+    pump_ms(20);
+    fake.delay_us = 5000;
+    uint64_t until = clock_mono_ms() + WAIT_MS;
+    while (fake.cancelled == 0 && clock_mono_ms() < until)
+        pump();
+    server.texts.items[0].context_tokens = TINY_CONTEXT;
+    assert_int_equal(fake.cancelled, 1);
+    close(fd);
+}
+
 static void test_connections_over_limit_get_503(void **state)
 {
     struct reply r;
@@ -439,6 +470,7 @@ int main(void)
         T(test_idle_connections_are_closed),
         T(test_client_gone_cancels),
         T(test_slow_reader_is_closed_and_cancelled),
+        T(test_stalled_write_is_closed),
         T(test_connections_over_limit_get_503),
         T(test_stop_accepting_finishes_what_runs),
         T(test_a_thousand_requests_leave_memory_flat),
