@@ -1,14 +1,14 @@
-/* backend.h: what computes a step: a device, its buffers, and the operations of a pass.
+/* backend.h: what computes a step: a device, its buffers, and its form of a pass.
  *
- * The architecture's pass (runtime/model/pass.h) is written once for all backends.
+ * A pass takes a batch of rows (tokens at positions of sequences) through the model: the
+ * architecture's `forward` over the backend's struct pass_ops (runtime/model/pass.h).
  *
  * Which thread does what:
  *   - The engine's thread owns a backend and makes every call of it.
  *   - CPU (backend_cpu.c): backend_run lets every thread of the crew run `forward` side by side,
- * each with a struct pass of its own over shared registers. An operation does this thread's share
- * and then meets the others at a barrier, or does all of it in every thread into private memory
- * where that is cheaper than meeting. So `forward` must make the same calls in every thread, and
- * may not write to anything.
+ *     each with a struct pass of its own over shared registers. An operation does this thread's
+ *     share and then meets the others at a barrier, or does all of it in every thread into private
+ *     memory where that is cheaper than meeting.
  *   - A device with streams would run `forward` once, on the engine's thread: each call enqueues,
  *     and backend_run waits at the end.
  *
@@ -28,8 +28,6 @@
 
 struct model;
 struct threads;
-
-/* ---- what the engine sees ---- */
 
 /* A row whose logits are wanted, and the token to pick from them. */
 struct pick {

@@ -18,7 +18,6 @@ struct pass;
 struct arch {
     const char *name; /* general.architecture */
     int (*load)(struct loader *l, struct model *m, struct err *e);
-    /* Every thread of the backend runs it; see backend.h. */
     void (*forward)(const struct model *m, struct pass *p);
 };
 

@@ -42,6 +42,17 @@ static enum kn_isa isa_of(const char *name)
     exit(2);
 }
 
+static uint32_t number_of(const char *word)
+{
+    char *end;
+    unsigned long n = strtoul(word, &end, 10);
+    if (end == word || *end || n < 1 || n > 65536) {
+        fprintf(stderr, "'%s' is no number from 1 to 65536\n", word);
+        exit(2);
+    }
+    return (uint32_t)n;
+}
+
 static void read_ids(struct tool *t)
 {
     size_t cap = 0;
@@ -64,7 +75,7 @@ static void read_ids(struct tool *t)
 static int open_model(struct tool *t, char **argv, struct err *e)
 {
     struct gguf *file;
-    int rc = threads_create((uint32_t)atoi(argv[3]), &t->threads, e);
+    int rc = threads_create(number_of(argv[3]), &t->threads, e);
     if (rc == 0)
         rc = gguf_open(argv[1], &file, e);
     if (rc < 0)
@@ -157,11 +168,11 @@ int main(int argc, char **argv)
     struct tool t = {.n_ids = 0};
     if (argc == 3 && strcmp(argv[2], "tokenize") == 0)
         return tokenize(argv[1]);
-    if (argc != 7 || atoi(argv[4]) < 1) {
+    if (argc != 7) {
         fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids\n");
         return 2;
     }
-    t.chunk = (uint32_t)atoi(argv[4]);
+    t.chunk = number_of(argv[4]);
     t.logits = open_out(argv[5]);
     t.hidden = open_out(argv[6]);
     if (open_model(&t, argv, &e) < 0) {

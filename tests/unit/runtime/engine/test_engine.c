@@ -23,7 +23,7 @@ static struct engine *open_tiny(const struct tiny_llama *t, struct engine_config
 {
     struct engine *g = NULL;
     struct err e = {0};
-    char path[64];
+    char path[TINY_PATH_BYTES];
     tiny_llama_file(t, path);
     c->model_path = path;
     int rc = engine_open(c, &g, &e);

@@ -300,7 +300,7 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
 static void check_tiny(uint32_t type, bool untied, uint64_t seed)
 {
     struct tiny_llama t = tiny_llama_small;
-    char path[64];
+    char path[TINY_PATH_BYTES];
     t.type = type;
     t.untied = untied;
     t.qkv_bias = untied;

@@ -241,14 +241,16 @@ static inline void tiny_llama_write(const struct tiny_llama *m, struct buf *out)
     buf_release(&w.data);
 }
 
-/* The same as a file of its own name, for engine_open: path (at least 64 bytes) gets it, and the
+#define TINY_PATH_BYTES 64
+
+/* The same as a file of its own name, for engine_open: path (TINY_PATH_BYTES) gets it, and the
  * caller unlinks it. */
 static inline void tiny_llama_file(const struct tiny_llama *m, char *path)
 {
     struct buf b;
     buf_init(&b, 0);
     tiny_llama_write(m, &b);
-    strcpy(path, "/tmp/tiny_llama_XXXXXX");
+    snprintf(path, TINY_PATH_BYTES, "%s", "/tmp/tiny_llama_XXXXXX");
     int fd = mkstemp(path);
     FILE *f = fd < 0 ? NULL : fdopen(fd, "wb");
     if (!f || fwrite(b.data, 1, b.len, f) != b.len || fclose(f) != 0)
