@@ -120,6 +120,11 @@ int rt_charge_bytes(struct jrt *rt, size_t bytes)
     return rt_charge(rt, bytes / 16 + 1);
 }
 
+int rt_charge_copy(struct jrt *rt, size_t bytes)
+{
+    return rt_charge(rt, bytes / 128 + 1);
+}
+
 int rt_enter(struct jrt *rt)
 {
     if (rt->depth >= rt->lim->depth_max)
@@ -138,7 +143,7 @@ void rt_leave(struct jrt *rt)
 int rt_put(struct jrt *rt, const char *p, size_t n)
 {
     size_t have = rt->out->len - rt->out_start;
-    int rc = rt_charge_bytes(rt, n);
+    int rc = rt_charge_copy(rt, n);
     if (rc)
         return rc;
     if (n > rt->lim->output_bytes_max || have > rt->lim->output_bytes_max - n)
@@ -178,7 +183,7 @@ int rt_capture_end(struct jrt *rt, size_t mark, struct jval *out)
 
 int rt_strn(struct jrt *rt, const char *p, size_t n, struct jval *out)
 {
-    int rc = rt_charge_bytes(rt, n);
+    int rc = rt_charge_copy(rt, n);
     if (rc)
         return rc;
     return jval_strn(rt->a, p, n, out) ? 0 : rt_nomem(rt);
@@ -192,7 +197,7 @@ int rt_str(struct jrt *rt, const char *s, struct jval *out)
 int rt_slice(struct jrt *rt, struct jval s, size_t at, size_t n, struct jval *out)
 {
     bool markup = s.markup;
-    int rc = rt_charge_bytes(rt, n);
+    int rc = rt_charge_copy(rt, n);
     if (rc)
         return rc;
     if (!jval_str_borrow(rt->a, s.s->p + at, n, s.s->n == s.s->chars ? (uint32_t)n : UINT32_MAX,

@@ -26,7 +26,7 @@
 struct jinja;
 
 struct jinja_limits {
-    uint64_t steps_max; /* nodes evaluated, plus one for each 16 bytes of string work */
+    uint64_t steps_max; /* nodes evaluated, plus one for each 16 bytes of strings looked at */
     size_t output_bytes_max;
     size_t memory_bytes_max; /* of the render's arena: chat.h makes it with this */
     unsigned depth_max;      /* of evaluation: nesting × macro recursion */

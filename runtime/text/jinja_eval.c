@@ -40,6 +40,8 @@ static int eval_dict(struct jrt *rt, struct jframe *f, const struct jnode *n, st
             rc = rt_eval(rt, f, n->kids[i + 1], &v);
         if (!rc && !jval_hashable(k))
             rc = rt_fail(rt, "unhashable type: '%s'", jval_type_name(k));
+        if (!rc)
+            rc = rt_charge_key(rt, d.dict, k);
         if (!rc && !jdict_set(rt->a, d.dict, k, v))
             rc = rt_nomem(rt);
     }
@@ -105,20 +107,13 @@ static int eval_compare(struct jrt *rt, struct jframe *f, const struct jnode *n,
 
 static int eval_concat(struct jrt *rt, struct jframe *f, const struct jnode *n, struct jval *out)
 {
-    struct jval v;
-    size_t mark = rt_capture(rt);
     int rc = 0;
-    /* All parts first: one may be a macro, whose output is captured, too. */
     struct jval *parts = arena_calloc(rt->a, n->n_kids, sizeof(*parts));
     if (!parts)
         return rt_nomem(rt);
     for (uint32_t i = 0; !rc && i < n->n_kids; i++)
         rc = rt_eval(rt, f, n->kids[i], &parts[i]);
-    for (uint32_t i = 0; !rc && i < n->n_kids; i++)
-        rc = rt_print(rt, parts[i]);
-    int end = rt_capture_end(rt, mark, &v);
-    *out = v;
-    return rc ? rc : end;
+    return rc ? rc : rt_concat(rt, parts, n->n_kids, out);
 }
 
 static int eval_slice(struct jrt *rt, struct jframe *f, const struct jnode *n, struct jval *out)
@@ -156,6 +151,9 @@ static int starstar_args(struct jrt *rt, struct jframe *f, const struct jnode *n
 
 static int put_kwarg(struct jrt *rt, struct jargs *args, const char *name, struct jval v)
 {
+    int rc = rt_charge(rt, args->n_kw / 8);
+    if (rc)
+        return rc;
     for (uint32_t i = 0; i < args->n_kw; i++)
         if (!strcmp(args->names[i], name))
             return rt_fail(rt, "got multiple values for keyword argument '%.60s'", name);
@@ -400,7 +398,7 @@ static int own_item(struct jrt *rt, struct jval obj, struct jval key, bool *foun
     int64_t i, n;
     *found = false;
     if (obj.type == JT_DICT) {
-        int rc = rt_charge(rt, obj.dict->index ? 1 : obj.dict->n / 4);
+        int rc = rt_charge_key(rt, obj.dict, key);
         const struct jval *v = jval_hashable(key) ? jdict_get(obj.dict, key) : NULL;
         *found = v != NULL;
         if (v)

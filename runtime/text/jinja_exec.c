@@ -245,7 +245,9 @@ static int macro_args(struct jrt *rt, const struct jmacro_sig *sig, struct jargs
 {
     const char *name = sig->name ? sig->name : "caller";
     uint32_t n = args->n < sig->n_params ? args->n : sig->n_params;
-    int rc = 0;
+    int rc = rt_charge(rt, (uint64_t)sig->n_params * (args->n_kw + 4) / 8);
+    if (rc)
+        return rc;
     for (uint32_t i = 0; i < n; i++)
         *slot(f, sig->params[i]->var) = args->v[i];
     for (uint32_t i = n; i < sig->n_params; i++)

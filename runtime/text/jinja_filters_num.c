@@ -84,6 +84,8 @@ int f_int(struct jrt *rt, struct jargs *args, struct jval *out)
     int rc = rt_bind_args(rt, "int", args, 0, names, 1, v);
     if (!rc && v[2].type != JT_MISSING)
         rc = rt_index(rt, v[2], &base);
+    if (!rc && v[0].type == JT_STR)
+        rc = rt_charge_bytes(rt, v[0].s->n);
     if (rc)
         return rc;
     if (base != 0 && (base < 2 || base > 36))
@@ -118,6 +120,8 @@ int f_float(struct jrt *rt, struct jargs *args, struct jval *out)
     struct jval v[2];
     double f;
     int rc = rt_bind_args(rt, "float", args, 0, names, 1, v);
+    if (!rc && v[0].type == JT_STR)
+        rc = rt_charge_bytes(rt, v[0].s->n);
     if (rc)
         return rc;
     if (v[0].type == JT_UNDEF)

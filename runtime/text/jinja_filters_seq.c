@@ -229,6 +229,8 @@ static int made_unique(struct jrt *rt, struct jargs *args, struct jval *out)
             rc = fold(rt, key, sensitive, &key);
         if (!rc && !jval_hashable(key))
             rc = rt_fail(rt, "unhashable type: '%s'", jval_type_name(key));
+        if (!rc)
+            rc = rt_charge_key(rt, seen.dict, key);
         if (rc || jdict_get(seen.dict, key))
             continue;
         list.list->v[n++] = list.list->v[i];

@@ -351,6 +351,9 @@ struct braces {
 static int field_start(struct braces *b, const char *p, size_t n, struct jval *out)
 {
     uint32_t i = 0;
+    int rc = rt_charge(b->rt, b->args->n_kw / 8);
+    if (rc)
+        return rc;
     bool number = n > 0 && n < 9;
     for (size_t k = 0; number && k < n; k++) {
         number = p[k] >= '0' && p[k] <= '9';

@@ -69,7 +69,7 @@ static int put(struct jrt *rt, struct jdict *d, struct jval k, struct jval v, bo
         return rt_fail(rt, "unhashable type: '%s'", jval_type_name(k));
     if (is_ns && k.type == JT_STR && k.s->n && k.s->p[0] == '_')
         return rt_fail(rt, "a namespace cannot store attributes that begin with an underscore");
-    int rc = rt_charge(rt, 1);
+    int rc = rt_charge_key(rt, d, k);
     if (rc)
         return rc;
     return jdict_set(rt->a, d, k, v) ? 0 : rt_nomem(rt);

@@ -121,7 +121,7 @@ static int item_args(struct jrt *rt, const struct jiter *it, struct jval item, s
     if (it->args.n)
         memcpy(args->v + 1, it->args.v, it->args.n * sizeof(*args->v));
     args->n = it->args.n + 1;
-    return rt_charge(rt, it->args.n + 1);
+    return rt_charge(rt, it->args.n + it->args.n_kw + 1);
 }
 
 static int next_mapped(struct jrt *rt, struct jiter *it, struct jval *out)

@@ -207,25 +207,26 @@ static int str_isupper(struct jrt *rt, struct jval self, struct jargs *args, str
 
 static int seq_index(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
+    bool same = false;
     int rc = method_args(rt, args, 1, 1);
-    if (!rc)
-        rc = rt_charge(rt, self.list->n);
-    for (uint32_t i = 0; !rc && i < self.list->n; i++)
-        if (jval_equal(self.list->v[i], args->v[0])) {
-            *out = jval_int(i);
-            return 0;
-        }
+    for (uint32_t i = 0; !rc && i < self.list->n; i++) {
+        rc = rt_equal(rt, self.list->v[i], args->v[0], &same);
+        *out = jval_int(i);
+        if (rc || same)
+            return rc;
+    }
     return rc ? rc : rt_fail(rt, "the value is not in the list");
 }
 
 static int seq_count(struct jrt *rt, struct jval self, struct jargs *args, struct jval *out)
 {
     int64_t n = 0;
+    bool same = false;
     int rc = method_args(rt, args, 1, 1);
-    if (!rc)
-        rc = rt_charge(rt, self.list->n);
-    for (uint32_t i = 0; !rc && i < self.list->n; i++)
-        n += jval_equal(self.list->v[i], args->v[0]);
+    for (uint32_t i = 0; !rc && i < self.list->n; i++) {
+        rc = rt_equal(rt, self.list->v[i], args->v[0], &same);
+        n += same;
+    }
     *out = jval_int(n);
     return rc;
 }
@@ -243,7 +244,7 @@ static int dict_get(struct jrt *rt, struct jval self, struct jargs *args, struct
     if (!rc && !jval_hashable(args->v[0]))
         rc = rt_fail(rt, "unhashable type: '%s'", jval_type_name(args->v[0]));
     if (!rc)
-        rc = rt_charge(rt, self.dict->index ? 1 : self.dict->n / 4);
+        rc = rt_charge_key(rt, self.dict, args->v[0]);
     if (rc)
         return rc;
     const struct jval *v = jdict_get(self.dict, args->v[0]);
@@ -297,9 +298,12 @@ static int loop_changed(struct jrt *rt, struct jval self, struct jargs *args, st
         return rc;
     if (args->n)
         memcpy(now.list->v, args->v, args->n * sizeof(*args->v));
-    *out = jval_bool(!jval_equal(self.loop->changed, now));
+    bool same = false;
+    if (self.loop->changed.type == JT_TUPLE)
+        rc = rt_equal(rt, self.loop->changed, now, &same);
+    *out = jval_bool(!same);
     self.loop->changed = now;
-    return 0;
+    return rc;
 }
 
 /* ---- the table ---------------------------------------------------------------------------- */

@@ -294,13 +294,43 @@ int rt_negate(struct jrt *rt, struct jval v, bool minus, struct jval *out)
 
 /* ---- comparison --------------------------------------------------------------------------- */
 
-static int charge_compare(struct jrt *rt, struct jval a)
+static int equal_lists(struct jrt *rt, const struct jlist *a, const struct jlist *b, bool *out)
 {
-    if (a.type == JT_STR)
-        return rt_charge_bytes(rt, a.s->n);
-    if (a.type == JT_LIST || a.type == JT_TUPLE)
-        return rt_charge(rt, a.list->n);
-    return a.type == JT_DICT ? rt_charge(rt, a.dict->n) : 0;
+    int rc = 0;
+    *out = a == b || a->n == b->n;
+    for (uint32_t i = 0; !rc && a != b && *out && i < a->n; i++)
+        rc = rt_equal(rt, a->v[i], b->v[i], out);
+    return rc;
+}
+
+static int equal_dicts(struct jrt *rt, const struct jdict *a, const struct jdict *b, bool *out)
+{
+    int rc = 0;
+    *out = a == b || a->n == b->n;
+    for (uint32_t i = 0; !rc && a != b && *out && i < a->n; i++) {
+        const struct jval *v = jdict_get(b, a->keys[i]);
+        *out = v != NULL;
+        if (v)
+            rc = rt_equal(rt, a->vals[i], *v, out);
+    }
+    return rc;
+}
+
+int rt_equal(struct jrt *rt, struct jval a, struct jval b, bool *out)
+{
+    int rc = rt_charge_bytes(rt, a.type == JT_STR ? a.s->n : 0);
+    if (!rc)
+        rc = rt_enter(rt);
+    if (rc)
+        return rc;
+    if (a.type == b.type && (a.type == JT_LIST || a.type == JT_TUPLE))
+        rc = equal_lists(rt, a.list, b.list, out);
+    else if (a.type == b.type && a.type == JT_DICT)
+        rc = equal_dicts(rt, a.dict, b.dict, out);
+    else
+        *out = jval_equal(a, b);
+    rt_leave(rt);
+    return rc;
 }
 
 /* -1, 0, 1, or 2 where a NaN is in it. */
@@ -344,9 +374,12 @@ static int order(struct jrt *rt, int op, struct jval a, struct jval b, int *out)
 static int order_seq(struct jrt *rt, int op, const struct jlist *a, const struct jlist *b, int *out)
 {
     for (uint32_t i = 0; i < a->n && i < b->n; i++) {
-        if (jval_equal(a->v[i], b->v[i]))
+        bool same;
+        int rc = rt_equal(rt, a->v[i], b->v[i], &same);
+        if (!rc && same)
             continue;
-        int rc = rt_enter(rt);
+        if (!rc)
+            rc = rt_enter(rt);
         if (rc)
             return rc;
         rc = order(rt, op, a->v[i], b->v[i], out);
@@ -359,7 +392,7 @@ static int order_seq(struct jrt *rt, int op, const struct jlist *a, const struct
 
 static int order(struct jrt *rt, int op, struct jval a, struct jval b, int *out)
 {
-    int rc = charge_compare(rt, a);
+    int rc = rt_charge_bytes(rt, a.type == JT_STR ? a.s->n : 0);
     if (rc)
         return rc;
     if (a.type == JT_UNDEF)
@@ -403,8 +436,8 @@ int rt_compare(struct jrt *rt, int op, struct jval a, struct jval b, bool *out)
     case OP2('!', '='):
         if (a.type == JT_VIEW && b.type == JT_VIEW)
             return rt_unsupported(rt, "comparison of dict views");
-        rc = charge_compare(rt, a);
-        *out = jval_equal(a, b) == (op == OP2('=', '='));
+        rc = rt_equal(rt, a, b, out);
+        *out = *out == (op == OP2('=', '='));
         return rc;
     case '<':
         return rt_less(rt, a, b, out);
@@ -429,15 +462,17 @@ static int in_sequence(struct jrt *rt, struct jval needle, struct jval hay, bool
     struct jval v;
     int rc = rt_iter(rt, hay, &it);
     while (!rc && (rc = rt_next(rt, it, &v)) > 0) {
-        rc = rt_charge(rt, 1);
-        if (!rc)
-            rc = charge_compare(rt, v);
-        if (!rc && jval_equal(needle, v)) {
-            *out = true;
-            return 0;
-        }
+        rc = rt_equal(rt, needle, v, out);
+        if (rc || *out)
+            return rc;
     }
     return rc;
+}
+
+int rt_charge_key(struct jrt *rt, const struct jdict *d, struct jval key)
+{
+    int rc = rt_charge_bytes(rt, key.type == JT_STR ? key.s->n : 0);
+    return rc ? rc : rt_charge(rt, d->index ? 1 : d->n / 4);
 }
 
 int rt_in(struct jrt *rt, struct jval needle, struct jval hay, bool *out)
@@ -456,7 +491,7 @@ int rt_in(struct jrt *rt, struct jval needle, struct jval hay, bool *out)
         const struct jdict *d = hay.type == JT_DICT ? hay.dict : hay.view->dict;
         if (!jval_hashable(needle))
             return rt_fail(rt, "unhashable type: '%s'", jval_type_name(needle));
-        int rc = rt_charge(rt, d->index ? 1 : d->n / 4);
+        int rc = rt_charge_key(rt, d, needle);
         *out = !rc && jdict_get(d, needle) != NULL;
         return rc;
     }

@@ -18,6 +18,12 @@ struct jrt {
     const struct jdict *vars;
     int64_t now_s;
     uint64_t steps;
+    /* The last string that was put together, with room behind it: a template that adds to one
+     * string piece by piece does not copy it each time. */
+    struct {
+        char *p;
+        size_t n, cap;
+    } tail;
     unsigned depth;
     bool raised; /* raise_exception: its message stays as it is */
     bool placed; /* the message names its line */
@@ -93,8 +99,11 @@ int rt_nomem(struct jrt *rt);
 int rt_overflow(struct jrt *rt);
 /* Counts n steps. */
 int rt_charge(struct jrt *rt, uint64_t n);
-/* Counts the work of touching so many bytes. */
+/* Counts the work of looking at so many bytes, or only of copying them. */
 int rt_charge_bytes(struct jrt *rt, size_t bytes);
+int rt_charge_copy(struct jrt *rt, size_t bytes);
+/* And of a look-up. */
+int rt_charge_key(struct jrt *rt, const struct jdict *d, struct jval key);
 int rt_enter(struct jrt *rt);
 void rt_leave(struct jrt *rt);
 /* Begins a captured block: what is written from here on is taken off as a string. */
@@ -137,10 +146,14 @@ int rt_truth(struct jrt *rt, struct jval v, bool *out);
 int rt_binop(struct jrt *rt, int op, struct jval a, struct jval b, struct jval *out);
 int rt_negate(struct jrt *rt, struct jval v, bool minus, struct jval *out);
 int rt_compare(struct jrt *rt, int op, struct jval a, struct jval b, bool *out);
+/* Python's ==, of any depth: counted. */
+int rt_equal(struct jrt *rt, struct jval a, struct jval b, bool *out);
 int rt_less(struct jrt *rt, struct jval a, struct jval b, bool *out);
 int rt_in(struct jrt *rt, struct jval needle, struct jval hay, bool *out);
 int rt_slice_of(struct jrt *rt, struct jval obj, const struct jval part[3], struct jval *out);
 int rt_add_str(struct jrt *rt, struct jval a, struct jval b, struct jval *out);
+/* str(v[0]) + str(v[1]) + … */
+int rt_concat(struct jrt *rt, struct jval *v, uint32_t n, struct jval *out);
 /* Two lists, or two tuples. */
 int rt_add_seq(struct jrt *rt, struct jval a, struct jval b, struct jval *out);
 int rt_repeat(struct jrt *rt, struct jval v, int64_t times, struct jval *out);

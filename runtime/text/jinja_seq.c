@@ -6,26 +6,58 @@
 
 /* ---- sequences ---------------------------------------------------------------------------- */
 
+/* Strings one after the other. When the first is the tail, the rest goes behind it in place: what
+ * was there of it stays as it is. */
+static int join_strings(struct jrt *rt, const struct jval *v, uint32_t n, struct jval *out)
+{
+    size_t total = 0, at = 0, chars = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        total += v[i].s->n;
+        chars += v[i].s->chars;
+    }
+    bool grow = n && v[0].s->n && v[0].s->p == rt->tail.p && v[0].s->n == rt->tail.n &&
+                total <= rt->tail.cap;
+    if (grow) {
+        at = v[0].s->n;
+    } else {
+        size_t cap = total > 256 ? total * 2 : total;
+        rt->tail.p = total < UINT32_MAX / 2 ? arena_alloc(rt->a, cap + 1) : NULL;
+        rt->tail.cap = cap;
+        if (!rt->tail.p)
+            return rt_nomem(rt);
+    }
+    int rc = rt_charge_copy(rt, total - at);
+    for (uint32_t i = grow; !rc && i < n; i++) {
+        memcpy(rt->tail.p + at, v[i].s->p, v[i].s->n);
+        at += v[i].s->n;
+    }
+    rt->tail.n = at;
+    if (!rc && !jval_str_borrow(rt->a, rt->tail.p, total, (uint32_t)chars, out))
+        rc = rt_nomem(rt);
+    return rc;
+}
+
+int rt_concat(struct jrt *rt, struct jval *v, uint32_t n, struct jval *out)
+{
+    int rc = 0;
+    for (uint32_t i = 0; !rc && i < n; i++)
+        rc = rt_to_str(rt, v[i], &v[i]);
+    return rc ? rc : join_strings(rt, v, n, out);
+}
+
 int rt_add_str(struct jrt *rt, struct jval a, struct jval b, struct jval *out)
 {
     bool markup = a.markup || b.markup;
+    struct jval v[2] = {a, b};
     int rc = 0;
     if (markup && !a.markup)
-        rc = rt_escape(rt, a, &a);
+        rc = rt_escape(rt, a, &v[0]);
     if (markup && !b.markup && !rc)
-        rc = rt_escape(rt, b, &b);
-    size_t n = (size_t)a.s->n + b.s->n;
+        rc = rt_escape(rt, b, &v[1]);
     if (!rc)
-        rc = rt_charge_bytes(rt, n);
-    char *p = rc ? NULL : arena_alloc(rt->a, n + 1);
-    if (rc || !p)
-        return rc ? rc : rt_nomem(rt);
-    memcpy(p, a.s->p, a.s->n);
-    memcpy(p + a.s->n, b.s->p, b.s->n);
-    if (!jval_str_borrow(rt->a, p, n, a.s->chars + b.s->chars, out))
-        return rt_nomem(rt);
+        rc = join_strings(rt, v, 2, out);
     out->markup = markup;
-    return 0;
+    return rc;
 }
 
 int rt_add_seq(struct jrt *rt, struct jval a, struct jval b, struct jval *out)
@@ -54,7 +86,7 @@ int rt_repeat(struct jrt *rt, struct jval v, int64_t times, struct jval *out)
             memcpy(out->list->v + i * unit, l->v, unit * sizeof(*l->v));
         return rc;
     }
-    int rc = rt_charge_bytes(rt, unit * k);
+    int rc = rt_charge_copy(rt, unit * k);
     char *p = rc ? NULL : arena_alloc(rt->a, unit * k + 1);
     if (rc || !p)
         return rc ? rc : rt_nomem(rt);

@@ -180,8 +180,7 @@ int rt_str_strip(struct jrt *rt, struct jval v, struct jval chars, int sides, st
             to = from + jtext_rstrip(p + from, to - from);
         return rt_slice(rt, v, from, to - from, out);
     }
-    if (chars.s->n > 64)
-        rc = rt_charge(rt, (uint64_t)chars.s->n * (v.s->n / 16 + 1));
+    rc = rt_charge(rt, (uint64_t)chars.s->n * v.s->n / 256);
     for (; (sides & STRIP_LEFT) && from < to; from += len) {
         jtext_decode(p + from, to - from, &len);
         if (!among(chars.s, p + from, len))

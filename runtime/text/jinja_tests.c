@@ -117,6 +117,8 @@ static int is_case(struct jrt *rt, struct jval v, bool upper, bool *out)
 {
     struct jval s;
     int rc = rt_to_str(rt, v, &s);
+    if (!rc)
+        rc = rt_charge_bytes(rt, s.s->n);
     *out = !rc && str_is_case(s.s, upper);
     return rc;
 }

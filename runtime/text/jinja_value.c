@@ -8,7 +8,7 @@
 #include "runtime/text/utf8.h"
 
 #define DICT_LINEAR_MAX 8u
-#define VALUE_DEPTH_MAX 200
+#define KEY_VALUES_MAX 64
 #define JSON_VALUE_DEPTH_MAX 100
 
 struct jval jval_none(void)
@@ -100,7 +100,7 @@ static uint64_t hash_bytes(const char *p, size_t n)
     return mix(h);
 }
 
-static uint64_t hash_depth(struct jval v, int depth)
+static uint64_t hash(struct jval v)
 {
     switch (v.type) {
     case JT_STR:
@@ -114,8 +114,8 @@ static uint64_t hash_depth(struct jval v, int depth)
         return mix((uint64_t)(fabs(v.f) * 1e3 < 1e18 ? (int64_t)(v.f * 1e3) : 7));
     case JT_TUPLE: {
         uint64_t h = v.list->n;
-        for (uint32_t i = 0; depth < VALUE_DEPTH_MAX && i < v.list->n; i++)
-            h = mix(h * 31 + hash_depth(v.list->v[i], depth + 1));
+        for (uint32_t i = 0; i < v.list->n; i++)
+            h = mix(h * 31 + hash(v.list->v[i]));
         return h;
     }
     default:
@@ -123,22 +123,25 @@ static uint64_t hash_depth(struct jval v, int depth)
     }
 }
 
-static bool hashable_depth(struct jval v, int depth)
+/* Counts what is in a key. Tuples in tuples can share: their number is not their size. */
+static bool hashable_count(struct jval v, unsigned *left)
 {
-    if (v.type == JT_LIST || v.type == JT_DICT || depth > VALUE_DEPTH_MAX)
+    if (*left == 0 || v.type == JT_LIST || v.type == JT_DICT)
         return false;
+    --*left;
     if (v.type == JT_VIEW)
         return v.view->kind == JV_VALUES;
     if (v.type == JT_TUPLE)
         for (uint32_t i = 0; i < v.list->n; i++)
-            if (!hashable_depth(v.list->v[i], depth + 1))
+            if (!hashable_count(v.list->v[i], left))
                 return false;
     return true;
 }
 
 bool jval_hashable(struct jval v)
 {
-    return hashable_depth(v, 0);
+    unsigned left = KEY_VALUES_MAX;
+    return hashable_count(v, &left);
 }
 
 bool jval_dict(struct arena *a, uint32_t cap, struct jval *out)
@@ -157,7 +160,7 @@ bool jval_dict(struct arena *a, uint32_t cap, struct jval *out)
 
 static void index_put(struct jdict *d, uint32_t pos)
 {
-    uint32_t i = (uint32_t)hash_depth(d->keys[pos], 0) & (d->index_cap - 1);
+    uint32_t i = (uint32_t)hash(d->keys[pos]) & (d->index_cap - 1);
     while (d->index[i])
         i = (i + 1) & (d->index_cap - 1);
     d->index[i] = pos + 1;
@@ -195,7 +198,7 @@ static int64_t dict_find(const struct jdict *d, struct jval key)
                 return i;
         return -1;
     }
-    uint32_t i = (uint32_t)hash_depth(key, 0) & (d->index_cap - 1);
+    uint32_t i = (uint32_t)hash(key) & (d->index_cap - 1);
     for (; d->index[i]; i = (i + 1) & (d->index_cap - 1))
         if (jval_equal(d->keys[d->index[i] - 1], key))
             return d->index[i] - 1;
@@ -253,32 +256,14 @@ static bool numbers_equal(struct jval a, struct jval b)
     return a.i == b.i;
 }
 
-static bool equal_depth(struct jval a, struct jval b, int depth);
-
-static bool dicts_equal(const struct jdict *a, const struct jdict *b, int depth)
-{
-    if (a == b)
-        return true;
-    if (a->n != b->n)
-        return false;
-    for (uint32_t i = 0; i < a->n; i++) {
-        const struct jval *v = jdict_get(b, a->keys[i]);
-        if (!v || !equal_depth(a->vals[i], *v, depth + 1))
-            return false;
-    }
-    return true;
-}
-
 static bool ranges_equal(const struct jrange *a, const struct jrange *b)
 {
     return a->n == b->n &&
            (a->n == 0 || (a->start == b->start && (a->n == 1 || a->step == b->step)));
 }
 
-static bool equal_depth(struct jval a, struct jval b, int depth)
+bool jval_equal(struct jval a, struct jval b)
 {
-    if (depth > VALUE_DEPTH_MAX)
-        return false;
     if (jval_is_number(a) && jval_is_number(b))
         return numbers_equal(a, b);
     if (a.type != b.type)
@@ -290,18 +275,15 @@ static bool equal_depth(struct jval a, struct jval b, int depth)
         return true;
     case JT_STR:
         return a.s->n == b.s->n && memcmp(a.s->p, b.s->p, a.s->n) == 0;
-    case JT_LIST:
     case JT_TUPLE:
         if (a.list == b.list)
             return true;
         if (a.list->n != b.list->n)
             return false;
         for (uint32_t i = 0; i < a.list->n; i++)
-            if (!equal_depth(a.list->v[i], b.list->v[i], depth + 1))
+            if (!jval_equal(a.list->v[i], b.list->v[i]))
                 return false;
         return true;
-    case JT_DICT:
-        return dicts_equal(a.dict, b.dict, depth);
     case JT_RANGE:
         return ranges_equal(a.range, b.range);
     case JT_FUNC:
@@ -309,11 +291,6 @@ static bool equal_depth(struct jval a, struct jval b, int depth)
     default:
         return (const void *)a.iter == (const void *)b.iter;
     }
-}
-
-bool jval_equal(struct jval a, struct jval b)
-{
-    return equal_depth(a, b, 0);
 }
 
 const char *jval_type_name(struct jval v)

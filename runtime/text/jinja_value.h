@@ -128,9 +128,10 @@ bool jdict_set(struct arena *a, struct jdict *d, struct jval key, struct jval va
 /* NULL when it is not there. The key must be hashable (jval_hashable). */
 struct jval *jdict_get(const struct jdict *d, struct jval key);
 struct jval *jdict_get_cstr(const struct jdict *d, const char *key);
+/* Keys hold at most 64 values, counting those in tuples. */
 bool jval_hashable(struct jval v);
 
-/* Python's ==, for plain values. Nesting deeper than 200 compares as unequal past it. */
+/* Python's ==, for what can be a key. Lists and dicts are equal to themselves alone: rt_equal. */
 bool jval_equal(struct jval a, struct jval b);
 
 /* Python's name of the type: "str", "dict", "NoneType". */

@@ -1,5 +1,6 @@
 /* The front of the templates: what a request's messages become. */
 #include <json-c/json.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -178,6 +179,49 @@ static void test_chat_keeps_within_the_memory_it_is_given(void **state)
     buf_release(&out);
 }
 
+struct shared {
+    const struct chat_template *t;
+    struct json_object *messages;
+    const char *want;
+    bool wrong;
+};
+
+static void *render_many(void *arg)
+{
+    struct shared *s = arg;
+    struct chat_options o = {0};
+    struct buf out;
+    buf_init(&out, 0);
+    for (int i = 0; i < 300; i++) {
+        buf_clear(&out);
+        int rc = chat_render(s->t, s->messages, NULL, &o, NULL, &out, NULL);
+        s->wrong = s->wrong || rc || strcmp(buf_str(&out), s->want);
+    }
+    buf_release(&out);
+    return NULL;
+}
+
+static void test_chat_template_serves_many_threads_at_once(void **state)
+{
+    (void)state;
+    struct shared s[4];
+    pthread_t thread[4];
+    struct chat_template *t = NULL;
+    struct json_object *m[4];
+    assert_int_equal(chat_template_compile(either, strlen(either), NULL, NULL, &t, NULL), 0);
+    for (int i = 0; i < 4; i++) {
+        m[i] = json_tokener_parse("[{\"role\":\"user\",\"content\":" PARTS "}]");
+        s[i] = (struct shared){.t = t, .messages = m[i], .want = "[user:ab]"};
+        assert_int_equal(pthread_create(&thread[i], NULL, render_many, &s[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(thread[i], NULL);
+        assert_false(s[i].wrong);
+        json_object_put(m[i]);
+    }
+    chat_template_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_chat_keeps_clients_from_what_is_ours),
         cmocka_unit_test(test_chat_knows_whether_a_template_takes_tools),
         cmocka_unit_test(test_chat_keeps_within_the_memory_it_is_given),
+        cmocka_unit_test(test_chat_template_serves_many_threads_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

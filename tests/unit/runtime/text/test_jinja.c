@@ -247,6 +247,7 @@ static void test_jinja_raises_where_python_does(void **state)
     check_fails(ERR_FORMAT, "{{ missing|tojson }}", "not JSON serializable");
     check_fails(ERR_FORMAT, "{% set n.x = 1 %}", "non-namespace");
     check_fails(ERR_FORMAT, "{{ range(1000000) }}", "Range too big");
+    check_fails(ERR_FORMAT, "{{ {[1]: 2} }}", "unhashable");
     check_fails(ERR_FORMAT, "{% if yes %}{{ n|nofilter }}{% endif %}", "no filter named");
     check_fails(ERR_UNSUPPORTED, "{{ raise_exception('Roles must alternate: ' ~ n) }}",
                 "Roles must alternate: 7");
@@ -296,6 +297,14 @@ static void test_jinja_holds_its_limits(void **state)
         "{{ 9 ** 9 ** 9 }}",
         "{{ 9223372036854775807 + 1 }}",
         "{{ '%999999d' % 1 if false else [0] * 999999999 }}",
+        /* Few nodes, much work: what looks at a string or walks a value is counted, too. */
+        "{% set x = 'a' * 99999 %}{% for i in range(99999) %}{{ x is lower }}{% endfor %}",
+        "{% set x = 'a' * 99999 %}{% for i in range(99999) %}{{ x|int }}{% endfor %}",
+        "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] "
+        "%}"
+        "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% "
+        "endfor %}{{ ns.x }}",
         "{{ range(99999)|list * 99999 }}",
         "{{ ((('ab' * 999999) ~ 'b').rfind(('ab' * 99999) ~ 'c')) }}",
     };
@@ -350,6 +359,18 @@ static void test_jinja_counts_steps_exactly_as_told(void **state)
     assert_int_equal(code_of("{{ 'a' * 11 }}", &lim, &e), ERR_LIMIT);
 }
 
+/* "x ~ y" may put y behind x in place: no other value may see that. */
+static void test_jinja_keeps_strings_apart_that_share_bytes(void **state)
+{
+    (void)state;
+    CHECK({"{% set a = 'ab' ~ n %}{% set b = a ~ 'c' %}{% set c = a ~ 'd' %}{% set e = b + c + b "
+           "%}{{ [a, b, c, e, b ~ b] }}",
+           "['ab7', 'ab7c', 'ab7d', 'ab7cab7dab7c', 'ab7cab7c']"},
+          {"{% set ns = namespace(x='') %}{% for i in range(200) %}{% set ns.x = ns.x ~ 'xyz' ~ i "
+           "%}{% endfor %}{{ ns.x|length }}{{ ns.x[-6:] }}",
+           "1090xyz199"});
+}
+
 static void test_jinja_reads_names_it_does_not_set(void **state)
 {
     (void)state;
@@ -379,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_jinja_holds_its_limits),
         cmocka_unit_test(test_jinja_bounds_nesting_at_compile),
         cmocka_unit_test(test_jinja_counts_steps_exactly_as_told),
+        cmocka_unit_test(test_jinja_keeps_strings_apart_that_share_bytes),
         cmocka_unit_test(test_jinja_reads_names_it_does_not_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
