@@ -15,7 +15,8 @@ TEST_MODELS := smollm2-135m
 PYTESTS_ALONE := $(wildcard tests/api tests/e2e)
 PYTESTS := $(filter-out $(PYTESTS_ALONE),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 # Once more with ASan and UBSan in the programs.
-PYTESTS_ASAN := $(addsuffix @asan,$(filter tests/cli,$(PYTESTS)))
+PYTESTS_ASAN := tests/cli@asan
+PYTESTS_ALONE_ASAN := tests/e2e/test_losses.py@asan
 
 SUBMAKE = $(MAKE) --no-print-directory -j$(shell nproc)
 VENV_PYTHON := build/venv/bin/python
@@ -43,7 +44,7 @@ test: ## Set up what is missing, build every variant, run every test, sum up
 	@$(VENV_PYTHON) tests/run.py --fuzz-seconds $(FUZZ_SECONDS) --only '$(ONLY)' \
 	    --cmocka $(TEST_SRC:%.c=build/release/%) $(TEST_SRC:%.c=build/asan/%) \
 	    $(TSAN_SRC:%.c=build/tsan/%) \
-	    --fuzz $(FUZZ_BIN) --pytest $(PYTESTS) $(PYTESTS_ASAN) --pytest-alone $(PYTESTS_ALONE) --check $(CHECKS)
+	    --fuzz $(FUZZ_BIN) --pytest $(PYTESTS) $(PYTESTS_ASAN) --pytest-alone $(PYTESTS_ALONE) $(PYTESTS_ALONE_ASAN) --check $(CHECKS)
 
 OUR_C = $(shell find kernels runtime router tests benchmarks -name '*.[ch]')
 

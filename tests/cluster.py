@@ -12,6 +12,8 @@ from pathlib import Path
 
 START_S = 120
 END_S = 20
+# What a build with a sanitizer prints when it finds something.
+SANITIZERS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:")
 
 
 def children_of(pid):
@@ -108,7 +110,8 @@ class Cluster:
         self.err = folder / "up.err"
         self.model = model
         self.port = None
-        command = [argosy, "up", "--model", model, "--workers", workers, "--port", port, *args]
+        command = [argosy, "up", "--model", model, "--workers", workers, "--port", port]
+        command += ["--verbose", *args]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
                 [str(c) for c in command],
@@ -179,9 +182,12 @@ class Cluster:
         if self.process.poll() is None:
             self.process.send_signal(sig)
         try:
-            return self.process.wait(END_S)
+            status = self.process.wait(END_S)
         except subprocess.TimeoutExpired:
             # Its children die with it: each asked the kernel for that.
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"argosy up did not end within {END_S} s")
+        said = self.err.read_text(errors="replace")
+        assert not any(word in said for word in SANITIZERS), said
+        return status
