@@ -130,12 +130,25 @@ struct kn_rope_table {
     uint32_t positions;
 };
 
-/* Fills rows [pos_begin, pos_end). inv_freq (dim / 2) comes from kn_rope_inv_freq, scaled as the
- * model says. */
-void kn_rope_fill(const double *inv_freq, int dim, uint32_t pos_begin, uint32_t pos_end, float *cos,
-                  float *sin);
+/* Fills rows [pos_begin, pos_end), each value times `magnitude`. inv_freq (dim / 2) comes from
+ * kn_rope_inv_freq, scaled as the model says. */
+void kn_rope_fill(const double *inv_freq, int dim, double magnitude, uint32_t pos_begin,
+                  uint32_t pos_end, float *cos, float *sin);
 /* inv_freq[i] = base ^ (-2i / dim). */
 void kn_rope_inv_freq(double base, int dim, double *inv_freq);
+
+/* YaRN (Peng et al., 2023): inv_freq is left alone where an angle turns at least beta_fast times
+ * within `context` positions, divided by `factor` where it turns at most beta_slow times, mixed
+ * between. base > 1, factor > 0, dim at least 2. */
+struct kn_yarn {
+    double base;
+    double factor;
+    double context; /* positions of the training before the extension */
+    double beta_fast, beta_slow;
+};
+void kn_rope_yarn(const struct kn_yarn *y, int dim, double *inv_freq);
+/* 0.1 * mscale * ln(factor) + 1; 1 where factor <= 1. */
+double kn_rope_yarn_magnitude(double factor, double mscale);
 
 struct kn_attn {
     const float *q; /* (rows, n_heads * head_dim), row stride ldq, already rotated */
@@ -248,6 +261,18 @@ struct kn_ops {
     /* The same with gelu (tanh form) for silu. */
     void (*geglu_quantize)(const float *gu, int64_t ldgu, int64_t row_begin, int64_t row_end,
                            int64_t ff, struct kn_act *a);
+
+    /* x = cap * tanh(x / cap), n elements; cap > 0. */
+    void (*softcap)(float *x, int64_t n, float cap);
+
+    /* Mixtures of experts. For n rows of n_experts logits (row stride ld): the n_used experts with
+     * the most logit, the lowest ids of equals, ids ascending, and the softmax of their logits
+     * alone. ids, weights (n, n_used). 0 < n_used <= n_experts. NaN comes last. */
+    void (*route)(const float *logits, int64_t ld, int64_t n, int n_experts, int n_used,
+                  uint32_t *ids, float *weights);
+    /* x (d) += sum over i of weights[i] * row rows[i] of y (any, d); weights (n_used). */
+    void (*combine)(const float *y, const uint32_t *rows, const float *weights, int n_used,
+                    int64_t d, float *x);
 
     /* Picks the token at `position` from logits (vocab, at least 1), which are overwritten.
      * scratch: kn_sample_scratch_bytes(vocab). A NaN logit counts as -inf; ids outside the

@@ -74,8 +74,8 @@ static void sin_cos(double angle, double *sin_out, double *cos_out)
     }
 }
 
-void kn_rope_fill(const double *inv_freq, int dim, uint32_t pos_begin, uint32_t pos_end, float *cos,
-                  float *sin)
+void kn_rope_fill(const double *inv_freq, int dim, double magnitude, uint32_t pos_begin,
+                  uint32_t pos_end, float *cos, float *sin)
 {
     int half = dim / 2;
 
@@ -83,8 +83,8 @@ void kn_rope_fill(const double *inv_freq, int dim, uint32_t pos_begin, uint32_t 
         for (int i = 0; i < half; i++) {
             double s, c;
             sin_cos((double)pos * inv_freq[i], &s, &c);
-            cos[(int64_t)pos * half + i] = (float)c;
-            sin[(int64_t)pos * half + i] = (float)s;
+            cos[(int64_t)pos * half + i] = (float)(c * magnitude);
+            sin[(int64_t)pos * half + i] = (float)(s * magnitude);
         }
     }
 }
@@ -143,4 +143,44 @@ void kn_rope_inv_freq(double base, int dim, double *inv_freq)
     for (int i = 0; i < dim / 2; i++) {
         inv_freq[i] = exp2_own(-(2.0 * (double)i / (double)dim) * log2_base);
     }
+}
+
+/* ---- YaRN ------------------------------------------------------------------------------------ */
+
+/* Towards minus infinity, |x| below 2^51. */
+static double floor_own(double x)
+{
+    double n = (x + ROUND_MAGIC) - ROUND_MAGIC;
+
+    return n > x ? n - 1.0 : n;
+}
+
+/* The pair of a head, as a real number, whose angle turns `turns` times in the training context. */
+static double pair_of_turns(const struct kn_yarn *y, int dim, double turns)
+{
+    const double two_pi = 0x1.921fb54442d18p+2;
+
+    return (double)dim * log2_own(y->context / (turns * two_pi)) / (2.0 * log2_own(y->base));
+}
+
+void kn_rope_yarn(const struct kn_yarn *y, int dim, double *inv_freq)
+{
+    double low = floor_own(pair_of_turns(y, dim, y->beta_fast));
+    double high = -floor_own(-pair_of_turns(y, dim, y->beta_slow));
+
+    low = low > 0.0 ? low : 0.0;
+    high = high < (double)(dim - 1) ? high : (double)(dim - 1);
+    double span = high - low > 0.001 ? high - low : 0.001;
+    for (int i = 0; i < dim / 2; i++) {
+        double slow = ((double)i - low) / span;
+        slow = slow < 0.0 ? 0.0 : slow > 1.0 ? 1.0 : slow;
+        inv_freq[i] = inv_freq[i] * (1.0 - slow) + inv_freq[i] / y->factor * slow;
+    }
+}
+
+double kn_rope_yarn_magnitude(double factor, double mscale)
+{
+    const double ln2 = 0x1.62e42fefa39efp-1;
+
+    return factor <= 1.0 ? 1.0 : 0.1 * mscale * (log2_own(factor) * ln2) + 1.0;
 }

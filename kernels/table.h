@@ -68,6 +68,11 @@ static inline bool kn_is_float(int type)
                                   int64_t row_end, int64_t ff, struct kn_act *a);               \
     void kn_geglu_quantize_##isa(const float *gu, int64_t ldgu, int64_t row_begin,              \
                                  int64_t row_end, int64_t ff, struct kn_act *a);                \
+    void kn_softcap_##isa(float *x, int64_t n, float cap);                                        \
+    void kn_route_##isa(const float *logits, int64_t ld, int64_t n, int n_experts, int n_used,    \
+                        uint32_t *ids, float *weights);                                           \
+    void kn_combine_##isa(const float *y, const uint32_t *rows, const float *weights, int n_used, \
+                          int64_t d, float *x);                                                   \
     void kn_sample_##isa(float *logits, uint32_t vocab, const struct kn_sampling *p,            \
                          uint64_t position, void *scratch, struct kn_sampled *out)
 
@@ -83,6 +88,7 @@ KN_DECLARE(avx512);
         .attention = kn_attention_##name, .attention_part = kn_attention_part_##name,             \
         .attention_merge = kn_attention_merge_##name,                                             \
         .swiglu_quantize = kn_swiglu_quantize_##name, .geglu_quantize = kn_geglu_quantize_##name, \
+        .softcap = kn_softcap_##name, .route = kn_route_##name, .combine = kn_combine_##name,     \
         .sample = kn_sample_##name                                                                \
     }
 

@@ -34,7 +34,7 @@ static void test_table_is_sin_and_cos(void **state)
     kn_rope_inv_freq(10000.0, dim, f);
     static const uint32_t begins[] = {0, 1000, 130700};
     for (int b = 0; b < 3; b++) {
-        kn_rope_fill(f, dim, begins[b], begins[b] + n, c, s);
+        kn_rope_fill(f, dim, 1.0, begins[b], begins[b] + n, c, s);
         for (uint32_t pos = begins[b]; pos < begins[b] + n; pos++) {
             for (int i = 0; i < 32; i++) {
                 double angle = pos * f[i];
@@ -50,11 +50,55 @@ static void test_table_is_sin_and_cos(void **state)
     f[0] = INFINITY;
     f[1] = NAN;
     f[2] = -0.5;
-    kn_rope_fill(f, 6, 1, 2, c, s);
+    kn_rope_fill(f, 6, 1.0, 1, 2, c, s);
     assert_true(c[3] == 1.0f && s[3] == 0.0f && c[4] == 1.0f && s[4] == 0.0f);
     assert_true(c[5] == (float)cos(-0.5) && s[5] == (float)sin(-0.5));
     free(c);
     free(s);
+}
+
+/* The paper's formulas on libm: 1 / base^(2i/d), divided by the factor behind the ramp. */
+static void test_yarn_is_the_papers(void **state)
+{
+    (void)state;
+    static const struct kn_yarn cases[] = {{10000.0, 4.0, 2048.0, 32.0, 1.0},
+                                           {1e6, 16.0, 32768.0, 32.0, 1.0},
+                                           {150000.0, 32.0, 4096.0, 24.0, 1.5},
+                                           {10000.0, 1.0, 128.0, 32.0, 1.0}};
+    for (int c = 0; c < 4; c++) {
+        for (int dim = 2; dim <= 256; dim += 2) {
+            const struct kn_yarn *y = &cases[c];
+            double got[128], two_log = 2.0 * log(y->base);
+            double low = floor(dim * log(y->context / (y->beta_fast * 2 * M_PI)) / two_log);
+            double high = ceil(dim * log(y->context / (y->beta_slow * 2 * M_PI)) / two_log);
+            low = fmax(low, 0.0);
+            high = fmin(high, dim - 1.0);
+            kn_rope_inv_freq(y->base, dim, got);
+            kn_rope_yarn(y, dim, got);
+            for (int i = 0; i < dim / 2; i++) {
+                double ramp = fmin(fmax((i - low) / fmax(high - low, 0.001), 0.0), 1.0);
+                double whole = pow(y->base, -2.0 * i / dim);
+                double want = whole * (1.0 - ramp) + whole / y->factor * ramp;
+                assert_true(fabs(got[i] / want - 1.0) < 1e-13);
+            }
+        }
+    }
+    assert_true(kn_rope_yarn_magnitude(0.5, 1.0) == 1.0 && kn_rope_yarn_magnitude(1.0, 1.0) == 1.0);
+    assert_true(fabs(kn_rope_yarn_magnitude(32.0, 0.7) - (0.07 * log(32.0) + 1.0)) < 1e-15);
+}
+
+static void test_table_is_times_the_magnitude(void **state)
+{
+    (void)state;
+    const double f[2] = {1.0, 0.01}, magnitude = 1.25 / 3.0;
+    float c[40], s[40];
+
+    kn_rope_fill(f, 4, magnitude, 0, 20, c, s);
+    for (int i = 0; i < 40; i++) {
+        double angle = i / 2 * f[i % 2];
+        assert_true(fabs((double)c[i] - magnitude * cos(angle)) < 3e-8);
+        assert_true(fabs((double)s[i] - magnitude * sin(angle)) < 3e-8);
+    }
 }
 
 struct problem {
@@ -90,7 +134,7 @@ static void problem_init(struct problem *p, struct random *r)
     p->cos = get_floats(POSITIONS * p->dim / 2);
     p->sin = get_floats(POSITIONS * p->dim / 2);
     kn_rope_inv_freq(10000.0, p->dim, f);
-    kn_rope_fill(f, p->dim, 0, POSITIONS, p->cos, p->sin);
+    kn_rope_fill(f, p->dim, 1.0, 0, POSITIONS, p->cos, p->sin);
     p->table = (struct kn_rope_table){p->cos, p->sin, p->dim, POSITIONS};
     p->ld = (p->n_heads + 2 * p->n_kv_heads) * p->head_dim;
     p->qkv = get_floats(p->span.rows * p->ld);
@@ -198,6 +242,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_inv_freq_is_the_power),
         cmocka_unit_test(test_table_is_sin_and_cos),
+        cmocka_unit_test(test_yarn_is_the_papers),
+        cmocka_unit_test(test_table_is_times_the_magnitude),
         cmocka_unit_test(test_rope_turns_q_and_k_and_stores_k_and_v),
         cmocka_unit_test(test_rope_has_the_same_bits_everywhere),
     };

@@ -32,12 +32,14 @@ static void want(struct rooms *r, void *dst, uint64_t n, size_t elem_bytes)
     r->v[r->n++] = (struct room){dst, n, elem_bytes};
 }
 
-static void want_act(struct rooms *r, const struct model *m, struct cpu_act_room *a, uint64_t rows)
+static uint64_t most(uint64_t a, uint64_t b)
 {
-    const struct hparams *h = &m->h;
-    uint64_t width = (uint64_t)h->n_heads * h->head_dim, k = h->n_embd;
-    k = k > width ? k : width;
-    k = k > h->n_ff ? k : h->n_ff;
+    return a > b ? a : b;
+}
+
+static void want_act(struct rooms *r, const struct model *m, struct cpu_act_room *a, uint64_t rows,
+                     uint64_t k)
+{
     uint64_t blocks = (k + KN_BLOCK - 1) / KN_BLOCK;
     want(r, &a->q, rows * blocks * KN_BLOCK, sizeof(*a->q));
     want(r, &a->d, rows * blocks, sizeof(*a->d));
@@ -76,29 +78,59 @@ uint64_t backend_page_bytes(const struct model *m)
     return elems * m->h.n_layers * sizeof(uint16_t);
 }
 
+/* The widest row that becomes act, and the widest of y. */
+static uint64_t act_width(const struct hparams *h)
+{
+    return most(most(h->n_embd, (uint64_t)h->n_heads * h->head_dim), h->n_ff);
+}
+
+static uint64_t y_elems(const struct hparams *h, uint64_t rows)
+{
+    uint64_t qkv = ((uint64_t)h->n_heads + 2 * (uint64_t)h->n_kv_heads) * h->head_dim;
+    uint64_t ffn = most(2 * (uint64_t)h->n_ff, h->n_embd);
+    if (h->n_experts == 0)
+        return rows * most(qkv, ffn);
+    return most(rows * most(qkv, most(h->n_embd, h->n_experts)), rows * h->n_experts_used * ffn);
+}
+
+static void want_experts(struct rooms *r, struct cpu *c)
+{
+    const struct hparams *h = &c->model->h;
+    uint64_t slots = (uint64_t)c->limits.rows_max * h->n_experts_used;
+    want(r, &c->expert_ids, slots, sizeof(*c->expert_ids));
+    want(r, &c->expert_weights, slots, sizeof(*c->expert_weights));
+    want(r, &c->expert_slots, slots, sizeof(*c->expert_slots));
+    want(r, &c->slot_rows, slots, sizeof(*c->slot_rows));
+    want(r, &c->expert_begin, h->n_experts + 1u, sizeof(*c->expert_begin));
+    want_act(r, c->model, &c->slot, slots, h->n_embd);
+}
+
 static int take_shared(struct cpu *c, struct err *e)
 {
     const struct hparams *h = &c->model->h;
     const struct backend_limits *l = &c->limits;
     uint64_t rows = l->rows_max, width = (uint64_t)h->n_heads * h->head_dim;
-    uint64_t qkv = width + 2 * (uint64_t)h->n_kv_heads * h->head_dim,
-             gate_up = 2 * (uint64_t)h->n_ff;
     uint64_t splits = l->context / KN_ATTN_SPLIT + 1,
-             angles = (uint64_t)l->context * (c->model->rope.dim / 2);
+             angles = (uint64_t)l->context * (c->model->rope.dim / 2),
+             local_angles = (uint64_t)l->context * (c->model->local_rope.dim / 2);
     struct rooms r = {.n = 0};
 
     want(&r, &c->x, rows * h->n_embd, sizeof(float));
     want(&r, &c->picked, (uint64_t)l->picks_max * h->n_embd, sizeof(float));
-    want(&r, &c->y, rows * (qkv > gate_up ? qkv : gate_up), sizeof(float));
+    want(&r, &c->y, y_elems(h, rows), sizeof(float));
     want(&r, &c->out, rows * width, sizeof(float));
     want(&r, &c->parts, h->n_heads * splits * (h->head_dim + 2u), sizeof(float));
-    want_act(&r, c->model, &c->act, rows);
+    want_act(&r, c->model, &c->act, rows * most(h->n_experts_used, 1), act_width(h));
+    if (h->n_experts > 0)
+        want_experts(&r, c);
     want(&r, &c->span_begin, rows + 1, sizeof(uint32_t));
     want(&r, &c->units, rows * h->n_kv_heads, sizeof(struct cpu_unit));
     want(&r, &c->next_unit, h->n_layers, sizeof(*c->next_unit));
     want(&r, &c->per_thread, c->n_threads, sizeof(*c->per_thread));
     want(&r, &c->rope_cos, angles, sizeof(float));
     want(&r, &c->rope_sin, angles, sizeof(float));
+    want(&r, &c->local_cos, local_angles, sizeof(float));
+    want(&r, &c->local_sin, local_angles, sizeof(float));
     want(&r, &c->logits, (uint64_t)l->picks_max * h->vocab, sizeof(float));
     want(&r, &c->kv, l->kv_pages * (backend_page_bytes(c->model) / sizeof(uint16_t)),
          sizeof(uint16_t));
@@ -112,7 +144,7 @@ static int take_private(struct cpu *c, struct err *e)
     for (uint32_t i = 0; i < c->n_threads; i++) {
         struct cpu_thread *t = &c->per_thread[i];
         struct rooms r = {.n = 0};
-        want_act(&r, c->model, &t->act, CPU_PRIVATE_ROWS);
+        want_act(&r, c->model, &t->act, CPU_PRIVATE_ROWS, act_width(h));
         want(&r, &t->out, CPU_PRIVATE_ROWS * (uint64_t)h->n_heads * h->head_dim, sizeof(float));
         want(&r, &t->scratch, kn_sample_scratch_bytes(h->vocab), 1);
         int rc = take_rooms(&r, &t->block, &t->block_bytes, e);
@@ -198,8 +230,13 @@ static void pick_tokens(struct cpu *c, uint32_t thread)
 static void run_thread(void *arg, uint32_t thread)
 {
     struct cpu *c = arg;
-    struct cpu_pass p = {
-        .base.ops = &cpu_pass_ops, .cpu = c, .thread = thread, .rows = c->batch->n_rows, .x = c->x};
+    uint32_t rows = c->batch->n_rows;
+    struct cpu_pass p = {.base.ops = &cpu_pass_ops,
+                         .cpu = c,
+                         .thread = thread,
+                         .rows = rows,
+                         .n_act = rows,
+                         .x = c->x};
     c->model->arch->forward(c->model, &p.base);
     pick_tokens(c, thread);
 }
@@ -229,8 +266,12 @@ static void fill_rope(void *arg, uint32_t thread)
     struct cpu *c = arg;
     int64_t begin, end;
     threads_slice(c->n_threads, thread, c->limits.context, &begin, &end);
-    kn_rope_fill(c->model->rope.inv_freq, (int)c->model->rope.dim, (uint32_t)begin, (uint32_t)end,
+    const struct model_rope *r = &c->model->rope, *local = &c->model->local_rope;
+    kn_rope_fill(r->inv_freq, (int)r->dim, r->magnitude, (uint32_t)begin, (uint32_t)end,
                  c->rope_cos, c->rope_sin);
+    if (local->inv_freq)
+        kn_rope_fill(local->inv_freq, (int)local->dim, local->magnitude, (uint32_t)begin,
+                     (uint32_t)end, c->local_cos, c->local_sin);
 }
 
 /* ---- life -------------------------------------------------------------------------------------
@@ -267,10 +308,11 @@ int backend_cpu_create(const struct model *m, struct threads *threads,
         return rc;
     }
     threads_run(threads, fill_rope, c);
-    c->rope = (struct kn_rope_table){.cos = c->rope_cos,
-                                     .sin = c->rope_sin,
-                                     .dim = (int)m->rope.dim,
-                                     .positions = limits->context};
+    c->rope = (struct kn_rope_table){c->rope_cos, c->rope_sin, (int)m->rope.dim, limits->context};
+    c->local_rope = c->rope;
+    if (m->local_rope.inv_freq)
+        c->local_rope = (struct kn_rope_table){c->local_cos, c->local_sin, (int)m->local_rope.dim,
+                                               limits->context};
     *out = &c->base;
     return 0;
 }

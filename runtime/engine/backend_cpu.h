@@ -49,7 +49,7 @@ struct cpu {
     struct threads *threads;
     uint32_t n_threads;
     struct backend_limits limits;
-    struct kn_rope_table rope;
+    struct kn_rope_table rope, local_rope;
     int64_t page_elems; /* of a layer; a page of all layers is contiguous */
 
     /* registers */
@@ -62,6 +62,16 @@ struct cpu {
     struct cpu_act_room act; /* rows_max */
     uint16_t *kv;            /* (kv_pages, n_layers, page_elems) */
     float *rope_cos, *rope_sin;
+    float *local_cos, *local_sin; /* of the model's local_rope */
+
+    /* Experts; all NULL without. A slot is a row with one of its experts; slots of an expert lie
+     * together, experts ascending, rows ascending in each. */
+    uint32_t *expert_ids;     /* (rows_max, n_experts_used): of a row, ascending */
+    float *expert_weights;    /* (rows_max, n_experts_used) */
+    uint32_t *expert_slots;   /* (rows_max, n_experts_used): where its answer will be */
+    uint32_t *slot_rows;      /* (rows_max * n_experts_used) */
+    uint32_t *expert_begin;   /* (n_experts + 1): first slot */
+    struct cpu_act_room slot; /* act by slot */
 
     /* the step */
     struct batch *batch;
@@ -82,7 +92,8 @@ struct cpu_pass {
     struct pass base;
     struct cpu *cpu;
     uint32_t thread;
-    uint32_t rows; /* of x: the batch's, or the picks' */
+    uint32_t rows;  /* of x: the batch's, or the picks' */
+    uint32_t n_act; /* of act and y: rows, or the slots of their experts */
     float *x;
     struct kn_act act; /* shared or this thread's own */
 };

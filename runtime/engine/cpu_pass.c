@@ -21,7 +21,7 @@ static void slice(const struct cpu_pass *p, int64_t n, int64_t *begin, int64_t *
 
 static bool is_private(const struct cpu_pass *p)
 {
-    return p->rows <= CPU_PRIVATE_ROWS;
+    return p->n_act <= CPU_PRIVATE_ROWS;
 }
 
 /* Shapes the pass's act as rows of k, in this thread's memory or the shared one. */
@@ -36,9 +36,9 @@ static void shape_act(struct cpu_pass *p, int64_t k)
 static void act_rows(const struct cpu_pass *p, int64_t *begin, int64_t *end)
 {
     *begin = 0;
-    *end = p->rows;
+    *end = p->n_act;
     if (!is_private(p))
-        slice(p, p->rows, begin, end);
+        slice(p, p->n_act, begin, end);
 }
 
 static void act_done(struct cpu_pass *p)
@@ -119,6 +119,21 @@ static void cpu_project_add(struct pass *base, const struct kn_matrix *w)
     barrier(p);
 }
 
+/* Rows in order, so that x + rmsnorm(y) is the sum of two finished numbers. */
+static void cpu_add_norm(struct pass *base, const float *w, float w_offset, float eps)
+{
+    struct cpu_pass *p = of(base);
+    const struct kn_ops *ops = p->cpu->ops;
+    int64_t begin, end, d = p->cpu->model->h.n_embd;
+    slice(p, p->rows, &begin, &end);
+    for (int64_t i = begin; i < end; i++) {
+        float *row = p->cpu->y + i * d;
+        ops->rmsnorm(row, w, w_offset, eps, 1, d, row);
+        ops->add_bias(p->x + i * d, d, 1, d, row);
+    }
+    barrier(p);
+}
+
 static void cpu_gate(struct pass *base, enum pass_gate kind)
 {
     struct cpu_pass *p = of(base);
@@ -142,12 +157,24 @@ static uint32_t rows_to_page_end(const struct kn_span *span, uint32_t row)
     return to_end < span->rows - row ? to_end : span->rows - row;
 }
 
-/* Rotates and stores this thread's share of the batch's rows. A page is one thread's: its tokens
- * lie side by side in one cache line. */
+/* The heads of q and k, each to norm 1 and times its weights. */
+static void norm_heads(const struct cpu *c, float *row, const struct pass_attention *a)
+{
+    const struct hparams *h = &c->model->h;
+    float *k = row + (int64_t)h->n_heads * h->head_dim;
+    if (a->q_norm)
+        c->ops->rmsnorm(row, a->q_norm, 0.0f, a->norm_eps, h->n_heads, h->head_dim, row);
+    if (a->k_norm)
+        c->ops->rmsnorm(k, a->k_norm, 0.0f, a->norm_eps, h->n_kv_heads, h->head_dim, k);
+}
+
+/* Norms, rotates and stores this thread's share of the batch's rows. A page is one thread's: its
+ * tokens lie side by side in one cache line. */
 static void store_kv(struct cpu_pass *p, const struct kn_kv *kv, const struct pass_attention *a,
                      int64_t ldy)
 {
     const struct cpu *c = p->cpu;
+    const struct kn_rope_table *rope = a->local_rope ? &c->local_rope : &c->rope;
     int64_t begin, end, page = 0;
     slice(p, c->n_page_parts, &begin, &end);
     for (uint32_t i = 0; i < c->batch->n_spans && page < end; i++) {
@@ -155,9 +182,12 @@ static void store_kv(struct cpu_pass *p, const struct kn_kv *kv, const struct pa
         for (uint32_t row = 0, n; row < s->rows && page < end; row += n, page++) {
             n = rows_to_page_end(s, row);
             struct kn_span part = {.page_table = s->page_table, .pos = s->pos + row, .rows = n};
-            if (page >= begin)
-                c->ops->rope_kv(c->y + (int64_t)(c->span_begin[i] + row) * ldy, ldy, a->n_heads, kv,
-                                &part, &c->rope, a->rope);
+            if (page < begin)
+                continue;
+            float *qkv = c->y + (int64_t)(c->span_begin[i] + row) * ldy;
+            for (uint32_t j = 0; j < n; j++)
+                norm_heads(c, qkv + j * ldy, a);
+            c->ops->rope_kv(qkv, ldy, a->n_heads, kv, &part, rope, a->rope);
         }
     }
 }
@@ -249,6 +279,128 @@ static void cpu_attend(struct pass *base, uint32_t layer, const struct pass_atte
     act_done(p);
 }
 
+/* ---- experts ----------------------------------------------------------------------------------
+ */
+
+/* Gives every choice of a row its slot. One thread does it for all: a count and a pass. */
+static void assign_slots(struct cpu *c, uint32_t rows)
+{
+    const struct hparams *h = &c->model->h;
+    uint32_t n = rows * h->n_experts_used, *next = c->expert_begin;
+    memset(next, 0, (h->n_experts + 1u) * sizeof(*next));
+    for (uint32_t i = 0; i < n; i++)
+        next[c->expert_ids[i] + 1]++;
+    for (uint32_t i = 0; i < h->n_experts; i++)
+        next[i + 1] += next[i];
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t slot = next[c->expert_ids[i]]++;
+        c->expert_slots[i] = slot;
+        c->slot_rows[slot] = i / h->n_experts_used;
+    }
+    memmove(next + 1, next, h->n_experts * sizeof(*next)); /* ends are the next ones' begins */
+    next[0] = 0;
+}
+
+/* Row `from` of a to row `to` of b. */
+static void copy_act(const struct kn_act *a, int64_t from, struct kn_act *b, int64_t to)
+{
+    int64_t nb = (a->k + KN_BLOCK - 1) / KN_BLOCK;
+    if (a->f)
+        memcpy(b->f + to * a->k, a->f + from * a->k, (size_t)a->k * sizeof(*a->f));
+    memcpy(b->q + to * nb * KN_BLOCK, a->q + from * nb * KN_BLOCK, (size_t)nb * KN_BLOCK);
+    memcpy(b->d + to * nb, a->d + from * nb, (size_t)nb * sizeof(*a->d));
+    memcpy(b->s + to * nb, a->s + from * nb, (size_t)nb * sizeof(*a->s));
+}
+
+static void cpu_route(struct pass *base)
+{
+    struct cpu_pass *p = of(base);
+    struct cpu *c = p->cpu;
+    const struct hparams *h = &c->model->h;
+    int64_t begin, end, used = h->n_experts_used;
+    slice(p, p->rows, &begin, &end);
+    c->ops->route(c->y + begin * h->n_experts, h->n_experts, end - begin, (int)h->n_experts,
+                  (int)used, c->expert_ids + begin * used, c->expert_weights + begin * used);
+    barrier(p);
+    if (p->thread == 0)
+        assign_slots(c, p->rows);
+    barrier(p);
+    p->n_act = p->rows * h->n_experts_used;
+    struct kn_act slots = {
+        .f = c->slot.f, .q = c->slot.q, .d = c->slot.d, .s = c->slot.s, .k = p->act.k};
+    slice(p, p->n_act, &begin, &end);
+    for (int64_t i = begin; i < end; i++)
+        copy_act(&p->act, c->slot_rows[i], &slots, i);
+    p->act = slots;
+    barrier(p);
+}
+
+static struct kn_act act_from(const struct kn_act *a, int64_t row)
+{
+    int64_t nb = (a->k + KN_BLOCK - 1) / KN_BLOCK;
+    return (struct kn_act){.f = a->f ? a->f + row * a->k : NULL,
+                           .q = a->q + row * nb * KN_BLOCK,
+                           .d = a->d + row * nb,
+                           .s = a->s + row * nb,
+                           .k = a->k};
+}
+
+/* The first tile of `slots` units of work each that begins at or behind `work`. */
+static int64_t tile_at(int64_t work, int64_t slots)
+{
+    return work > 0 ? (work + slots - 1) / slots : 0;
+}
+
+/* Multiplies each expert's slots with its matrix, into columns from `column` of y. Threads share
+ * the work by slots and tiles, so that an expert that many rows chose is not one thread's. */
+static void expert_matrices(struct cpu_pass *p, const struct kn_matrix *w, int64_t column,
+                            int64_t ldy)
+{
+    const struct cpu *c = p->cpu;
+    int64_t begin, end, first = 0, tiles = tiles_of(w);
+    slice(p, tiles * p->n_act, &begin, &end);
+    for (uint32_t e = 0; e < c->model->h.n_experts; e++) {
+        int64_t slot = c->expert_begin[e], slots = c->expert_begin[e + 1] - slot;
+        if (slots == 0)
+            continue;
+        int64_t from = tile_at(begin - first, slots), to = tile_at(end - first, slots);
+        to = to < tiles ? to : tiles;
+        first += tiles * slots;
+        if (from >= to)
+            continue;
+        struct kn_act act = act_from(&p->act, slot);
+        int64_t row_end = to * KN_ROW_TILE < w->rows ? to * KN_ROW_TILE : w->rows;
+        c->ops->matmul(&w[e], &act, slots, from * KN_ROW_TILE, row_end, false,
+                       c->y + slot * ldy + column, ldy);
+    }
+}
+
+static void cpu_project_experts(struct pass *base, const struct kn_matrix *const *w, int n)
+{
+    struct cpu_pass *p = of(base);
+    int64_t ldy = 0, column = 0;
+    for (int i = 0; i < n; i++)
+        ldy += w[i]->rows;
+    for (int i = 0; i < n; column += w[i]->rows, i++)
+        expert_matrices(p, w[i], column, ldy);
+    barrier(p);
+}
+
+static void cpu_combine_experts(struct pass *base, const struct kn_matrix *w)
+{
+    struct cpu_pass *p = of(base);
+    struct cpu *c = p->cpu;
+    int64_t begin, end, d = w->rows, used = c->model->h.n_experts_used;
+    expert_matrices(p, w, 0, d);
+    barrier(p);
+    p->n_act = p->rows;
+    slice(p, p->rows, &begin, &end);
+    for (int64_t i = begin; i < end; i++)
+        c->ops->combine(c->y, c->expert_slots + i * used, c->expert_weights + i * used, (int)used,
+                        d, p->x + i * d);
+    barrier(p);
+}
+
 /* ---- the end ----------------------------------------------------------------------------------
  */
 
@@ -262,6 +414,7 @@ static void cpu_select(struct pass *base)
         memcpy(c->picked + i * d, c->x + c->batch->picks[i].row * d, (size_t)d * sizeof(float));
     p->x = c->picked;
     p->rows = c->batch->n_picks;
+    p->n_act = p->rows;
     barrier(p);
 }
 
@@ -274,6 +427,15 @@ static void cpu_head(struct pass *base, const struct kn_matrix *w)
     barrier(p);
 }
 
+static void cpu_softcap(struct pass *base, float cap)
+{
+    struct cpu_pass *p = of(base);
+    int64_t begin, end;
+    slice(p, (int64_t)p->rows * p->cpu->model->h.vocab, &begin, &end);
+    p->cpu->ops->softcap(p->cpu->logits + begin, end - begin, cap);
+    barrier(p);
+}
+
 const struct pass_ops cpu_pass_ops = {
     .embed = cpu_embed,
     .norm = cpu_norm,
@@ -281,6 +443,11 @@ const struct pass_ops cpu_pass_ops = {
     .attend = cpu_attend,
     .gate = cpu_gate,
     .project_add = cpu_project_add,
+    .add_norm = cpu_add_norm,
+    .route = cpu_route,
+    .project_experts = cpu_project_experts,
+    .combine_experts = cpu_combine_experts,
     .select = cpu_select,
     .head = cpu_head,
+    .softcap = cpu_softcap,
 };

@@ -100,6 +100,7 @@ static int load_rope(struct loader *l, struct model *m, struct err *e)
     float base = 10000;
     double scale = 1;
     r->kind = KN_ROPE_NORM;
+    r->magnitude = 1;
     r->dim = h->head_dim;
     int rc = loader_u32(l, "rope.dimension_count", GGUF_OPTIONAL, 2, h->head_dim, &r->dim, e);
     if (rc == 0)

@@ -32,17 +32,25 @@ struct threads;
 #define MODEL_HEAD_DIM_MAX 256u
 #define MODEL_VOCAB_MAX (1u << 22)
 #define MODEL_CONTEXT_MAX (1u << 24)
+#define MODEL_EXPERTS_MAX 1024u
+#define MODEL_EXPERTS_USED_MAX 64u
 
 struct hparams {
     uint32_t n_layers;
     uint32_t n_embd;
-    uint32_t n_ff;
+    uint32_t n_ff; /* of each expert where there are experts */
     uint32_t n_heads;
     uint32_t n_kv_heads; /* divides n_heads */
     uint32_t head_dim;
     uint32_t vocab;   /* rows of the embedding: ids are below it */
     uint32_t context; /* tokens it was trained for */
     float rms_eps;
+    uint32_t n_experts;      /* 0: none */
+    uint32_t n_experts_used; /* by a row */
+    uint32_t window;         /* of the layers that have one; 0: no layer has */
+    float attn_scale;        /* of q·k */
+    float attn_softcap;      /* 0: none */
+    float logit_softcap;     /* 0: none */
 };
 
 /* How positions are rotated. inv_freq is scaled as the model says. */
@@ -50,20 +58,30 @@ struct model_rope {
     enum kn_rope kind;
     uint32_t dim;     /* rotated elements of a head, even */
     double *inv_freq; /* (dim / 2) */
+    double magnitude; /* of the rotated pairs; 1 unless a scaling says otherwise */
 };
 
 /* What an architecture does not have is NULL, or a matrix with data NULL. */
 struct model_layer {
     const float *attn_norm; /* (n_embd) */
+    struct kn_matrix qkv;   /* the next three as one */
     struct kn_matrix q;     /* (n_heads * head_dim, n_embd) */
     struct kn_matrix k;     /* (n_kv_heads * head_dim, n_embd) */
     struct kn_matrix v;     /* (n_kv_heads * head_dim, n_embd) */
     const float *qkv_bias;  /* ((n_heads + 2 * n_kv_heads) * head_dim): q, k, v */
+    const float *q_norm;    /* (head_dim) */
+    const float *k_norm;    /* (head_dim) */
     struct kn_matrix o;     /* (n_embd, n_heads * head_dim) */
+    const float *attn_post; /* (n_embd): norm of what attention adds to the residual stream */
     const float *ffn_norm;  /* (n_embd) */
     struct kn_matrix gate;  /* (n_ff, n_embd) */
-    struct kn_matrix up;    /* (n_ff, n_embd) */
+    struct kn_matrix up;    /* (n_ff, n_embd); (2 n_ff, n_embd), gate first, where gate is none */
     struct kn_matrix down;  /* (n_embd, n_ff) */
+    const float *ffn_post;  /* (n_embd): as attn_post */
+    /* Experts, in place of gate, up and down. */
+    struct kn_matrix router;                           /* (n_experts, n_embd) */
+    struct kn_matrix *gate_exps, *up_exps, *down_exps; /* (n_experts), each as above */
+    bool local; /* sees h.window positions alone, and turns by local_rope if there is one */
 };
 
 struct model {
@@ -72,9 +90,10 @@ struct model {
     enum kn_isa isa;
     char manifest_sha256[65];
     struct model_rope rope;
-    struct kn_matrix embed; /* (vocab, n_embd) */
-    struct kn_matrix head;  /* (vocab, n_embd); the embedding's data when they are tied */
-    const float *out_norm;  /* (n_embd) */
+    struct model_rope local_rope; /* inv_freq NULL: local layers turn as the others */
+    struct kn_matrix embed;       /* (vocab, n_embd) */
+    struct kn_matrix head;        /* (vocab, n_embd); the embedding's data when they are tied */
+    const float *out_norm;        /* (n_embd) */
     struct model_layer *layers;
     bool has_float_matrix; /* some matrix of a pass reads activations that are not quantised */
     uint64_t weight_bytes; /* packed matrices and vectors */

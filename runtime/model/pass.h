@@ -7,7 +7,9 @@
  *
  *     x    (rows, n_embd)  the residual stream, fp32
  *     act  (rows, any)     input of the next matrices, quantised
- *     y    (rows, wide)    output of the last `project`: q|k|v, or gate|up
+ *     y    (rows, wide)    output of the last `project`: q|k|v, gate|up, or what `add_norm` takes
+ *
+ * Between `route` and `combine_experts`, act and y have a row for each of a row's experts.
  *
  * A backend may run `forward` in many threads side by side, so `forward` makes the same calls in
  * each and writes to nothing.
@@ -15,6 +17,7 @@
 #ifndef ARGOSY_MODEL_PASS_H
 #define ARGOSY_MODEL_PASS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/kernels.h"
@@ -30,6 +33,10 @@ struct pass_attention {
     uint32_t window; /* 0: the whole context */
     float softcap;   /* 0: none */
     enum kn_rope rope;
+    bool local_rope; /* by the model's local_rope */
+    /* (head_dim): rmsnorm of each head of q and of k before they turn. NULL: none. */
+    const float *q_norm, *k_norm;
+    float norm_eps;
 };
 
 /* Weights and biases are the model's and outlive the pass. */
@@ -46,10 +53,23 @@ struct pass_ops {
     void (*gate)(struct pass *p, enum pass_gate kind);
     /* x += w act */
     void (*project_add)(struct pass *p, const struct kn_matrix *w);
+    /* x += rmsnorm(y), y being a `project` to n_embd */
+    void (*add_norm)(struct pass *p, const float *w, float w_offset, float eps);
+
+    /* Mixtures of experts. y is the router's logits: picks h.n_experts_used of h.n_experts for each
+     * row; act = the rows of act, one for each of them */
+    void (*route)(struct pass *p);
+    /* y = [w[0][e] act | w[1][e] act | …] of the row's expert e; each w[i] (h.n_experts) */
+    void (*project_experts)(struct pass *p, const struct kn_matrix *const *w, int n);
+    /* x += weighted sum of w[e] act over the row's experts, ids ascending */
+    void (*combine_experts)(struct pass *p, const struct kn_matrix *w);
+
     /* Keeps the rows of x whose logits are wanted, for norm and head; the rest is finished. */
     void (*select)(struct pass *p);
     /* logits = w act */
     void (*head)(struct pass *p, const struct kn_matrix *w);
+    /* logits = cap * tanh(logits / cap), behind head */
+    void (*softcap)(struct pass *p, float cap);
 };
 
 /* A backend's own pass begins with this. */
