@@ -152,6 +152,7 @@ static void test_jinja_scopes_variables_as_jinja2_does(void **state)
 {
     (void)state;
     CHECK({"{% set x = 1 %}{% for i in l %}{% set x = i %}{{ x }}{% endfor %}{{ x }}", "3121"},
+          {"{% set x = 0 %}{% for i in l %}{{ x }}{% set x = i %}{% endfor %}", "000"},
           {"{% set ns = namespace(c=0) %}{% for i in l %}{% set ns.c = ns.c + i %}{% endfor %}{{ "
            "ns.c }}",
            "6"},
@@ -366,6 +367,9 @@ static void test_jinja_keeps_strings_apart_that_share_bytes(void **state)
     CHECK({"{% set a = 'ab' ~ n %}{% set b = a ~ 'c' %}{% set c = a ~ 'd' %}{% set e = b + c + b "
            "%}{{ [a, b, c, e, b ~ b] }}",
            "['ab7', 'ab7c', 'ab7d', 'ab7cab7dab7c', 'ab7cab7c']"},
+          {"{% set a = 'x' * 300 ~ 1 %}{% set b = a ~ 'c' %}{% set c = a ~ 'd' %}{{ a[-2:] ~ "
+           "b[-2:] ~ c[-2:] }}",
+           "x11c1d"},
           {"{% set ns = namespace(x='') %}{% for i in range(200) %}{% set ns.x = ns.x ~ 'xyz' ~ i "
            "%}{% endfor %}{{ ns.x|length }}{{ ns.x[-6:] }}",
            "1090xyz199"});
