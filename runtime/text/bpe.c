@@ -9,12 +9,14 @@
 #include <string.h>
 
 #include "runtime/base/rng.h"
+#include "runtime/text/mergeheap.h"
 #include "runtime/text/nfc.h"
 #include "runtime/text/pretokenizer.h"
 #include "runtime/text/tokenizer_internal.h"
 #include "runtime/text/utf8.h"
 
 #define MERGES_MAX (1u << 24)
+#define TEXT_TYPES (1u << TOKEN_NORMAL | 1u << TOKEN_USER_DEFINED | 1u << TOKEN_BYTE)
 #define NO_PAIR UINT64_MAX /* an empty slot: TOKENIZER_NONE twice */
 
 struct merge {
@@ -58,7 +60,6 @@ static int byte_of(uint32_t code)
     return 0xAD;
 }
 
-/* A vocab_load decoder. */
 static size_t decode(const char *text, size_t n, char *out)
 {
     const unsigned char *p = (const unsigned char *)text;
@@ -72,6 +73,15 @@ static size_t decode(const char *text, size_t n, char *out)
         i += c.n;
     }
     return k;
+}
+
+/* A vocab_load decoder. */
+static size_t decode_token(enum token_type type, const char *text, size_t n, char *out)
+{
+    if (type == TOKEN_NORMAL)
+        return decode(text, n, out);
+    memcpy(out, text, n);
+    return n;
 }
 
 /* ---- merges -----------------------------------------------------------------------------------
@@ -166,19 +176,13 @@ struct symbol {
     uint32_t prev, next;
 };
 
-struct candidate {
-    uint64_t order; /* rank << 32 | index of the left symbol: the smallest goes first */
-    uint32_t id;    /* what the two become */
-};
-
 /* The scratch of one tokenizer_encode. */
 struct words {
     const struct bpe *bpe;
     struct symbol *symbols; /* room for `cap` */
-    struct candidate *heap; /* room for 2 * cap: one a pair at the start, and a merge takes one
-                             * and brings two */
+    struct mergeheap heap;  /* room for 2 * cap: one a pair at the start, and a merge takes one and
+                             * brings two */
     size_t cap;
-    size_t n_heap;
     struct tokenvec *out;
     struct err *e;
 };
@@ -189,40 +193,11 @@ static int words_reserve(struct words *w, size_t n)
         return 0;
     size_t cap = n < 256 ? 256 : n;
     free(w->symbols);
-    free(w->heap);
+    free(w->heap.at);
     w->symbols = calloc(cap, sizeof(*w->symbols));
-    w->heap = calloc(cap, 2 * sizeof(*w->heap));
-    w->cap = w->symbols && w->heap ? cap : 0;
+    w->heap.at = calloc(cap, 2 * sizeof(*w->heap.at));
+    w->cap = w->symbols && w->heap.at ? cap : 0;
     return w->cap ? 0 : err_set(w->e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
-}
-
-static void heap_push(struct words *w, struct candidate c)
-{
-    size_t i = w->n_heap++;
-    while (i && c.order < w->heap[(i - 1) / 2].order) {
-        w->heap[i] = w->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    w->heap[i] = c;
-}
-
-static struct candidate heap_pop(struct words *w)
-{
-    struct candidate top = w->heap[0], last = w->heap[--w->n_heap];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= w->n_heap)
-            break;
-        if (child + 1 < w->n_heap && w->heap[child + 1].order < w->heap[child].order)
-            child++;
-        if (last.order <= w->heap[child].order)
-            break;
-        w->heap[i] = w->heap[child];
-        i = child;
-    }
-    w->heap[i] = last;
-    return top;
 }
 
 /* Puts the pair that starts at symbol `left` into the heap if it has a merge. */
@@ -233,12 +208,13 @@ static void offer(struct words *w, uint32_t left)
         return;
     const struct merge *m = merge_slot(w->bpe, pair_of(s->id, w->symbols[s->next].id));
     if (m->pair != NO_PAIR)
-        heap_push(w, (struct candidate){.order = pair_of(m->rank, left), .id = m->id});
+        mergeheap_push(&w->heap,
+                       (struct merge_candidate){.order = pair_of(m->rank, left), .id = m->id});
 }
 
 /* The candidate is stale when a symbol of its pair has changed since: the pair there makes another
  * token. */
-static bool still_there(const struct words *w, struct candidate c)
+static bool still_there(const struct words *w, struct merge_candidate c)
 {
     const struct symbol *s = &w->symbols[(uint32_t)c.order];
     if (s->id == TOKENIZER_NONE || s->next == END)
@@ -249,8 +225,8 @@ static bool still_there(const struct words *w, struct candidate c)
 
 static void merge_all(struct words *w)
 {
-    while (w->n_heap) {
-        struct candidate c = heap_pop(w);
+    while (w->heap.n) {
+        struct merge_candidate c = mergeheap_pop(&w->heap);
         if (!still_there(w, c))
             continue;
         uint32_t left = (uint32_t)c.order;
@@ -290,7 +266,7 @@ static int encode_word(void *arg, const char *word, size_t n)
     if (k == 0)
         return 0;
     w->symbols[k - 1].next = END;
-    w->n_heap = 0;
+    w->heap.n = 0;
     for (uint32_t i = 0; i < k; i++)
         offer(w, i);
     merge_all(w);
@@ -317,12 +293,12 @@ static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
         return rc;
     b->traits = *pretokenizer_traits(b->pre);
     t->add_bos = b->traits.add_bos;
-    rc = vocab_load(&t->vocab, g, &t->arena, decode, e);
+    rc = vocab_load(&t->vocab, g, &t->arena, decode_token, e);
     if (rc == 0)
         rc = specials_build(&t->special, &t->vocab, 1u << TOKEN_CONTROL | 1u << TOKEN_USER_DEFINED,
                             &t->arena, e);
     if (rc == 0)
-        rc = vocab_map_build(&b->map, &t->vocab, &t->arena, e);
+        rc = vocab_map_build(&b->map, &t->vocab, TEXT_TYPES, &t->arena, e);
     if (rc < 0)
         return rc;
     for (unsigned i = 0; i < 256; i++) {
@@ -362,7 +338,7 @@ static int encode(const struct tokenizer *t, const char *text, size_t n, struct 
     if (rc == 0)
         rc = pretokenizer_split(b->pre, text, n, encode_word, &w, e);
     free(w.symbols);
-    free(w.heap);
+    free(w.heap.at);
     buf_release(&normal);
     return rc;
 }

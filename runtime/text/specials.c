@@ -61,9 +61,16 @@ static uint32_t lower(const struct specials *s, uint32_t lo, uint32_t hi, size_t
     return lo;
 }
 
-/* The longest token that text starts with: its length, or 0. */
-static size_t longest_at(const struct specials *s, const char *text, size_t n, uint32_t *id)
+static bool may_start(const struct specials *s, char first)
 {
+    unsigned char b = (unsigned char)first;
+    return s->starts[b / 32] >> b % 32 & 1;
+}
+
+size_t specials_prefix(const struct specials *s, const char *text, size_t n, uint32_t *id)
+{
+    if (s->n == 0 || n == 0 || !may_start(s, *text))
+        return 0;
     uint32_t lo = 0, hi = s->n;
     size_t best = 0;
     for (size_t depth = 0; depth < n && lo < hi; depth++) {
@@ -88,10 +95,7 @@ size_t specials_find(const struct specials *s, const char *text, size_t n, size_
     if (s->n == 0)
         return n;
     for (size_t i = from; i < n; i++) {
-        unsigned char b = (unsigned char)text[i];
-        if (!(s->starts[b / 32] >> b % 32 & 1))
-            continue;
-        *len = longest_at(s, text + i, n - i, id);
+        *len = specials_prefix(s, text + i, n - i, id);
         if (*len)
             return i;
     }
@@ -101,5 +105,5 @@ size_t specials_find(const struct specials *s, const char *text, size_t n, size_
 uint32_t specials_exact(const struct specials *s, const char *bytes, size_t n)
 {
     uint32_t id;
-    return n && longest_at(s, bytes, n, &id) == n ? id : TOKENIZER_NONE;
+    return n && specials_prefix(s, bytes, n, &id) == n ? id : TOKENIZER_NONE;
 }

@@ -12,7 +12,7 @@
 #define MEMORY_PER_FILE_BYTE 16u
 #define MEMORY_BASE (1u << 20)
 
-static const struct tokenizer_model *const MODELS[] = {&bpe_model};
+static const struct tokenizer_model *const MODELS[] = {&bpe_model, &spm_model, &unigram_model};
 
 /* Control tokens that end a text or a turn, by the names that model families give them: the
  * metadata names one EOS, and chat models stop at others too. */
@@ -146,7 +146,7 @@ int tokenizer_load(const struct gguf *g, struct tokenizer **out, struct err *e)
                                             MEMORY_PER_FILE_BYTE);
     t->model = model;
     rc = model->load(t, g, e);
-    if (rc == 0)
+    if (rc == 0 && !model->finds_user)
         rc = specials_build(&t->user, &t->vocab, 1u << TOKEN_USER_DEFINED, &t->arena, e);
     if (rc == 0)
         rc = load_specials(t, g, e);
@@ -222,7 +222,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsi
         return err_set(e, ERR_LIMIT, "a text of %zu bytes; the limit is %u", n,
                        TOKENIZER_TEXT_BYTES_MAX);
     /* Refuses what cannot fit before any work is done on it. */
-    if (out->max && n / (t->vocab.longest ? t->vocab.longest : 1) > out->max)
+    if (out->max && !t->shrinks && n / (t->vocab.longest ? t->vocab.longest : 1) > out->max)
         return tokenizer_out_err(ERR_LIMIT, out, e);
     int rc = bos ? add_id(out, t->bos, e) : 0;
     if (rc == 0)

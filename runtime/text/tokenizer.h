@@ -1,7 +1,8 @@
 /* tokenizer.h: text to token ids and back, from the metadata of a GGUF file.
  *
- * Byte-level BPE (tokenizer.ggml.model "gpt2") with the pre-tokenisers of pretokenizer.h. Other
- * models of tokenizer are further files behind the table in tokenizer_internal.h.
+ * Byte-level BPE (tokenizer.ggml.model "gpt2") with the pre-tokenisers of pretokenizer.h;
+ * SentencePiece's BPE over scores ("llama") and Unigram ("t5"). Other models of tokenizer are
+ * further files behind the table in tokenizer_internal.h.
  *
  * A tokenizer is immutable once loaded and shared by any number of threads; a call keeps its
  * scratch to itself. It copies what it needs: the GGUF may be closed after tokenizer_load. Its
@@ -22,7 +23,8 @@
 
 #define TOKENIZER_NONE UINT32_MAX /* the id of a special token that the model does not have */
 
-/* The longest text that is encoded in one call. Scratch is 44 bytes for one of the longest word. */
+/* The longest text that is encoded in one call. Scratch is 52 bytes or less for one of
+ * the longest word. */
 #define TOKENIZER_TEXT_BYTES_MAX (16u << 20)
 
 struct tokenizer;
@@ -70,9 +72,9 @@ enum tokenizer_flag {
     TOKENIZER_ADD_BOS_EOS = 1u << 1
 };
 
-/* Appends the ids of n bytes of text to out, in time O(n log n). ERR_LIMIT when out->max would be
- * passed (out then holds a part), when n is too large for out->max tokens, or above 1 GiB. Any
- * thread. */
+/* Appends the ids of n bytes of text to out, in time O(n log n) or O(n). ERR_LIMIT when out->max
+ * would be passed (out then holds a part), when n is too large for out->max tokens, or above 1 GiB.
+ * Any thread. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags,
                      struct tokenvec *out, struct err *e);
 

@@ -4,7 +4,8 @@
  *   vocab.c         ids ↔ bytes: the tokens of the file, and a map from bytes to ids
  *   specials.c      finds special tokens in a text
  *   bpe.c           byte-level BPE                      (one file a kind of model, behind
- *                                                        struct tokenizer_model)
+ *   spm.c           SentencePiece's BPE over scores      struct tokenizer_model)
+ *   unigram.c       SentencePiece's Unigram
  *   pretokenizer.c  cuts a text into the words of BPE
  */
 #ifndef ARGOSY_TEXT_TOKENIZER_INTERNAL_H
@@ -30,15 +31,15 @@ struct vocab {
 
 #define VOCAB_NOT_TEXT SIZE_MAX
 
-/* decode: turns the file's text of a NORMAL token into its bytes, at most as many, at out; returns
- * how many, or VOCAB_NOT_TEXT when no text can become this token: it is then UNUSED. Other tokens'
- * text is their bytes. */
+/* decode: turns the file's text of a token into its bytes, at most as many, at out; returns how
+ * many, or VOCAB_NOT_TEXT when no text can become this token: its text is then its bytes, and it is
+ * UNUSED. */
 int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a,
-               size_t (*decode)(const char *text, size_t n, char *out), struct err *e);
+               size_t (*decode)(enum token_type type, const char *text, size_t n, char *out),
+               struct err *e);
 const char *vocab_bytes(const struct vocab *v, uint32_t id, size_t *n);
 
-/* A map from bytes to the id of a text token (not control, unused or unknown). Equal bytes: the
- * lowest id. */
+/* A map from bytes to the id of a token of some types. Equal bytes: the lowest id. */
 struct vocab_map {
     const struct vocab *vocab;
     uint64_t seed;
@@ -46,7 +47,9 @@ struct vocab_map {
     struct vocab_slot *slots; /* (mask + 1) */
 };
 
-int vocab_map_build(struct vocab_map *m, const struct vocab *v, struct arena *a, struct err *e);
+/* types: the bits (1u << type) of those that it holds. */
+int vocab_map_build(struct vocab_map *m, const struct vocab *v, unsigned types, struct arena *a,
+                    struct err *e);
 /* TOKENIZER_NONE if there is none. */
 uint32_t vocab_map_find(const struct vocab_map *m, const char *bytes, size_t n);
 
@@ -67,6 +70,8 @@ int specials_build(struct specials *s, const struct vocab *v, unsigned types, st
 /* The first match at or after `from`: its start (n if there is none), and then *id and *len. */
 size_t specials_find(const struct specials *s, const char *text, size_t n, size_t from,
                      uint32_t *id, size_t *len);
+/* The longest token that text starts with: its length and *id; or 0. */
+size_t specials_prefix(const struct specials *s, const char *text, size_t n, uint32_t *id);
 /* The token that is exactly these bytes, or TOKENIZER_NONE. */
 uint32_t specials_exact(const struct specials *s, const char *bytes, size_t n);
 
@@ -77,27 +82,33 @@ struct tokenizer;
 
 struct tokenizer_model {
     const char *name; /* tokenizer.ggml.model */
-    /* Fills t->vocab and t->impl; may set the defaults of t->add_bos and t->add_eos. The caller
-     * calls release after a failure too. */
+    /* encode finds user-defined tokens itself, in the text as it normalised it. */
+    bool finds_user;
+    /* Fills t->vocab, t->special and t->impl; may set the defaults of t->add_bos and t->add_eos.
+     * The caller calls release after a failure too. */
     int (*load)(struct tokenizer *t, const struct gguf *g, struct err *e);
     /* What is not in t->arena. impl may be NULL. */
     void (*release)(struct tokenizer *t);
     size_t (*memory_bytes)(const struct tokenizer *t); /* of what is not in t->arena */
-    /* Appends the ids of valid UTF-8 that holds no special token. */
+    /* Appends the ids of valid UTF-8 that holds no special token; n > 0. */
     int (*encode)(const struct tokenizer *t, const char *text, size_t n, struct tokenvec *out,
                   struct err *e);
     uint32_t (*find)(const struct tokenizer *t, const char *bytes, size_t n);
 };
 
 extern const struct tokenizer_model bpe_model;
+extern const struct tokenizer_model spm_model;
+extern const struct tokenizer_model unigram_model;
 
 struct tokenizer {
     const struct tokenizer_model *model;
     void *impl;
     struct arena arena;
     struct vocab vocab;
-    struct specials user;    /* user-defined tokens: always found in a text */
+    struct specials user;    /* user-defined tokens, always found in a text; none where the model
+                              * finds them */
     struct specials special; /* those and control tokens */
+    bool shrinks;            /* a token may stand for more bytes of text than it has */
     uint32_t bos, eos, eot;
     bool add_bos, add_eos;
     uint32_t eog[TOKENIZER_EOG_MAX];

@@ -42,7 +42,8 @@ static uint64_t text_bytes(struct gguf_array tokens)
 }
 
 int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a,
-               size_t (*decode)(const char *text, size_t n, char *out), struct err *e)
+               size_t (*decode)(enum token_type type, const char *text, size_t n, char *out),
+               struct err *e)
 {
     struct gguf_array tokens = {0};
     struct gguf_str s;
@@ -66,10 +67,9 @@ int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a,
         return rc;
     uint32_t at = 0;
     for (uint32_t i = 0; gguf_next_str(&tokens, &s); i++) {
-        size_t k = types[i] == TOKEN_NORMAL ? decode(s.s, s.n, bytes + at) : VOCAB_NOT_TEXT;
+        size_t k = decode(types[i], s.s, s.n, bytes + at);
         if (k == VOCAB_NOT_TEXT) {
-            if (types[i] == TOKEN_NORMAL)
-                types[i] = TOKEN_UNUSED;
+            types[i] = TOKEN_UNUSED;
             memcpy(bytes + at, s.s, s.n);
             k = s.n;
         }
@@ -127,7 +127,8 @@ static struct vocab_slot *slot_of(const struct vocab_map *m, const char *bytes, 
     }
 }
 
-int vocab_map_build(struct vocab_map *m, const struct vocab *v, struct arena *a, struct err *e)
+int vocab_map_build(struct vocab_map *m, const struct vocab *v, unsigned types, struct arena *a,
+                    struct err *e)
 {
     uint32_t cap = 16;
     while (cap < v->n * 2)
@@ -143,9 +144,8 @@ int vocab_map_build(struct vocab_map *m, const struct vocab *v, struct arena *a,
     for (uint32_t id = 0; id < v->n; id++) {
         size_t n;
         const char *bytes = vocab_bytes(v, id, &n);
-        uint8_t type = v->types[id];
         uint32_t tag;
-        if (n == 0 || type == TOKEN_CONTROL || type == TOKEN_UNUSED || type == TOKEN_UNKNOWN)
+        if (n == 0 || !(types >> v->types[id] & 1))
             continue;
         struct vocab_slot *s = slot_of(m, bytes, n, &tag);
         if (s->id == TOKENIZER_NONE)
