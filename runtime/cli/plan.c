@@ -169,6 +169,14 @@ static int try_port(const char *host, long wanted, uint16_t *port, struct err *e
     return rc;
 }
 
+static int check_rpc_listen(const char *address, struct err *e)
+{
+    const char *colon = address ? strrchr(address, ':') : NULL;
+    if (colon && !strcmp(colon, ":0"))
+        return err_set(e, ERR_CONFIG, "--rpc-listen needs a port: our workers must know it");
+    return 0;
+}
+
 static int make_dir(struct plan *p, struct err *e)
 {
     /* A socket's path has room for 107 bytes: a long TMPDIR is not for us. */
@@ -211,6 +219,8 @@ int plan_init(struct plan *p, const struct up_options *o, struct err *e)
         rc = find_model(p, o->model, e);
     if (rc == 0)
         rc = try_port(o->host, o->port >= 0 ? o->port : o->once ? 0 : DEFAULT_PORT, &p->port, e);
+    if (rc == 0)
+        rc = check_rpc_listen(o->rpc_listen, e);
     if (rc == 0)
         rc = make_dir(p, e);
     if (rc != 0)

@@ -13,7 +13,7 @@ import threading
 ROUTER = """
 import http.server, sys
 host, port = sys.argv[sys.argv.index("--listen") + 1].rsplit(":", 1)
-print("stub router", *sys.argv[1:], flush=True)
+print("argv", *sys.argv[1:], flush=True)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)

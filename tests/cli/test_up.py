@@ -149,3 +149,57 @@ def test_argosy_lists_its_commands(build_dir):
     assert done.returncode == 0 and "up" in done.stdout and "chat" in done.stdout
     bad = subprocess.run([build_dir / "argosy", "sail"], capture_output=True, text=True)
     assert bad.returncode == 2 and "no command 'sail'" in bad.stderr
+
+
+SAYS = "import sys, time\nprint('argv', *sys.argv[1:], flush=True)\ntime.sleep(600)\n"
+
+
+def said_argv(cluster, who):
+    def look():
+        lines = cluster.err.read_text().splitlines()
+        return [s.split(" argv ")[1].split() for s in lines if s.startswith(f"{who} | argv ")]
+
+    return wait_until(look, 5, f"{who} speaks")[0]
+
+
+def test_up_tells_its_children_what_was_asked_for(start):
+    args = ["--threads", "3", "--redis", "redis://127.0.0.1:7/1", "--rpc-listen", "127.0.0.1:7777"]
+    cluster = start(worker=SAYS, args=["--host", "0.0.0.0", *args])
+    cluster.wait_ready()
+    worker = said_argv(cluster, "worker 1")
+    assert worker[:4] == ["--routers", "127.0.0.1:7777", "--id", "local-1"]
+    assert worker[4] == "--model" and worker[5].startswith("tiny=/")
+    assert worker[6:] == ["--threads", "3"]
+    router = said_argv(cluster, "router")
+    assert router[router.index("--listen") + 1] == f"0.0.0.0:{cluster.port}"
+    assert router[-2:] == ["--redis", "redis://127.0.0.1:7/1"]
+    # Router and worker alone: no Redis of our own.
+    assert len(children_of(cluster.process.pid)) == 2
+
+
+def test_up_shares_the_cores_out(start):
+    cluster = start(worker=SAYS, workers=2)
+    cluster.wait_ready()
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    for who in ("worker 1", "worker 2"):
+        assert said_argv(cluster, who)[-2:] == ["--threads", str(share)]
+
+
+def test_up_serves_a_file_under_a_name(start, tmp_path):
+    file = tmp_path / "w.gguf"
+    file.write_bytes(b"GGUF")
+    cluster = start(worker=SAYS, args=["--model", f"mine={file}"])
+    cluster.wait_ready()
+    assert f"mine={file}" in said_argv(cluster, "worker 1")
+
+
+@pytest.mark.parametrize("host", ["localhost", "300.1.1.1", ""])
+def test_up_refuses_a_host_that_is_no_address(build_dir, tmp_path, host):
+    done = run_up(Tree(build_dir / "argosy", tmp_path).argosy, "--model", "tiny", "--host", host)
+    assert done.returncode == 1 and "--host is an IP address" in done.stderr
+
+
+def test_up_refuses_an_rpc_port_that_workers_cannot_know(build_dir, tmp_path):
+    argosy = Tree(build_dir / "argosy", tmp_path).argosy
+    done = run_up(argosy, "--model", "tiny", "--rpc-listen", "127.0.0.1:0")
+    assert done.returncode == 1 and "--rpc-listen needs a port" in done.stderr
