@@ -48,12 +48,22 @@ enum kn_type {
     KN_F16 = 1,
     KN_Q4_0 = 2,
     KN_Q4_1 = 3,
+    KN_Q5_0 = 6,
+    KN_Q5_1 = 7,
     KN_Q8_0 = 8,
+    KN_Q2_K = 10,
+    KN_Q3_K = 11,
+    KN_Q4_K = 12,
+    KN_Q5_K = 13,
+    KN_Q6_K = 14,
+    KN_IQ4_NL = 20,
     KN_BF16 = 30,
+    KN_MXFP4 = 39,
 };
 
 const char *kn_type_name(int type); /* "Q4_1"; "?" when unknown */
-/* Elements of a block along a row (1 for floats) and its bytes in the file; 0 when not served. */
+/* Elements of a block of the file along a row (32; 256 for the K formats; 1 for floats) and its
+ * bytes there; 0 when not served. */
 int64_t kn_type_block(int type);
 size_t kn_type_block_bytes(int type);
 
@@ -70,7 +80,7 @@ struct kn_matrix {
     const void *data; /* borrowed */
 };
 
-/* Whether (type, rows, cols) is served: block types want cols % 32 == 0. */
+/* Whether (type, rows, cols) is served: cols is a multiple of kn_type_block(type). */
 bool kn_serves(int type, int64_t rows, int64_t cols);
 /* Bytes of the packed form; 0 when not served. Rows are padded to KN_ROW_TILE. */
 size_t kn_pack_bytes(enum kn_isa isa, int type, int64_t rows, int64_t cols);
@@ -79,7 +89,8 @@ size_t kn_pack_bytes(enum kn_isa isa, int type, int64_t rows, int64_t cols);
  * it is `rows`. Disjoint ranges may run in parallel. */
 void kn_pack(enum kn_isa isa, int type, int64_t rows, int64_t cols, const void *src, void *dst,
              int64_t row_begin, int64_t row_end);
-/* One row of a GGUF tensor to fp32, exactly as the `gguf` package does. dst (cols). */
+/* One row of a GGUF tensor to fp32, exactly as the `gguf` package does; cols is a multiple of
+ * kn_type_block(type). dst (cols). */
 void kn_dequantize_row(int type, const void *src, int64_t cols, float *dst);
 
 /* ---- activations ----------------------------------------------------------------------------- */
@@ -91,6 +102,9 @@ struct kn_act {
     int8_t *q;  /* (n, nb * KN_BLOCK), zero past k */
     float *d;   /* (n, nb) scale */
     int32_t *s; /* (n, nb) sum of q over the block */
+    /* (n, nb) the sums of its two halves as int16, the first in the low bits. For weights of
+     * KN_Q2_K, KN_Q3_K and KN_Q6_K; NULL is fine without them. */
+    int32_t *h;
     int64_t k;
 };
 

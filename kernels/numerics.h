@@ -69,7 +69,13 @@ static inline float kn_bf16_to_f32(uint16_t h)
     return kn_float((uint32_t)h << 16);
 }
 
-/* ---- exp, log, tanh and what is made of them ---------------------------------------------------
+/* Half of a power of two with the biased exponent e: 2^(e - 128), exact down to subnormals. */
+static inline float kn_e8m0_half(uint32_t e)
+{
+    return kn_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
+}
+
+/* ---- exp, log, tanh and what is made of them --------------------------------------------------
  */
 
 #define KN_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, half to even */
@@ -179,7 +185,7 @@ static inline float kn_gelu(float x)
     return x / (1.0f + kn_exp(-u));
 }
 
-/* ---- sums --------------------------------------------------------------------------------------
+/* ---- sums -------------------------------------------------------------------------------------
  */
 
 /* Halves again and again: v[i] += v[i + w] for w = n/2, n/4, …, 1. n is a power of two. Overwrites
@@ -207,7 +213,7 @@ static inline int64_t kn_segment(int64_t n_blocks, int s)
     return n_blocks * s / 8;
 }
 
-/* ---- random numbers ----------------------------------------------------------------------------
+/* ---- random numbers ---------------------------------------------------------------------------
  */
 
 #define KN_PHILOX_M0 0xd2511f53u

@@ -1,69 +1,10 @@
-/* pack.c: weight types, their blocks in a GGUF file, and the packed layout of table.h.
- * Runs once a model, so it is plain code; it writes each byte once. */
+/* pack.c: the packed layout of table.h, from GGUF rows and back. Packing runs once a model; it
+ * writes each byte once, four columns of a row at a time. */
+#include "kernels/formats.h"
 #include "kernels/numerics.h"
 #include "kernels/table.h"
 
-#define COLS_MAX (INT64_C(1) << 24)
-#define ROWS_MAX (INT64_C(1) << 31)
-
-struct weight_type {
-    int type;
-    const char *name;
-    int64_t block;    /* elements along a row */
-    size_t bytes;     /* of a block in the file */
-    size_t quants_at; /* where its quants start */
-};
-
-static const struct weight_type weight_types[] = {
-    {KN_F32, "F32", 1, 4, 0},     {KN_F16, "F16", 1, 2, 0},     {KN_BF16, "BF16", 1, 2, 0},
-    {KN_Q4_0, "Q4_0", 32, 18, 2}, {KN_Q4_1, "Q4_1", 32, 20, 4}, {KN_Q8_0, "Q8_0", 32, 34, 2},
-};
-
-static const struct weight_type *find_type(int type)
-{
-    for (size_t i = 0; i < sizeof weight_types / sizeof weight_types[0]; i++) {
-        if (weight_types[i].type == type) {
-            return &weight_types[i];
-        }
-    }
-    return NULL;
-}
-
-const char *kn_type_name(int type)
-{
-    const struct weight_type *t = find_type(type);
-
-    return t != NULL ? t->name : "?";
-}
-
-int64_t kn_type_block(int type)
-{
-    const struct weight_type *t = find_type(type);
-
-    return t != NULL ? t->block : 0;
-}
-
-size_t kn_type_block_bytes(int type)
-{
-    const struct weight_type *t = find_type(type);
-
-    return t != NULL ? t->bytes : 0;
-}
-
-bool kn_serves(int type, int64_t rows, int64_t cols)
-{
-    const struct weight_type *t = find_type(type);
-
-    return t != NULL && rows > 0 && rows <= ROWS_MAX && cols > 0 && cols <= COLS_MAX &&
-           cols % t->block == 0;
-}
-
-size_t kn_row_bytes(int type, int64_t cols)
-{
-    const struct weight_type *t = find_type(type);
-
-    return (size_t)(cols / t->block) * t->bytes;
-}
+#define BLOCK_WORDS (KN_BLOCK / 4) /* a word holds four columns of a row, a byte each */
 
 static size_t round64(size_t n)
 {
@@ -72,18 +13,20 @@ static size_t round64(size_t n)
 
 void kn_layout_init(struct kn_layout *l, int type, int64_t cols)
 {
-    const struct weight_type *t = find_type(type);
+    const struct kn_format *f = kn_format_find(type);
 
-    if (t->block == 1) {
-        l->scale_bytes = 0;
-        l->quant_bytes = KN_ROW_TILE * t->bytes;
-    } else {
-        l->scale_bytes = KN_ROW_TILE * t->quants_at;
-        l->quant_bytes = KN_ROW_TILE * (t->bytes - t->quants_at);
+    if (f->unit == 1) {
+        *l = (struct kn_layout){.quant_bytes = KN_ROW_TILE * f->bytes};
+        l->tile = round64((size_t)cols * l->quant_bytes);
+        return;
     }
-    size_t n_blocks = (size_t)(cols / t->block);
-    l->scales = round64(n_blocks * l->scale_bytes);
-    l->tile = round64(l->scales + n_blocks * l->quant_bytes);
+    size_t row_scale_bytes = type == KN_MXFP4 ? 1 : f->has_min ? 4 : 2;
+    l->unit_blocks = f->unit / KN_BLOCK;
+    l->subs_at = KN_ROW_TILE * row_scale_bytes;
+    l->scale_bytes = l->subs_at + (f->sub != 0 ? (size_t)l->unit_blocks * KN_SUB_BYTES : 0);
+    l->quant_bytes = KN_ROW_TILE * (size_t)(f->low_bits + f->high_bits) * KN_BLOCK / 8;
+    l->scales = round64((size_t)(cols / f->unit) * l->scale_bytes);
+    l->tile = round64(l->scales + (size_t)(cols / KN_BLOCK) * l->quant_bytes);
 }
 
 size_t kn_pack_bytes(enum kn_isa isa, int type, int64_t rows, int64_t cols)
@@ -100,41 +43,94 @@ size_t kn_pack_bytes(enum kn_isa isa, int type, int64_t rows, int64_t cols)
     return tiles * l.tile;
 }
 
-/* ---- packing ------------------------------------------------------------------------------------
- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
-/* Q8_0 is stored plus 128 (its top bit flipped), as the unsigned operand of vpdpbusd. */
-static uint8_t quant_flip(int type)
+/* The first plane: the low bits of the quants. Returns its registers. */
+static int pack_low(const struct kn_format *f, const uint32_t q[BLOCK_WORDS],
+                    uint32_t p[BLOCK_WORDS])
 {
-    return type == KN_Q8_0 ? 0x80 : 0;
+    int per_byte = 8 / f->low_bits, n = BLOCK_WORDS / per_byte;
+    uint32_t mask = 0x01010101u * ((1u << f->low_bits) - 1);
+
+    /* Q4: words i and i + 4 share a register; Q2: words 4i to 4i + 3 do. */
+    for (int i = 0; i < n; i++) {
+        p[i] = 0;
+        for (int j = 0; j < per_byte; j++) {
+            int word = f->low_bits == 2 ? 4 * i + j : i + n * j;
+            p[i] |= (q[word] & mask) << (f->low_bits * j);
+        }
+    }
+    return n;
 }
 
-static void pack_block(const struct weight_type *t, const struct kn_layout *l, const uint8_t *src,
-                       uint8_t *tile, size_t block, size_t lane)
+/* The second: the one or two bits above them. */
+static int pack_high(const struct kn_format *f, const uint32_t q[BLOCK_WORDS],
+                     uint32_t p[BLOCK_WORDS])
 {
-    uint8_t *scales = tile + block * l->scale_bytes;
-    uint8_t *quants = tile + l->scales + block * l->quant_bytes;
-    uint8_t flip = quant_flip(t->type);
+    int per_byte = 8 / f->high_bits, n = BLOCK_WORDS / per_byte;
+    uint32_t mask = 0x01010101u * ((1u << f->high_bits) - 1);
 
-    for (size_t i = 0; i < t->quants_at; i += 2) { /* d, and m if there is one */
-        memcpy(scales + i * KN_ROW_TILE + 2 * lane, src + i, 2);
+    for (int i = 0; i < n; i++) {
+        p[i] = 0;
+        for (int j = 0; j < per_byte; j++) {
+            p[i] |= (q[per_byte * i + j] >> f->low_bits & mask) << (f->high_bits * j);
+        }
     }
-    src += t->quants_at;
-    for (size_t i = 0; i < t->bytes - t->quants_at; i++) { /* groups of 4 bytes a row */
-        quants[i / 4 * 64 + lane * 4 + i % 4] = src[i] ^ flip;
+    return n;
+}
+
+static void pack_quants(const struct kn_format *f, const uint8_t *q, uint8_t *dst, size_t lane)
+{
+    uint32_t words[BLOCK_WORDS], planes[2 * BLOCK_WORDS];
+
+    memcpy(words, q, sizeof words);
+    int n = pack_low(f, words, planes);
+    if (f->high_bits != 0) {
+        n += pack_high(f, words, planes + n);
+    }
+    for (int i = 0; i < n; i++) {
+        memcpy(dst + 64 * i + 4 * lane, &planes[i], 4);
     }
 }
 
-static void pack_row(const struct weight_type *t, const struct kn_layout *l, int64_t cols,
+static void pack_scales(const struct kn_format *f, const struct kn_layout *l,
+                        const struct kn_block *b, uint8_t *dst, size_t lane)
+{
+    if (f->type == KN_MXFP4) {
+        dst[lane] = (uint8_t)b->d;
+        return;
+    }
+    memcpy(dst + 2 * lane, &b->d, 2);
+    if (f->has_min) {
+        memcpy(dst + 2 * KN_ROW_TILE + 2 * lane, &b->m, 2);
+    }
+    dst += l->subs_at;
+    for (size_t i = 0; f->sub == 32 && i < 8; i++) {
+        dst[KN_SUB_BYTES * i + lane] = (uint8_t)b->scale[i];
+        dst[KN_SUB_BYTES * i + KN_ROW_TILE + lane] = b->min[i];
+    }
+    for (size_t i = 0; f->sub == 16 && i < 16; i++) {
+        int min = f->has_min ? b->min[i] << 4 : 0;
+        dst[KN_SUB_BYTES * (i / 2) + 2 * lane + i % 2] = (uint8_t)(b->scale[i] | min);
+    }
+}
+
+static void pack_row(const struct kn_format *f, const struct kn_layout *l, int64_t cols,
                      const uint8_t *src, uint8_t *tile, size_t lane)
 {
-    size_t n_blocks = (size_t)(cols / t->block);
+    size_t n_units = (size_t)(cols / f->unit);
+    struct kn_block b;
 
-    for (size_t b = 0; b < n_blocks; b++) {
-        if (t->block == 1) {
-            memcpy(tile + b * l->quant_bytes + lane * t->bytes, src + b * t->bytes, t->bytes);
-        } else {
-            pack_block(t, l, src + b * t->bytes, tile, b, lane);
+    for (size_t i = 0; i < n_units; i++, src += f->bytes) {
+        if (f->unit == 1) {
+            memcpy(tile + i * l->quant_bytes + lane * f->bytes, src, f->bytes);
+            continue;
+        }
+        uint8_t *quants = tile + l->scales + i * (size_t)l->unit_blocks * l->quant_bytes;
+        kn_block_read(f, src, &b);
+        pack_scales(f, l, &b, tile + i * l->scale_bytes, lane);
+        for (int64_t j = 0; j < l->unit_blocks; j++, quants += l->quant_bytes) {
+            pack_quants(f, b.q + KN_BLOCK * j, quants, lane);
         }
     }
 }
@@ -142,7 +138,7 @@ static void pack_row(const struct weight_type *t, const struct kn_layout *l, int
 void kn_pack(enum kn_isa isa, int type, int64_t rows, int64_t cols, const void *src, void *dst,
              int64_t row_begin, int64_t row_end)
 {
-    const struct weight_type *t = find_type(type);
+    const struct kn_format *f = kn_format_find(type);
     size_t row_bytes = kn_row_bytes(type, cols);
     const uint8_t *from = (const uint8_t *)src + (size_t)row_begin * row_bytes;
     uint8_t *to = dst;
@@ -159,65 +155,59 @@ void kn_pack(enum kn_isa isa, int type, int64_t rows, int64_t cols, const void *
         if (lane == 0 && row + KN_ROW_TILE > rows) {
             memset(tile, 0, l.tile); /* the rows that pad the last tile are zeros */
         }
-        pack_row(t, &l, cols, from, tile, lane);
+        pack_row(f, &l, cols, from, tile, lane);
         from += row_bytes;
     }
 }
 
-/* ---- reading back -------------------------------------------------------------------------------
- */
+/* ---- reading back ---------------------------------------------------------------------------- */
 
-static void dequantize_block(int type, const uint8_t *src, float *dst)
+static void unpack_quants(const struct kn_format *f, const uint8_t *src, size_t lane, uint8_t *q)
 {
-    uint16_t half[2];
-    memcpy(half, src, sizeof half);
-    float d = kn_f16_to_f32(half[0]);
-    float m = kn_f16_to_f32(half[1]); /* of Q4_1 alone */
+    int low_per_byte = 8 / f->low_bits, n = BLOCK_WORDS / low_per_byte;
+    uint32_t low_mask = 0x01010101u * ((1u << f->low_bits) - 1);
+    uint32_t high_mask = 0x01010101u * ((1u << f->high_bits) - 1);
+    uint32_t words[BLOCK_WORDS], plane;
 
-    for (int i = 0; i < KN_BLOCK / 2; i++) {
-        if (type == KN_Q4_1) {
-            dst[i] = d * (float)(src[4 + i] & 15) + m;
-            dst[i + 16] = d * (float)(src[4 + i] >> 4) + m;
-        } else if (type == KN_Q4_0) {
-            dst[i] = d * (float)((src[2 + i] & 15) - 8);
-            dst[i + 16] = d * (float)((src[2 + i] >> 4) - 8);
-        } else {
-            dst[i] = d * (float)(int8_t)src[2 + i];
-            dst[i + 16] = d * (float)(int8_t)src[2 + i + 16];
+    for (int i = 0; i < BLOCK_WORDS; i++) {
+        int at = f->low_bits == 2 ? i / 4 : i % n, slot = f->low_bits == 2 ? i % 4 : i / n;
+        memcpy(&plane, src + 64 * at + 4 * lane, 4);
+        words[i] = plane >> (f->low_bits * slot) & low_mask;
+        if (f->high_bits != 0) {
+            int per_byte = 8 / f->high_bits;
+            memcpy(&plane, src + 64 * (n + i / per_byte) + 4 * lane, 4);
+            words[i] |= (plane >> (f->high_bits * (i % per_byte)) & high_mask) << f->low_bits;
         }
     }
+    memcpy(q, words, sizeof words);
 }
 
-static float load_float(int type, const uint8_t *src)
+static void unpack_scales(const struct kn_format *f, const struct kn_layout *l, const uint8_t *src,
+                          size_t lane, struct kn_block *b)
 {
-    uint16_t half;
-    float x;
-
-    if (type == KN_F32) {
-        memcpy(&x, src, sizeof x);
-        return x;
+    b->m = 0;
+    b->d = src[lane]; /* MXFP4 */
+    if (f->type != KN_MXFP4) {
+        memcpy(&b->d, src + 2 * lane, 2);
     }
-    memcpy(&half, src, sizeof half);
-    return type == KN_F16 ? kn_f16_to_f32(half) : kn_bf16_to_f32(half);
-}
-
-void kn_dequantize_row(int type, const void *src, int64_t cols, float *dst)
-{
-    const struct weight_type *t = find_type(type);
-    const uint8_t *from = src;
-
-    for (int64_t i = 0; i < cols; i += t->block, from += t->bytes) {
-        if (t->block == 1) {
-            dst[i] = load_float(type, from);
-        } else {
-            dequantize_block(type, from, dst + i);
-        }
+    if (f->has_min) {
+        memcpy(&b->m, src + 2 * KN_ROW_TILE + 2 * lane, 2);
+    }
+    src += l->subs_at;
+    for (size_t i = 0; f->sub == 32 && i < 8; i++) {
+        b->scale[i] = (int8_t)src[KN_SUB_BYTES * i + lane];
+        b->min[i] = src[KN_SUB_BYTES * i + KN_ROW_TILE + lane];
+    }
+    for (size_t i = 0; f->sub == 16 && i < 16; i++) {
+        uint8_t both = src[KN_SUB_BYTES * (i / 2) + 2 * lane + i % 2];
+        b->scale[i] = (int8_t)(f->has_min ? both & 15 : both);
+        b->min[i] = both >> 4;
     }
 }
 
 void kn_unpack_row(const struct kn_matrix *w, int64_t row, float *dst)
 {
-    const struct weight_type *t = find_type(w->type);
+    const struct kn_format *f = kn_format_find(w->type);
     const uint8_t *data = w->data;
 
     if (w->isa == KN_ISA_REF) {
@@ -228,22 +218,19 @@ void kn_unpack_row(const struct kn_matrix *w, int64_t row, float *dst)
     struct kn_layout l;
     kn_layout_init(&l, w->type, w->cols);
     const uint8_t *tile = data + (size_t)(row / KN_ROW_TILE) * l.tile;
-    size_t lane = (size_t)(row % KN_ROW_TILE);
-    uint8_t block[34] = {0}; /* the largest, of Q8_0 */
+    size_t lane = (size_t)(row % KN_ROW_TILE), n_units = (size_t)(w->cols / f->unit);
+    struct kn_block b;
 
-    for (int64_t i = 0; i < w->cols; i += t->block) {
-        size_t b = (size_t)(i / t->block);
-        if (t->block == 1) {
-            dst[i] = load_float(w->type, tile + b * l.quant_bytes + lane * t->bytes);
+    for (size_t i = 0; i < n_units; i++, dst += f->unit) {
+        if (f->unit == 1) {
+            kn_dequantize_row(w->type, tile + i * l.quant_bytes + lane * f->bytes, 1, dst);
             continue;
         }
-        for (size_t j = 0; j < t->quants_at; j += 2) {
-            memcpy(block + j, tile + b * l.scale_bytes + j * KN_ROW_TILE + 2 * lane, 2);
+        const uint8_t *quants = tile + l.scales + i * (size_t)l.unit_blocks * l.quant_bytes;
+        unpack_scales(f, &l, tile + i * l.scale_bytes, lane, &b);
+        for (int64_t j = 0; j < l.unit_blocks; j++, quants += l.quant_bytes) {
+            unpack_quants(f, quants, lane, b.q + KN_BLOCK * j);
         }
-        const uint8_t *quants = tile + l.scales + b * l.quant_bytes;
-        for (size_t j = 0; j < t->bytes - t->quants_at; j++) {
-            block[t->quants_at + j] = quants[j / 4 * 64 + lane * 4 + j % 4] ^ quant_flip(t->type);
-        }
-        dequantize_block(w->type, block, dst + i);
+        kn_block_dequantize(f, &b, dst);
     }
 }

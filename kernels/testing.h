@@ -93,7 +93,69 @@ static inline void assert_same_floats(const float *got, const float *want, int64
     }
 }
 
-/* n rows of a random GGUF matrix; the scales are moderate fp16. */
+/* The block types. */
+static const int block_types[] = {KN_Q4_0, KN_Q4_1, KN_Q5_0, KN_Q5_1, KN_Q8_0,   KN_Q2_K,
+                                  KN_Q3_K, KN_Q4_K, KN_Q5_K, KN_Q6_K, KN_IQ4_NL, KN_MXFP4};
+#define N_BLOCK_TYPES 12
+static const int float_types[] = {KN_F32, KN_F16, KN_BF16};
+#define N_FLOAT_TYPES 3
+#define N_TYPES (N_BLOCK_TYPES + N_FLOAT_TYPES)
+
+static inline int nth_type(int i)
+{
+    return i < N_BLOCK_TYPES ? block_types[i] : float_types[i - N_BLOCK_TYPES];
+}
+
+/* Where a block of the file has its fp16 scale and minimum (-1: none), and its sub-scales. */
+struct block_map {
+    int d, m, subs, n_subs;
+};
+
+static inline struct block_map block_map(int type)
+{
+    switch (type) {
+    case KN_Q4_1:
+    case KN_Q5_1:
+        return (struct block_map){0, 2, 0, 0};
+    case KN_Q2_K:
+        return (struct block_map){80, 82, 0, 16};
+    case KN_Q3_K:
+        return (struct block_map){108, -1, 96, 12};
+    case KN_Q4_K:
+    case KN_Q5_K:
+        return (struct block_map){0, 2, 4, 12};
+    case KN_Q6_K:
+        return (struct block_map){208, -1, 192, 16};
+    case KN_MXFP4:
+        return (struct block_map){-1, -1, 0, 0};
+    default:
+        return (struct block_map){0, -1, 0, 0};
+    }
+}
+
+static inline void put_half(uint8_t *p, int at, uint16_t half)
+{
+    if (at >= 0) {
+        memcpy(p + at, &half, 2);
+    }
+}
+
+static inline void random_block(struct random *r, int type, uint8_t *p)
+{
+    struct block_map map = block_map(type);
+    float size = map.n_subs != 0 ? 0.002f : 0.05f; /* sub-scales reach 63, quants of most 15 */
+
+    for (size_t i = 0; i < kn_type_block_bytes(type); i++) {
+        p[i] = (uint8_t)random_u32(r);
+    }
+    put_half(p, map.d, kn_f32_to_f16(size * random_normal(r)));
+    put_half(p, map.m, kn_f32_to_f16(6.0f * size * random_normal(r)));
+    if (type == KN_MXFP4) {
+        p[0] = (uint8_t)(118 + random_below(r, 8));
+    }
+}
+
+/* n rows of a random GGUF matrix; the scales are moderate. */
 static inline uint8_t *random_weights(struct random *r, int type, int64_t rows, int64_t cols)
 {
     size_t block_bytes = kn_type_block_bytes(type);
@@ -103,26 +165,12 @@ static inline uint8_t *random_weights(struct random *r, int type, int64_t rows, 
     for (int64_t b = 0; b < n_blocks; b++) {
         uint8_t *p = w + (size_t)b * block_bytes;
         float x = random_normal(r);
-        uint16_t half;
-        switch (type) {
-        case KN_F32:
+        if (type == KN_F32) {
             memcpy(p, &x, 4);
-            continue;
-        case KN_BF16:
-            half = (uint16_t)(kn_bits(x) >> 16);
-            memcpy(p, &half, 2);
-            continue;
-        default:
-            break;
-        }
-        for (size_t i = 0; i < block_bytes; i++) {
-            p[i] = (uint8_t)random_u32(r);
-        }
-        half = kn_f32_to_f16(type == KN_F16 ? x : x * 0.05f);
-        memcpy(p, &half, 2);
-        if (type == KN_Q4_1) {
-            half = kn_f32_to_f16(0.3f * random_normal(r));
-            memcpy(p + 2, &half, 2);
+        } else if (kn_type_block(type) == 1) {
+            put_half(p, 0, type == KN_F16 ? kn_f32_to_f16(x) : (uint16_t)(kn_bits(x) >> 16));
+        } else {
+            random_block(r, type, p);
         }
     }
     return w;
@@ -148,6 +196,7 @@ static inline struct kn_act get_act(int64_t n, int64_t k)
         .q = (int8_t *)get_memory((size_t)(n * n_blocks * KN_BLOCK)),
         .d = get_floats(n * n_blocks),
         .s = (int32_t *)get_memory((size_t)(n * n_blocks) * sizeof(int32_t)),
+        .h = (int32_t *)get_memory((size_t)(n * n_blocks) * sizeof(int32_t)),
         .k = k,
     };
 }
@@ -158,6 +207,7 @@ static inline void free_act(struct kn_act *a)
     free(a->q);
     free(a->d);
     free(a->s);
+    free(a->h);
 }
 
 static inline void assert_same_act(const struct kn_act *got, const struct kn_act *want, int64_t n)
@@ -168,6 +218,7 @@ static inline void assert_same_act(const struct kn_act *got, const struct kn_act
     assert_same_floats(got->d, want->d, n * n_blocks, "d");
     assert_memory_equal(got->q, want->q, (size_t)(n * n_blocks * KN_BLOCK));
     assert_memory_equal(got->s, want->s, (size_t)(n * n_blocks) * sizeof(int32_t));
+    assert_memory_equal(got->h, want->h, (size_t)(n * n_blocks) * sizeof(int32_t));
 }
 
 #endif

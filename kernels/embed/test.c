@@ -4,13 +4,12 @@
 static void test_embed_gathers_rows_of_every_layout(void **state)
 {
     (void)state;
-    static const int types[] = {KN_F32, KN_F16, KN_BF16, KN_Q4_0, KN_Q4_1, KN_Q8_0};
     struct random r = {1};
 
-    for (int i = 0; i < 6 * KN_ISA_COUNT; i++) {
-        enum kn_isa isa = (enum kn_isa)(i / 6);
-        int type = types[i % 6];
-        int64_t rows = 37, cols = 96, n = 5;
+    for (int i = 0; i < N_TYPES * KN_ISA_COUNT; i++) {
+        enum kn_isa isa = (enum kn_isa)(i / N_TYPES);
+        int type = nth_type(i % N_TYPES);
+        int64_t rows = 37, cols = 768, n = 5;
         uint32_t ids[] = {36, 0, 15, 16, 0};
         if (!kn_isa_available(isa)) {
             print_message("SKIPPED on this CPU: %s\n", kn_isa_name(isa));

@@ -1,73 +1,213 @@
-/* blocks_avx512.h: 16 rows times n tokens of a block type with vpdpbusd: a register holds 16 rows ×
- * 4 columns of quants as unsigned bytes, and four activations of a token are broadcast against it.
- * `type` and `n` are constants where this is inlined. */
+/* blocks_avx512.h: blocks.h in AVX-512 registers of 16 rows, integer products with vpdpbusd: four
+ * activations of a token are broadcast against four columns of the rows. */
 
-#define BLOCKS_INLINE static inline __attribute__((always_inline)) KN_TARGET_AVX512
+#define N(name) name##_n512
+#define NF __m512
+#define NI __m512i
+#define N_INLINE static inline __attribute__((always_inline)) KN_TARGET_AVX512
 
-/* The quants of a block as 8 registers: columns 4i … 4i + 3 of the 16 rows. */
-BLOCKS_INLINE void load_quants_avx512(int type, const uint8_t *p, __m512i w[8])
+N_INLINE NI N(zeroi)(void)
 {
-    const __m512i low = _mm512_set1_epi8(15);
+    return _mm512_setzero_si512();
+}
 
-    for (int i = 0; i < (type == KN_Q8_0 ? 8 : 4); i++) {
-        __m512i v = _mm512_loadu_si512(p + 64 * i);
-        if (type == KN_Q8_0) {
-            w[i] = v; /* plus 128, as packed */
-        } else {
-            w[i] = _mm512_and_si512(v, low);
-            w[i + 4] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+N_INLINE NF N(zerof)(void)
+{
+    return _mm512_setzero_ps();
+}
+
+N_INLINE NI N(set8)(int x)
+{
+    return _mm512_set1_epi8((char)x);
+}
+
+N_INLINE NI N(set16)(int x)
+{
+    return _mm512_set1_epi16((short)x);
+}
+
+N_INLINE NI N(seti)(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+
+N_INLINE NF N(setf)(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+N_INLINE NI N(loadi)(const uint8_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+N_INLINE NF N(load_half)(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+/* A byte a row. */
+N_INLINE NI N(load_bytes)(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+N_INLINE NI N(load_pairs)(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+N_INLINE void N(storef)(float *p, NF v)
+{
+    _mm512_storeu_ps(p, v);
+}
+
+N_INLINE NI N(andi)(NI a, NI b)
+{
+    return _mm512_and_si512(a, b);
+}
+
+N_INLINE NI N(ori)(NI a, NI b)
+{
+    return _mm512_or_si512(a, b);
+}
+
+N_INLINE NI N(addi)(NI a, NI b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
+N_INLINE NI N(subi)(NI a, NI b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+
+N_INLINE NI N(sub16)(NI a, NI b)
+{
+    return _mm512_sub_epi16(a, b);
+}
+
+N_INLINE NI N(muli)(NI a, NI b)
+{
+    return _mm512_mullo_epi32(a, b);
+}
+
+N_INLINE NI N(dot16)(NI a, NI b)
+{
+    return _mm512_madd_epi16(a, b);
+}
+
+/* To the left, or to the right by -n. */
+N_INLINE NI N(shift16)(NI v, int n)
+{
+    return n > 0 ? _mm512_slli_epi16(v, (unsigned)n) : _mm512_srli_epi16(v, (unsigned)-n);
+}
+
+N_INLINE NI N(shift32)(NI v, int n)
+{
+    return _mm512_slli_epi32(v, (unsigned)n);
+}
+
+/* The signed int16 of each 32 bits. */
+N_INLINE NI N(first16)(NI v)
+{
+    return _mm512_srai_epi32(_mm512_slli_epi32(v, 16), 16);
+}
+
+N_INLINE NI N(second16)(NI v)
+{
+    return _mm512_srai_epi32(v, 16);
+}
+
+N_INLINE NF N(itof)(NI v)
+{
+    return _mm512_cvtepi32_ps(v);
+}
+
+N_INLINE NF N(mulf)(NF a, NF b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+N_INLINE NF N(fmaf)(NF a, NF b, NF c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+N_INLINE NF N(negf)(NF v)
+{
+    return _mm512_xor_ps(v, _mm512_set1_ps(-0.0f));
+}
+
+/* kn_e8m0_half. */
+N_INLINE NF N(e8m0_half)(NI e)
+{
+    NI normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    NI tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+
+    return _mm512_castsi512_ps(
+        _mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), tiny));
+}
+
+/* What nibbles of a codebook type stand for, made unsigned. */
+N_INLINE NI N(lookup)(int type, NI v)
+{
+    if (type == KN_IQ4_NL) {
+        __m128i book = _mm_setr_epi8(KN_CODEBOOK_IQ4_NL);
+        book = _mm_xor_si128(book, _mm_set1_epi8(INT8_MIN));
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(book), v);
+    }
+    if (type == KN_MXFP4) {
+        __m128i book = _mm_setr_epi8(KN_CODEBOOK_MXFP4);
+        book = _mm_add_epi8(book, _mm_set1_epi8(16));
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(book), v);
+    }
+    return v;
+}
+
+/* Whether N(dots) leaves the quants' zero in. */
+N_INLINE bool N(dots_above)(int type)
+{
+    return type_zero_log2(type) != 0;
+}
+
+N_INLINE void N(load_groups)(int type, const uint8_t *p, int g, NI *w0, NI *w1);
+
+/* Products of a block with n tokens: of its first and its second half for sub-blocks of 16, else
+ * of all in dot0. */
+N_INLINE void N(dots)(int type, int n, const uint8_t *quants, const int8_t *q, int64_t ldq,
+                      NI *dot0, NI *dot1)
+{
+    NI w[8];
+
+    for (int g = 0; g < 4; g++) {
+        N(load_groups)(type, quants, g, &w[g], &w[g + 4]);
+    }
+    for (int i = 0; i < n; i++, q += ldq) {
+        NI a = N(zeroi)(), b = N(zeroi)();
+        for (int g = 0; g < 4; g++) {
+            a = _mm512_dpbusd_epi32(a, w[g], N(seti)(load_quad(q + 4 * g)));
         }
+        if (type_sub(type) != 16) {
+            b = a;
+        }
+        for (int g = 4; g < 8; g++) {
+            b = _mm512_dpbusd_epi32(b, w[g], N(seti)(load_quad(q + 4 * g)));
+        }
+        dot0[i] = type_sub(type) == 16 ? a : b;
+        dot1[i] = b;
     }
 }
 
-/* Integer product of the block; what the weights are above their true values is taken off first. */
-BLOCKS_INLINE __m512i dot_avx512(int type, const __m512i w[8], const int8_t *q, int32_t s)
-{
-    int32_t above = type == KN_Q8_0 ? 128 : type == KN_Q4_0 ? 8 : 0;
-    __m512i sum = _mm512_set1_epi32(-above * s);
+#include "kernels/matmul/blocks.h"
 
-    for (int i = 0; i < 8; i++) {
-        sum = _mm512_dpbusd_epi32(sum, w[i], _mm512_set1_epi32(load_quad(q + 4 * i)));
-    }
-    return sum;
+N_INLINE void blocks_tile_avx512(int type, int n, const struct block_tile *t,
+                                 struct segment_sums *sums)
+{
+    N(blocks_rows)(type, n, 0, t, sums);
 }
 
-BLOCKS_INLINE void blocks_tile_avx512(int type, int n, const struct block_tile *t,
-                                      struct segment_sums *sums)
-{
-    int64_t nb = t->n_blocks;
-    size_t scale_bytes = type == KN_Q4_1 ? 64 : 32, quant_bytes = type == KN_Q8_0 ? 512 : 256;
-
-    for (int seg = 0; seg < KN_SEGMENTS; seg++) {
-        __m512 acc[TILE_TOKENS_MAX];
-        for (int i = 0; i < n; i++) {
-            acc[i] = _mm512_setzero_ps();
-        }
-        for (int64_t b = kn_segment(nb, seg); b < kn_segment(nb, seg + 1); b++) {
-            const uint8_t *scales = t->scales + (size_t)b * scale_bytes;
-            __m512i w[8];
-            load_quants_avx512(type, t->quants + (size_t)b * quant_bytes, w);
-            __m512 d = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)scales));
-            __m512 m = _mm512_setzero_ps();
-            if (type == KN_Q4_1) {
-                m = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)scales + 1));
-            }
-            for (int i = 0; i < n; i++) {
-                int64_t at = i * nb + b;
-                __m512 dot =
-                    _mm512_cvtepi32_ps(dot_avx512(type, w, t->q + at * KN_BLOCK, t->s[at]));
-                __m512 term = _mm512_mul_ps(d, dot);
-                if (type == KN_Q4_1) {
-                    __m512 s = _mm512_cvtepi32_ps(_mm512_set1_epi32(t->s[at]));
-                    term = _mm512_fmadd_ps(d, dot, _mm512_mul_ps(m, s));
-                }
-                acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(t->d[at]), term, acc[i]);
-            }
-        }
-        for (int i = 0; i < n; i++) {
-            _mm512_store_ps(sums->v[seg][i], acc[i]);
-        }
-    }
-}
-
-#undef BLOCKS_INLINE
+#undef N
+#undef NF
+#undef NI
+#undef N_INLINE

@@ -1,29 +1,28 @@
 /* matmul/test.c: against double arithmetic, and against the reference bit by bit. */
 #include "kernels/testing.h"
 
-static const int types[] = {KN_F32, KN_F16, KN_BF16, KN_Q4_0, KN_Q4_1, KN_Q8_0};
-#define N_TYPES 6
-
 static bool is_float(int type)
 {
     return kn_type_block(type) == 1;
 }
 
-/* What the operation stands for: the weights as the file says times the activations as quantised.
- */
+/* What the operation stands for: the weights as the file says times the activations as quantised;
+ * and in *size the sum of the products' sizes. */
 static double want_element(int type, const uint8_t *w, int64_t row, const struct kn_act *x,
-                           int64_t t, int64_t cols)
+                           int64_t t, int64_t cols, double *size)
 {
     float *values = get_floats(cols);
     size_t row_bytes = (size_t)(cols / kn_type_block(type)) * kn_type_block_bytes(type);
     double sum = 0.0;
 
     kn_dequantize_row(type, w + (size_t)row * row_bytes, cols, values);
+    *size = 0.0;
     for (int64_t c = 0; c < cols; c++) {
         int64_t b = t * ((cols + KN_BLOCK - 1) / KN_BLOCK) + c / KN_BLOCK;
         double a = is_float(type) ? (double)x->f[t * cols + c]
                                   : (double)x->d[b] * x->q[b * KN_BLOCK + c % KN_BLOCK];
         sum += (double)values[c] * a;
+        *size += fabs((double)values[c] * a);
     }
     free(values);
     return sum;
@@ -34,9 +33,10 @@ static void test_matmul_is_near_double(void **state)
     (void)state;
     struct random r = {1};
     for (int i = 0; i < N_TYPES; i++) {
-        int64_t rows = 19, cols = 608, n = 3;
-        uint8_t *w = random_weights(&r, types[i], rows, cols);
-        struct kn_matrix m = pack_matrix(KN_ISA_REF, types[i], rows, cols, w);
+        int type = nth_type(i);
+        int64_t rows = 19, cols = 768, n = 3;
+        uint8_t *w = random_weights(&r, type, rows, cols);
+        struct kn_matrix m = pack_matrix(KN_ISA_REF, type, rows, cols, w);
         struct kn_act x = get_act(n, cols);
         float *f = get_floats(n * cols), *y = get_floats(n * rows);
         random_fill(&r, f, n * cols, 1.0f);
@@ -44,8 +44,8 @@ static void test_matmul_is_near_double(void **state)
         kn_ops(KN_ISA_REF)->matmul(&m, &x, n, 0, rows, false, y, rows);
         for (int64_t t = 0; t < n; t++) {
             for (int64_t row = 0; row < rows; row++) {
-                double want = want_element(types[i], w, row, &x, t, cols);
-                assert_true(fabs((double)y[t * rows + row] - want) < 1e-4);
+                double size, want = want_element(type, w, row, &x, t, cols, &size);
+                assert_true(fabs((double)y[t * rows + row] - want) < 1e-6 * size);
             }
         }
         free(w);
@@ -65,6 +65,35 @@ struct problem {
     float *before; /* (n, ldy) */
 };
 
+static const uint16_t wild_halves[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x3c00, 0xbc00,
+                                       0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00};
+static const uint8_t wild_bytes[] = {0xff, 0x00, 0x80, 0x7f, 0x0f, 0xf0, 0x08, 0x88};
+
+/* Quants and sub-scales at the extremes of their integers, whole rows of them, so that sums grow as
+ * far as they can; now and then a scale of fp16 that no sane file has. */
+static void make_extreme(struct random *r, int type, uint8_t *w, int64_t n_blocks)
+{
+    struct block_map map = block_map(type);
+    size_t bytes = kn_type_block_bytes(type);
+    uint8_t quants = wild_bytes[random_below(r, 8)], subs = wild_bytes[random_below(r, 8)];
+
+    for (int64_t b = 0; b < n_blocks; b++, w += bytes) {
+        uint16_t d = 0x2e66, m = 0xae66; /* 0.1 and -0.1 */
+        if (random_below(r, 50) == 0) {
+            d = wild_halves[random_below(r, 11)];
+            m = wild_halves[random_below(r, 11)];
+        }
+        uint8_t e = random_below(r, 20) == 0 ? (uint8_t)random_u32(r) : 120;
+        memset(w, quants, bytes);
+        memset(w + map.subs, subs, (size_t)map.n_subs);
+        put_half(w, map.d, d);
+        put_half(w, map.m, m);
+        if (type == KN_MXFP4) {
+            w[0] = e;
+        }
+    }
+}
+
 static void problem_init(struct problem *p, struct random *r, int type, int64_t rows, int64_t cols,
                          int64_t n)
 {
@@ -78,16 +107,11 @@ static void problem_init(struct problem *p, struct random *r, int type, int64_t 
     p->before = get_floats(n * p->ldy);
     random_fill(r, f, n * cols, 1.0f);
     random_fill(r, p->before, n * p->ldy, 1.0f);
-    if (random_below(r, 4) == 0) { /* the extremes of the integers */
+    if (!is_float(type) && random_below(r, 3) == 0) {
         for (int64_t i = 0; i < n * cols; i++) {
-            f[i] = random_below(r, 8) == 0 ? -3.0f : 3.0f;
+            f[i] = random_below(r, 64) == 0 ? -3.0f : 3.0f;
         }
-        size_t bytes = kn_type_block_bytes(type);
-        for (size_t i = 0; !is_float(type) && i < (size_t)(rows * cols / 32) * bytes; i++) {
-            if (i % bytes >= (type == KN_Q4_1 ? 4 : 2)) {
-                p->w[i] = type == KN_Q8_0 ? 0x80 : 0xff;
-            }
-        }
+        make_extreme(r, type, p->w, rows * (cols / kn_type_block(type)));
     }
     if (random_below(r, 10) == 0) {
         f[random_below(r, (uint32_t)(n * cols))] = NAN;
@@ -125,13 +149,13 @@ static void test_matmul_has_the_same_bits_everywhere(void **state)
                                      12, 13, 14, 15, 16, 17, 33, 64, 65, 70};
     for (enum kn_isa isa = next_isa(KN_ISA_REF); isa < KN_ISA_COUNT; isa = next_isa(isa)) {
         struct random r = {2};
-        for (int round = 0; round < 400; round++) {
-            int type = types[round % N_TYPES];
+        for (int round = 0; round < 1200; round++) {
+            int type = nth_type(round % N_TYPES);
             int64_t rows = 1 + random_below(&r, 100);
-            int64_t cols = is_float(type) ? 1 + random_below(&r, 700)
-                                          : 32 * (1 + (int64_t)random_below(&r, 25));
+            int64_t unit = kn_type_block(type),
+                    cols = unit * (1 + random_below(&r, (uint32_t)(800 / unit)));
             struct problem p;
-            problem_init(&p, &r, type, rows, cols, counts[(round / N_TYPES) % 21]);
+            problem_init(&p, &r, type, rows, cols, counts[round / N_TYPES % 21]);
             float *want = solve(&p, KN_ISA_REF, rows);
             float *got = solve(&p, isa, KN_ROW_TILE * (1 + (int64_t)random_below(&r, 7)));
             assert_same_floats(got, want, p.n * p.ldy, kn_type_name(type));
@@ -150,7 +174,7 @@ static void test_matmul_does_not_depend_on_the_batch(void **state)
         struct random r = {3};
         for (int i = 0; i < N_TYPES; i++) {
             struct problem p;
-            problem_init(&p, &r, types[i], 80, 576, 23);
+            problem_init(&p, &r, nth_type(i), 80, 768, 23);
             p.accumulate = false;
             float *all = solve(&p, isa, 80);
             for (int64_t t = 0; t < p.n; t++) {
@@ -160,11 +184,59 @@ static void test_matmul_does_not_depend_on_the_batch(void **state)
                 one.x.q += t * p.cols;
                 one.x.d += t * p.cols / KN_BLOCK;
                 one.x.s += t * p.cols / KN_BLOCK;
+                one.x.h += t * p.cols / KN_BLOCK;
                 float *alone = solve(&one, isa, 80);
                 assert_same_floats(alone, all + t * p.ldy, p.rows, "alone");
                 free(alone);
             }
             free(all);
+            problem_release(&p);
+        }
+    }
+}
+
+/* Zeroes the activations of blocks [begin, end). */
+static void silence(struct kn_act *x, int64_t begin, int64_t end)
+{
+    for (int64_t b = begin; b < end; b++) {
+        memset(x->q + b * KN_BLOCK, 0, KN_BLOCK);
+        x->d[b] = 0.0f;
+        x->s[b] = x->h[b] = 0;
+    }
+}
+
+/* Two ranks with half of the segments each: their sums add up to the bits of one. A super-block is
+ * never cut. */
+static void test_matmul_is_the_sum_of_two_halves_of_its_segments(void **state)
+{
+    (void)state;
+    for (enum kn_isa isa = KN_ISA_REF; isa < KN_ISA_COUNT; isa = next_isa(isa)) {
+        struct random r = {5};
+        for (int i = 0; i < N_BLOCK_TYPES * 8; i++) {
+            int type = block_types[i % N_BLOCK_TYPES];
+            int64_t unit = kn_type_block(type), n_units = 1 + i / N_BLOCK_TYPES, rows = 48;
+            int64_t cols = unit * n_units, border = n_units / 2 * unit / KN_BLOCK;
+            float *f = get_floats(cols);
+            struct problem p = {.type = type, .rows = rows, .cols = cols, .n = 1, .ldy = rows};
+            p.w = random_weights(&r, type, rows, cols);
+            p.before = get_floats(rows);
+            p.x = get_act(1, cols);
+            random_fill(&r, f, cols, 1.0f);
+            kn_ops(KN_ISA_REF)->quantize(f, cols, 0, 1, &p.x);
+            float *all = solve(&p, isa, rows);
+            silence(&p.x, border, cols / KN_BLOCK);
+            float *first = solve(&p, isa, rows);
+            kn_ops(KN_ISA_REF)->quantize(f, cols, 0, 1, &p.x);
+            silence(&p.x, 0, border);
+            float *second = solve(&p, isa, rows);
+            for (int64_t row = 0; row < rows; row++) {
+                first[row] += second[row];
+            }
+            assert_same_floats(first, all, rows, kn_type_name(type));
+            free(f);
+            free(all);
+            free(first);
+            free(second);
             problem_release(&p);
         }
     }
@@ -176,8 +248,8 @@ static void test_pack_in_ranges_is_pack_at_once(void **state)
     struct random r = {4};
     for (int i = 0; i < N_TYPES * KN_ISA_COUNT; i++) {
         enum kn_isa isa = (enum kn_isa)(i / N_TYPES);
-        int type = types[i % N_TYPES];
-        int64_t rows = 83, cols = 96;
+        int type = nth_type(i % N_TYPES);
+        int64_t rows = 83, cols = 768;
         uint8_t *w = random_weights(&r, type, rows, cols);
         size_t bytes = kn_pack_bytes(isa, type, rows, cols);
         uint8_t *once = (uint8_t *)get_memory(bytes), *ranges = (uint8_t *)get_memory(bytes);
@@ -199,11 +271,13 @@ static void test_types_that_are_not_served_are_refused(void **state)
     assert_false(kn_serves(KN_F32, 0, 32));
     assert_false(kn_serves(KN_F32, -1, 32));
     assert_false(kn_serves(KN_F32, 1, INT64_MAX));
-    assert_false(kn_serves(12, 1, 256));
-    assert_int_equal(kn_pack_bytes(KN_ISA_REF, 12, 1, 256), 0);
-    assert_int_equal(kn_type_block(12), 0);
-    assert_int_equal(kn_type_block_bytes(12), 0);
-    assert_string_equal(kn_type_name(12), "?");
+    assert_true(kn_serves(KN_Q4_K, 1, 256));
+    assert_false(kn_serves(KN_Q4_K, 1, 32));
+    assert_false(kn_serves(9, 1, 256)); /* Q8_1 */
+    assert_int_equal(kn_pack_bytes(KN_ISA_REF, 9, 1, 256), 0);
+    assert_int_equal(kn_type_block(9), 0);
+    assert_int_equal(kn_type_block_bytes(9), 0);
+    assert_string_equal(kn_type_name(9), "?");
 }
 
 int main(void)
@@ -212,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_matmul_is_near_double),
         cmocka_unit_test(test_matmul_has_the_same_bits_everywhere),
         cmocka_unit_test(test_matmul_does_not_depend_on_the_batch),
+        cmocka_unit_test(test_matmul_is_the_sum_of_two_halves_of_its_segments),
         cmocka_unit_test(test_pack_in_ranges_is_pack_at_once),
         cmocka_unit_test(test_types_that_are_not_served_are_refused),
     };

@@ -2,6 +2,7 @@
 #ifndef ARGOSY_KERNELS_MATMUL_TILE_H
 #define ARGOSY_KERNELS_MATMUL_TILE_H
 
+#include "kernels/formats.h"
 #include "kernels/table.h"
 
 #define TILE_TOKENS_MAX 8
@@ -13,6 +14,7 @@ struct block_tile {
     const int8_t *q; /* (tokens, n_blocks * KN_BLOCK), of the first token */
     const float *d;  /* (tokens, n_blocks) */
     const int32_t *s;
+    const int32_t *h; /* read for sub-blocks of 16 alone */
     int64_t n_blocks;
 };
 
@@ -27,6 +29,50 @@ static inline int32_t load_quad(const int8_t *q)
     int32_t v;
     __builtin_memcpy(&v, q, sizeof v);
     return v;
+}
+
+/* Constants of a type, for code in which `type` is one: struct kn_format and struct kn_layout as
+ * the compiler can fold them. */
+static inline __attribute__((always_inline)) int type_low_bits(int type)
+{
+    return type == KN_Q8_0 ? 8 : type == KN_Q2_K || type == KN_Q3_K ? 2 : 4;
+}
+
+static inline __attribute__((always_inline)) int type_high_bits(int type)
+{
+    return type == KN_Q6_K                                                            ? 2
+           : type == KN_Q5_0 || type == KN_Q5_1 || type == KN_Q5_K || type == KN_Q3_K ? 1
+                                                                                      : 0;
+}
+
+static inline __attribute__((always_inline)) int type_sub(int type)
+{
+    return type == KN_Q4_K || type == KN_Q5_K                      ? 32
+           : type == KN_Q2_K || type == KN_Q3_K || type == KN_Q6_K ? 16
+                                                                   : 0;
+}
+
+static inline __attribute__((always_inline)) bool type_has_min(int type)
+{
+    return type == KN_Q4_1 || type == KN_Q5_1 || type == KN_Q2_K || type == KN_Q4_K ||
+           type == KN_Q5_K;
+}
+
+/* The kernels multiply quants that are unsigned, this power of two above their values (0: none);
+ * those of codebooks are looked up as such. */
+static inline __attribute__((always_inline)) int type_zero_log2(int type)
+{
+    return type == KN_Q8_0 || type == KN_IQ4_NL  ? 7
+           : type == KN_Q6_K                     ? 5
+           : type == KN_Q5_0 || type == KN_MXFP4 ? 4
+           : type == KN_Q4_0                     ? 3
+           : type == KN_Q3_K                     ? 2
+                                                 : 0;
+}
+
+static inline __attribute__((always_inline)) int64_t type_unit_blocks(int type)
+{
+    return type_sub(type) != 0 ? 8 : 1;
 }
 
 #endif

@@ -25,8 +25,8 @@ V_INLINE void V(put_tile)(int n, const struct segment_sums *sums, int64_t rows, 
     }
 }
 
-/* ---- block types
- * --------------------------------------------------------------------------------- */
+/* ---- block types ------------------------------------------------------------------------------
+ */
 
 #define BLOCKS_CASE(type, n)              \
     case n:                               \
@@ -61,19 +61,57 @@ V_INLINE void V(put_tile)(int n, const struct segment_sums *sums, int64_t rows, 
     }
 BLOCKS_FUNCTION(blocks_q4_0, KN_Q4_0)
 BLOCKS_FUNCTION(blocks_q4_1, KN_Q4_1)
+BLOCKS_FUNCTION(blocks_q5_0, KN_Q5_0)
+BLOCKS_FUNCTION(blocks_q5_1, KN_Q5_1)
 BLOCKS_FUNCTION(blocks_q8_0, KN_Q8_0)
+BLOCKS_FUNCTION(blocks_q2_k, KN_Q2_K)
+BLOCKS_FUNCTION(blocks_q3_k, KN_Q3_K)
+BLOCKS_FUNCTION(blocks_q4_k, KN_Q4_K)
+BLOCKS_FUNCTION(blocks_q5_k, KN_Q5_K)
+BLOCKS_FUNCTION(blocks_q6_k, KN_Q6_K)
+BLOCKS_FUNCTION(blocks_iq4_nl, KN_IQ4_NL)
+BLOCKS_FUNCTION(blocks_mxfp4, KN_MXFP4)
 #undef BLOCKS_FUNCTION
 #undef BLOCKS_CASES
 #undef BLOCKS_CASE
+
+/* The function of a type. */
+static void (*V(blocks_function)(int type))(int, const struct block_tile *, struct segment_sums *)
+{
+    switch (type) {
+    case KN_Q4_0:
+        return V(blocks_q4_0);
+    case KN_Q4_1:
+        return V(blocks_q4_1);
+    case KN_Q5_0:
+        return V(blocks_q5_0);
+    case KN_Q5_1:
+        return V(blocks_q5_1);
+    case KN_Q8_0:
+        return V(blocks_q8_0);
+    case KN_Q2_K:
+        return V(blocks_q2_k);
+    case KN_Q3_K:
+        return V(blocks_q3_k);
+    case KN_Q4_K:
+        return V(blocks_q4_k);
+    case KN_Q5_K:
+        return V(blocks_q5_k);
+    case KN_Q6_K:
+        return V(blocks_q6_k);
+    case KN_IQ4_NL:
+        return V(blocks_iq4_nl);
+    default:
+        return V(blocks_mxfp4);
+    }
+}
 
 V_TARGET static void V(matmul_blocks)(const struct kn_matrix *w, const struct kn_act *x,
                                       int64_t token_begin, int64_t token_end, int64_t row_begin,
                                       int64_t row_end, bool accumulate, float *y, int64_t ldy)
 {
     void (*tile)(int, const struct block_tile *, struct segment_sums *) =
-        w->type == KN_Q4_0   ? V(blocks_q4_0)
-        : w->type == KN_Q4_1 ? V(blocks_q4_1)
-                             : V(blocks_q8_0);
+        V(blocks_function)(w->type);
     int64_t nb = w->cols / KN_BLOCK;
     struct segment_sums sums;
     struct kn_layout l;
@@ -89,6 +127,7 @@ V_TARGET static void V(matmul_blocks)(const struct kn_matrix *w, const struct kn
                 .q = x->q + t * nb * KN_BLOCK,
                 .d = x->d + t * nb,
                 .s = x->s + t * nb,
+                .h = x->h != NULL ? x->h + t * nb : NULL,
                 .n_blocks = nb,
             };
             tile(n, &b, &sums);
@@ -97,8 +136,8 @@ V_TARGET static void V(matmul_blocks)(const struct kn_matrix *w, const struct kn
     }
 }
 
-/* ---- float types
- * ---------------------------------------------------------------------------------- */
+/* ---- float types ------------------------------------------------------------------------------
+ */
 
 V_INLINE VF V(load_column)(int type, const uint8_t *p)
 {
@@ -189,8 +228,8 @@ V_TARGET static void V(matmul_floats)(const struct kn_matrix *w, const struct kn
     }
 }
 
-/* ---- both
- * ----------------------------------------------------------------------------------------- */
+/* ---- both -------------------------------------------------------------------------------------
+ */
 
 V_TARGET void V(kn_matmul)(const struct kn_matrix *w, const struct kn_act *x, int64_t n,
                            int64_t row_begin, int64_t row_end, bool accumulate, float *y,

@@ -1,7 +1,8 @@
 /* block.h: one block of 32 activations in two vectors of sixteen. Included once for each
  * instruction set, as lanes.h says; lanes past the end of a row are 0. */
 
-V_INLINE void V(quantize_block)(VF v0, VF v1, int8_t *q, float *d, int32_t *s)
+/* sum: of the last 16 quants, times 2^16, plus that of the first. */
+V_INLINE void V(quantize_block)(VF v0, VF v1, int8_t *q, float *d, int32_t *sum)
 {
     VI absolute = V(iset1)(INT32_MAX);
     VI amax_bits = V(imax)(V(iand)(V(bits)(v0), absolute), V(iand)(V(bits)(v1), absolute));
@@ -10,7 +11,7 @@ V_INLINE void V(quantize_block)(VF v0, VF v1, int8_t *q, float *d, int32_t *s)
 
     if (bits >= QUANTIZE_INF_BITS || amax < QUANTIZE_TINY) {
         *d = bits >= QUANTIZE_INF_BITS ? kn_float(QUANTIZE_NAN_BITS) : 0.0f;
-        *s = 0;
+        *sum = 0;
         V(store8)(q, V(iset1)(0));
         V(store8)(q + 16, V(iset1)(0));
         return;
@@ -21,7 +22,7 @@ V_INLINE void V(quantize_block)(VF v0, VF v1, int8_t *q, float *d, int32_t *s)
     VI q1 = V(ftoi)(V(mul)(v1, inverse));
     V(store8)(q, q0);
     V(store8)(q + 16, q1);
-    *s = V(ifold)(V(iadd)(q0, q1));
+    *sum = V(ifold)(V(iadd)(q0, V(shl)(q1, 16)));
 }
 
 /* Block b of row r of a, n of whose elements are in the row; v0, v1 hold 0 past them. */
@@ -37,7 +38,13 @@ V_INLINE void V(put_block)(struct kn_act *a, int64_t r, int64_t b, int64_t n, VF
         }
     }
     if (a->q != NULL) {
-        V(quantize_block)(v0, v1, a->q + at * KN_BLOCK, a->d + at, a->s + at);
+        int32_t sum;
+        V(quantize_block)(v0, v1, a->q + at * KN_BLOCK, a->d + at, &sum);
+        int32_t first = (int16_t)sum, second = (int32_t)((uint32_t)sum - (uint32_t)first) >> 16;
+        a->s[at] = first + second;
+        if (a->h != NULL) {
+            a->h[at] = quantize_halves(first, second);
+        }
     }
 }
 

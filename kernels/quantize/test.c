@@ -4,8 +4,8 @@
 
 #include "kernels/testing.h"
 
-/* ---- numerics.h
- * ----------------------------------------------------------------------------------- */
+/* ---- numerics.h -------------------------------------------------------------------------------
+ */
 
 /* The meaning of the bits, in double. */
 static double half_value(uint16_t h)
@@ -139,8 +139,8 @@ static void test_elementary_functions_at_the_edges(void **state)
     assert_true(kn_gelu(100.0f) == 100.0f && kn_gelu(-100.0f) == 0.0f);
 }
 
-/* ---- quantize
- * --------------------------------------------------------------------------------------- */
+/* ---- quantize ---------------------------------------------------------------------------------
+ */
 
 static void test_quantize_is_within_half_a_step(void **state)
 {
@@ -155,10 +155,11 @@ static void test_quantize_is_within_half_a_step(void **state)
         kn_ops(KN_ISA_REF)->quantize(x, k, 0, 1, &a);
         for (int64_t b = 0; b < k / KN_BLOCK; b++) {
             double amax = 0.0;
-            int32_t sum = 0, qmax = 0;
+            int32_t sum = 0, first = 0, qmax = 0;
             for (int64_t i = b * KN_BLOCK; i < (b + 1) * KN_BLOCK; i++) {
                 amax = fmax(amax, fabs((double)x[i]));
                 sum += a.q[i];
+                first += i % KN_BLOCK < 16 ? a.q[i] : 0;
                 qmax = abs(a.q[i]) > qmax ? abs(a.q[i]) : qmax;
                 double step = (double)a.d[b];
                 assert_true(fabs(step * a.q[i] - (double)x[i]) <= step * 0.50001);
@@ -166,6 +167,8 @@ static void test_quantize_is_within_half_a_step(void **state)
             assert_true(fabs((double)a.d[b] * 127.0 / amax - 1.0) < 1e-6);
             assert_int_equal(qmax, 127);
             assert_int_equal(a.s[b], sum);
+            assert_int_equal((int16_t)(a.h[b] & 0xffff), first);
+            assert_int_equal(a.h[b] >> 16, sum - first);
         }
     }
     free(x);

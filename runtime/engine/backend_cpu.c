@@ -44,6 +44,7 @@ static void want_act(struct rooms *r, const struct model *m, struct cpu_act_room
     want(r, &a->q, rows * blocks * KN_BLOCK, sizeof(*a->q));
     want(r, &a->d, rows * blocks, sizeof(*a->d));
     want(r, &a->s, rows * blocks, sizeof(*a->s));
+    want(r, &a->h, rows * blocks, sizeof(*a->h));
     if (m->has_float_matrix)
         want(r, &a->f, rows * k, sizeof(*a->f));
 }

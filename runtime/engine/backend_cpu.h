@@ -24,7 +24,7 @@ struct cpu_act_room {
     float *f; /* NULL when no matrix reads it */
     int8_t *q;
     float *d;
-    int32_t *s;
+    int32_t *s, *h;
 };
 
 struct cpu_thread {

@@ -29,7 +29,7 @@ static void shape_act(struct cpu_pass *p, int64_t k)
 {
     const struct cpu_act_room *r =
         is_private(p) ? &p->cpu->per_thread[p->thread].act : &p->cpu->act;
-    p->act = (struct kn_act){.f = r->f, .q = r->q, .d = r->d, .s = r->s, .k = k};
+    p->act = (struct kn_act){.f = r->f, .q = r->q, .d = r->d, .s = r->s, .h = r->h, .k = k};
 }
 
 /* The rows of act that this thread makes; all of them when they are private. */

@@ -11,7 +11,7 @@ from gguf.quants import dequantize
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOL = ROOT / "build" / os.environ.get("BUILD", "release") / "tests/tools/dequantize_tool"
 MODEL = ROOT / "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
-TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
+TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4"]
 
 
 def ours(kind, rows, cols):
@@ -30,7 +30,7 @@ def assert_same(got, want):
 def test_random_blocks(name):
     kind = GGMLQuantizationType[name]
     block, size = GGML_QUANT_SIZES[kind]
-    cols = 96
+    cols = 768
     rows = np.random.default_rng(1).integers(0, 256, (500, cols // block * size), np.uint8)
     assert_same(ours(kind, rows, cols), dequantize(rows, kind).astype(np.float32).reshape(500, cols))
 
@@ -47,6 +47,6 @@ def test_a_real_model():
     assert "Q4_1" in seen
 
 
-@pytest.mark.parametrize("arguments", [["2", "33"], ["12", "256"], ["0", "0"], ["0", "-5"], []])
+@pytest.mark.parametrize("arguments", [["2", "33"], ["9", "256"], ["12", "32"], ["0", "0"], ["0", "-5"], []])
 def test_what_is_not_served_is_refused(arguments):
     assert subprocess.run([TOOL, *arguments], input=b"", capture_output=True).returncode == 2
