@@ -26,6 +26,7 @@ WRONG = [
     ("runtime/text/chat.c", "strcpy(a, b);\n", 1),
     ("router/main.c", "a = (char *)alloca (9);\n", 1),
     ("runtime/base/buf.c", "x\n" * 1001, 1),
+    ("runtime/new/x.c", "", 1),
 ]
 
 
