@@ -67,6 +67,7 @@ struct problem {
 
 static const uint16_t wild_halves[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x3c00, 0xbc00,
                                        0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00};
+static const uint8_t wild_exponents[] = {120, 0, 1, 2, 254, 255};
 static const uint8_t wild_bytes[] = {0xff, 0x00, 0x80, 0x7f, 0x0f, 0xf0, 0x08, 0x88};
 
 /* Quants and sub-scales at the extremes of their integers, whole rows of them, so that sums grow as
@@ -76,6 +77,7 @@ static void make_extreme(struct random *r, int type, uint8_t *w, int64_t n_block
     struct block_map map = block_map(type);
     size_t bytes = kn_type_block_bytes(type);
     uint8_t quants = wild_bytes[random_below(r, 8)], subs = wild_bytes[random_below(r, 8)];
+    uint8_t exponent = wild_exponents[random_below(r, 6)]; /* of MXFP4 */
 
     for (int64_t b = 0; b < n_blocks; b++, w += bytes) {
         uint16_t d = 0x2e66, m = 0xae66; /* 0.1 and -0.1 */
@@ -83,13 +85,12 @@ static void make_extreme(struct random *r, int type, uint8_t *w, int64_t n_block
             d = wild_halves[random_below(r, 11)];
             m = wild_halves[random_below(r, 11)];
         }
-        uint8_t e = random_below(r, 20) == 0 ? (uint8_t)random_u32(r) : 120;
         memset(w, quants, bytes);
         memset(w + map.subs, subs, (size_t)map.n_subs);
         put_half(w, map.d, d);
         put_half(w, map.m, m);
         if (type == KN_MXFP4) {
-            w[0] = e;
+            w[0] = random_below(r, 20) == 0 ? (uint8_t)random_u32(r) : exponent;
         }
     }
 }
