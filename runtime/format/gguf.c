@@ -124,11 +124,11 @@ static int parse_kv(struct cursor *c, struct gguf_kv *kv)
 {
     struct gguf_str key;
     uint32_t type;
-    char name[GGUF_SHOWN_BYTES + 1];
+    char name[SHOWN_BYTES + 1];
     int rc = take_str(c, "metadata key", &key);
     if (rc < 0)
         return rc;
-    gguf_shown(name, key.s, key.n);
+    shown(name, key.s, key.n);
     if (key.n == 0 || key.n > GGUF_KEY_MAX || memchr(key.s, 0, key.n))
         return err_set(c->e, ERR_FORMAT, "gguf: metadata key '%s' of %zu bytes", name, key.n);
     rc = take_u32(c, "metadata type", &type);
@@ -177,9 +177,9 @@ static int parse_kvs(struct gguf *g, struct cursor *c, uint64_t count)
     qsort(g->kvs, (size_t)count, sizeof(*g->kvs), compare_kv);
     for (uint64_t i = 1; i < count; i++) {
         if (compare_kv(&g->kvs[i - 1], &g->kvs[i]) == 0) {
-            char name[GGUF_SHOWN_BYTES + 1];
+            char name[SHOWN_BYTES + 1];
             return err_set(c->e, ERR_FORMAT, "gguf: metadata key '%s' is there twice",
-                           gguf_shown(name, g->kvs[i].key, g->kvs[i].key_bytes));
+                           shown(name, g->kvs[i].key, g->kvs[i].key_bytes));
         }
     }
     return 0;
@@ -246,8 +246,8 @@ static int parse_tensor(struct cursor *c, struct gguf_tensor *t, uint64_t *offse
     if (rc == 0)
         rc = size_tensor(c, t, elems);
     if (rc < 0 && c->e) {
-        char text[GGUF_SHOWN_BYTES + 1];
-        err_prefix(c->e, "tensor '%s'", gguf_shown(text, name.s, name.n));
+        char text[SHOWN_BYTES + 1];
+        err_prefix(c->e, "tensor '%s'", shown(text, name.s, name.n));
     }
     return rc;
 }
@@ -275,15 +275,15 @@ static int place_tensors(struct gguf *g, const struct cursor *c, const uint64_t 
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         struct gguf_tensor *t = &g->tensors[i];
         uint64_t offset = offsets[i], room = c->bytes - start;
-        char name[GGUF_SHOWN_BYTES + 1];
+        char name[SHOWN_BYTES + 1];
         if (offset & (alignment - 1))
             return err_set(c->e, ERR_FORMAT, "gguf: tensor '%s': offset %llu is not aligned to %u",
-                           gguf_shown(name, t->name, strlen(t->name)), (unsigned long long)offset,
+                           shown(name, t->name, strlen(t->name)), (unsigned long long)offset,
                            alignment);
         if (offset > room || t->bytes > room - offset)
             return err_set(c->e, ERR_FORMAT,
                            "gguf: tensor '%s': offset %llu and %llu bytes end past the file's end",
-                           gguf_shown(name, t->name, strlen(t->name)), (unsigned long long)offset,
+                           shown(name, t->name, strlen(t->name)), (unsigned long long)offset,
                            (unsigned long long)t->bytes);
         if (t->bytes)
             t->data = c->base + start + offset;
@@ -304,10 +304,10 @@ static int index_tensors(struct gguf *g, struct err *e)
     qsort_r(g->by_name, (size_t)g->n_tensors, sizeof(*g->by_name), compare_by_name, g->tensors);
     for (uint64_t i = 1; i < g->n_tensors; i++) {
         const char *name = g->tensors[g->by_name[i]].name;
-        char text[GGUF_SHOWN_BYTES + 1];
+        char text[SHOWN_BYTES + 1];
         if (strcmp(g->tensors[g->by_name[i - 1]].name, name) == 0)
             return err_set(e, ERR_FORMAT, "gguf: tensor '%s' is there twice",
-                           gguf_shown(text, name, strlen(name)));
+                           shown(text, name, strlen(name)));
     }
     return 0;
 }

@@ -6,8 +6,7 @@
 #include <string.h>
 
 #include "runtime/format/gguf.h"
-
-#define GGUF_SHOWN_BYTES 80 /* of a name of the file's, in an error */
+#include "runtime/format/shown.h"
 
 struct gguf_kv {
     const unsigned char *key;
@@ -45,8 +44,6 @@ static inline uint64_t gguf_load_u64(const unsigned char *p)
 
 /* memcmp's order, the shorter first. */
 int gguf_compare(const void *a, size_t na, const void *b, size_t nb);
-/* A name of the file's for an error: cut, and nothing but printable ASCII. */
-const char *gguf_shown(char out[GGUF_SHOWN_BYTES + 1], const void *s, size_t n);
 /* Bytes of a value of fixed size; 0 for strings, arrays and what is not a type. */
 uint32_t gguf_scalar_bytes(uint32_t type);
 

@@ -10,16 +10,6 @@ int gguf_compare(const void *a, size_t na, const void *b, size_t nb)
     return d ? d : (na > nb) - (na < nb);
 }
 
-const char *gguf_shown(char out[GGUF_SHOWN_BYTES + 1], const void *s, size_t n)
-{
-    const unsigned char *p = s;
-    size_t k = n < GGUF_SHOWN_BYTES ? n : GGUF_SHOWN_BYTES;
-    for (size_t i = 0; i < k; i++)
-        out[i] = p[i] >= 0x20 && p[i] < 0x7f ? (char)p[i] : '?';
-    out[k] = '\0';
-    return out;
-}
-
 uint32_t gguf_scalar_bytes(uint32_t type)
 {
     switch (type) {
