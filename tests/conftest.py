@@ -1,6 +1,7 @@
 """Fixtures that every suite may use."""
 
 import os
+import pty
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,15 @@ def cluster(build_dir, tmp_path_factory):
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture
+def terminal():
+    """The two ends of a pseudo-terminal, as descriptors: ours, the program's."""
+    try:
+        ends = pty.openpty()
+    except OSError as e:
+        pytest.skip(f"no pseudo-terminal here: {e}")
+    yield ends
+    for fd in ends:
+        os.close(fd)

@@ -1,7 +1,6 @@
 """`argosy chat` against an endpoint that a test controls."""
 
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -151,12 +150,10 @@ def test_chat_stops_an_answer_at_ctrl_c(endpoint, build_dir):
         assert p.wait(5) == 130
 
 
-def test_chat_keeps_escape_sequences_from_a_terminal(endpoint, build_dir):
+def test_chat_keeps_escape_sequences_from_a_terminal(endpoint, build_dir, terminal):
     e = endpoint(lambda r: (200, [delta("a\x1b]0;title\x07b\x7f"), DONE]))
-    ours, theirs = pty.openpty()
+    ours, theirs = terminal
     command = [build_dir / "argosy", "chat", "--url", e.url, "x"]
     with subprocess.Popen(command, stdout=theirs, stdin=subprocess.DEVNULL) as p:
         assert p.wait(10) == 0
     assert os.read(ours, 1000) == b"a]0;titleb\r\n"
-    os.close(ours)
-    os.close(theirs)

@@ -1,7 +1,6 @@
 """The two commands that a newcomer types, `make run` among them, and how they end."""
 
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -119,8 +118,8 @@ def test_chat_client_is_told_of_an_unknown_model(cluster, build_dir):
     assert done.returncode == 1 and "nope" in done.stderr and "HTTP 404" in done.stderr
 
 
-def test_chat_client_at_a_terminal(cluster, build_dir):
-    ours, theirs = pty.openpty()
+def test_chat_client_at_a_terminal(cluster, build_dir, terminal):
+    ours, theirs = terminal
     command = [build_dir / "argosy", "chat", "--url", cluster.url, *CHAT_OPTIONS]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.write(ours, f"{QUESTION}\n".encode())
@@ -129,8 +128,6 @@ def test_chat_client_at_a_terminal(cluster, build_dir):
             seen += os.read(ours, 4096)
         os.write(ours, b"/exit\n")
         assert process.wait(30) == 0
-    os.close(ours)
-    os.close(theirs)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
