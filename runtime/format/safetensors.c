@@ -181,8 +181,8 @@ static int compare_names(const void *key, const void *tensor)
 static int keep_placed(struct safetensors *s, size_t from, const struct shards *sh, size_t first,
                        size_t end, struct err *e)
 {
-    struct safetensors_tensor *at = s->tensors.at + from;
     size_t n = s->tensors.n - from, kept = 0;
+    struct safetensors_tensor *at = n ? s->tensors.at + from : NULL;
     for (size_t i = first; i < end; i++) {
         const char *name = sh->places[i].name;
         struct safetensors_tensor *t =

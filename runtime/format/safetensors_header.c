@@ -225,6 +225,7 @@ int safetensors_parse(const unsigned char *bytes, size_t n, struct tensor_table 
     uint64_t header;
     struct jsonpull j;
     size_t from = t->n;
+    struct safetensors_tensor *own; /* what this file brings */
     if (n < LENGTH_BYTES)
         return err_set(e, ERR_FORMAT, "safetensors: a file of %zu bytes", n);
     memcpy(&header, bytes, LENGTH_BYTES);
@@ -237,10 +238,10 @@ int safetensors_parse(const unsigned char *bytes, size_t n, struct tensor_table 
     jsonpull_init(&j, text, (size_t)header, "safetensors header", e);
     int rc = read_header(&j, t, names);
     jsonpull_release(&j);
+    own = from < t->n ? t->at + from : NULL;
     if (rc == 0)
-        rc = place(t->at + from, t->n - from, bytes + LENGTH_BYTES + header,
-                   n - LENGTH_BYTES - header, e);
+        rc = place(own, t->n - from, bytes + LENGTH_BYTES + header, n - LENGTH_BYTES - header, e);
     if (rc == 0)
-        rc = safetensors_sort(t->at + from, t->n - from, e);
+        rc = safetensors_sort(own, t->n - from, e);
     return rc;
 }
