@@ -310,6 +310,7 @@ static void copy_act(const struct kn_act *a, int64_t from, struct kn_act *b, int
     memcpy(b->q + to * nb * KN_BLOCK, a->q + from * nb * KN_BLOCK, (size_t)nb * KN_BLOCK);
     memcpy(b->d + to * nb, a->d + from * nb, (size_t)nb * sizeof(*a->d));
     memcpy(b->s + to * nb, a->s + from * nb, (size_t)nb * sizeof(*a->s));
+    memcpy(b->h + to * nb, a->h + from * nb, (size_t)nb * sizeof(*a->h));
 }
 
 static void cpu_route(struct pass *base)
@@ -326,8 +327,8 @@ static void cpu_route(struct pass *base)
         assign_slots(c, p->rows);
     barrier(p);
     p->n_act = p->rows * h->n_experts_used;
-    struct kn_act slots = {
-        .f = c->slot.f, .q = c->slot.q, .d = c->slot.d, .s = c->slot.s, .k = p->act.k};
+    const struct cpu_act_room *r = &c->slot;
+    struct kn_act slots = {.f = r->f, .q = r->q, .d = r->d, .s = r->s, .h = r->h, .k = p->act.k};
     slice(p, p->n_act, &begin, &end);
     for (int64_t i = begin; i < end; i++)
         copy_act(&p->act, c->slot_rows[i], &slots, i);
@@ -342,6 +343,7 @@ static struct kn_act act_from(const struct kn_act *a, int64_t row)
                            .q = a->q + row * nb * KN_BLOCK,
                            .d = a->d + row * nb,
                            .s = a->s + row * nb,
+                           .h = a->h + row * nb,
                            .k = a->k};
 }
 

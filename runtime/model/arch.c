@@ -4,7 +4,8 @@
 
 #include "runtime/base/check.h"
 
-static const struct arch *const arches[] = {&arch_llama};
+static const struct arch *const arches[] = {&arch_gemma3, &arch_llama, &arch_phi3,
+                                            &arch_qwen2,  &arch_qwen3, &arch_qwen3moe};
 
 const struct arch *arch_find(const char *name, size_t n)
 {
@@ -16,5 +17,5 @@ const struct arch *arch_find(const char *name, size_t n)
 
 const char *arch_names(void)
 {
-    return "llama";
+    return "gemma3, llama, phi3, qwen2, qwen3, qwen3moe";
 }

@@ -21,7 +21,7 @@ struct arch {
     void (*forward)(const struct model *m, struct pass *p);
 };
 
-extern const struct arch arch_llama;
+extern const struct arch arch_gemma3, arch_llama, arch_phi3, arch_qwen2, arch_qwen3, arch_qwen3moe;
 
 /* NULL when there is none of that name (n bytes, any bytes). */
 const struct arch *arch_find(const char *name, size_t n);

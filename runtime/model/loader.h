@@ -18,7 +18,8 @@
 /* A matrix to be packed. */
 struct loader_matrix {
     struct kn_matrix *dst;
-    const struct gguf_tensor *src;
+    const char *src; /* its rows in the file */
+    size_t row_bytes;
     size_t offset; /* of its packed form in the model's block */
 };
 
@@ -26,10 +27,10 @@ struct loader {
     const struct gguf *gguf;
     struct model *model;
     const char *prefix;             /* "llama": of the metadata keys */
-    struct loader_matrix *matrices; /* (n_matrices), at most one a tensor of the file */
-    size_t n_matrices;
-    size_t block_bytes; /* of the matrices noted so far */
-    bool *used;         /* by index in the file: which tensors were asked for */
+    struct loader_matrix *matrices; /* (n_matrices), model.c frees it */
+    size_t n_matrices, room;        /* of matrices */
+    size_t block_bytes;             /* of the matrices noted so far */
+    bool *used;                     /* by index in the file: which tensors were asked for */
 };
 
 /* Metadata PREFIX.key, checked to lie in [min, max]. Optional ones leave *out as it was, and what
@@ -40,6 +41,14 @@ int loader_u32(struct loader *l, const char *key, enum gguf_need need, uint32_t 
 int loader_f32(struct loader *l, const char *key, enum gguf_need need, float min, float max,
                float *out, struct err *e);
 
+/* As gguf_str. */
+int loader_str(struct loader *l, const char *key, enum gguf_need need, struct gguf_str *out,
+               struct err *e);
+/* Whether the file has PREFIX.key; whether it is an array; that array. */
+bool loader_has_key(const struct loader *l, const char *key);
+bool loader_is_array(const struct loader *l, const char *key);
+int loader_array(struct loader *l, const char *key, struct gguf_array *out, struct err *e);
+
 /* Whether the file has a tensor of that name. */
 bool loader_has(const struct loader *l, const char *name);
 /* Its rows (the second dimension), for what only a tensor's shape tells. */
@@ -47,6 +56,9 @@ int loader_rows(struct loader *l, const char *name, uint32_t max, uint32_t *rows
 /* The tensor `name`, rows × cols, into *dst. */
 int loader_matrix(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
                   struct kn_matrix *dst, struct err *e);
+/* The tensor `name` as n such matrices, one behind another; *dst (n) is the model's arena's. */
+int loader_matrices(struct loader *l, const char *name, uint32_t n, uint32_t rows, uint32_t cols,
+                    struct kn_matrix **dst, struct err *e);
 /* The tensor `name` of n elements as fp32 into dst (n). Values must be finite. */
 int loader_values(struct loader *l, const char *name, uint32_t n, float *dst, struct err *e);
 /* The same into the model's arena. */

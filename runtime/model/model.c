@@ -47,12 +47,11 @@ static void drop_source(const void *bytes, size_t n)
 static void pack(const struct loader *l, const struct pack_job *job, bool drop)
 {
     const struct kn_matrix *w = job->matrix->dst;
-    const struct gguf_tensor *t = job->matrix->src;
-    size_t row_bytes = (size_t)(t->bytes / (uint64_t)w->rows);
-    kn_pack(w->isa, w->type, w->rows, w->cols, t->data,
+    size_t row_bytes = job->matrix->row_bytes;
+    kn_pack(w->isa, w->type, w->rows, w->cols, job->matrix->src,
             (char *)l->model->block + job->matrix->offset, job->row_begin, job->row_end);
     if (drop)
-        drop_source((const char *)t->data + (size_t)job->row_begin * row_bytes,
+        drop_source(job->matrix->src + (size_t)job->row_begin * row_bytes,
                     (size_t)(job->row_end - job->row_begin) * row_bytes);
 }
 
@@ -78,7 +77,7 @@ static void pack_thread(void *arg, uint32_t thread)
 
 static int64_t rows_of_job(const struct loader_matrix *m)
 {
-    int64_t row_bytes = (int64_t)(m->src->bytes / (uint64_t)m->dst->rows);
+    int64_t row_bytes = (int64_t)m->row_bytes;
     int64_t rows = JOB_BYTES / (row_bytes > 0 ? row_bytes : 1) / KN_ROW_TILE * KN_ROW_TILE;
     return rows < KN_ROW_TILE ? KN_ROW_TILE : rows;
 }
@@ -163,10 +162,9 @@ int model_load(struct model *m, const struct gguf *g, enum kn_isa isa, struct th
     struct loader l = {.gguf = g, .model = m};
     /* Vectors at 2 bytes an element become 4; the rest is the table of layers. */
     arena_init(&m->arena, 2 * file_bytes + MODEL_LAYERS_MAX * sizeof(*m->layers) + (1u << 20));
-    l.matrices = calloc(n ? n : 1, sizeof(*l.matrices));
     l.used = calloc(n ? n : 1, sizeof(*l.used));
     int rc = 0;
-    if (!l.matrices || !l.used)
+    if (!l.used)
         rc = err_set(e, ERR_NOMEM, "model: no memory for %zu tensors", n);
     if (rc == 0)
         rc = find_arch(m, g, e);

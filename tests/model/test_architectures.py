@@ -1,0 +1,223 @@
+"""Every served architecture against transformers, on small random models with odd sizes.
+
+Weights of F32 are exact on both sides, so what is left is the order of sums, and elements of K and V
+that it carries over to the next fp16. F16 the same, with the weights rounded for both. Q8_0 shows what int8 activations cost. And the bits of each are the same
+for every instruction set, number of threads and chunk size.
+"""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.model import families
+
+LENGTH = 150  # past the first split of the context, and past every window
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def sizes(hidden, ff, layers, heads, kv_heads, **more):
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": ff,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": 512,
+    } | more
+
+
+def longrope(half, context):
+    random = np.random.default_rng(half)
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": context,
+        "short_factor": (1 + random.random(half)).tolist(),
+        "long_factor": (1 + 7 * random.random(half)).tolist(),
+    }
+
+
+def gemma(hidden, ff, layers, heads, kv_heads, head_dim, full=None, **more):
+    full = full or {"rope_type": "default", "rope_theta": 1000000.0}
+    local = {"rope_type": "default", "rope_theta": 10000.0}
+    return sizes(hidden, ff, layers, heads, kv_heads, head_dim=head_dim, **more) | {
+        "query_pre_attn_scalar": more.get("query_pre_attn_scalar", head_dim),
+        "rope_parameters": {"full_attention": full, "sliding_attention": local},
+    }
+
+
+# name: family, configuration. Those with every width a multiple of 32 are run as Q8_0, too.
+CONFIGS = {
+    "llama-tied-3-heads": ("llama", sizes(96, 160, 2, 3, 1, tie_word_embeddings=True)),
+    "llama-odd-widths": ("llama", sizes(120, 100, 3, 5, 5)),
+    "llama-factors": ("llama", sizes(160, 96, 2, 5, 1, rope_parameters=LLAMA3)),
+    "llama-linear": (
+        "llama",
+        sizes(64, 96, 2, 4, 2, rope_parameters={
+            "rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}),
+    ),
+    "llama-yarn": ("llama", sizes(128, 96, 2, 2, 1, rope_parameters=YARN)),
+    "mistral-window": ("mistral", sizes(96, 128, 2, 6, 2, sliding_window=37)),
+    "mistral-wide-heads": ("mistral", sizes(64, 96, 2, 3, 1, head_dim=96, sliding_window=None)),
+    "qwen2-tied": ("qwen2", sizes(96, 192, 3, 3, 1, tie_word_embeddings=True)),
+    "qwen2-7-heads": ("qwen2", sizes(224, 96, 2, 7, 1)),
+    "qwen2-odd-widths": ("qwen2", sizes(72, 50, 2, 3, 3)),
+    "qwen2-yarn": (
+        "qwen2",
+        sizes(64, 96, 2, 4, 2, rope_parameters=YARN | {"beta_fast": 16.0, "beta_slow": 2.0}),
+    ),
+    "qwen3-tied": ("qwen3", sizes(96, 160, 3, 3, 1, head_dim=64, tie_word_embeddings=True)),
+    "qwen3-96": ("qwen3", sizes(64, 96, 2, 5, 5, head_dim=96)),
+    "qwen3-yarn": (
+        "qwen3",
+        sizes(64, 96, 2, 4, 2, head_dim=32, rope_parameters=YARN | {"attention_factor": 1.3}),
+    ),
+    "gemma3-six-layers": ("gemma3", gemma(64, 96, 7, 4, 1, 32, sliding_window=20)),
+    "gemma3-256": ("gemma3", gemma(96, 160, 2, 3, 1, 256, sliding_window=64)),
+    "gemma3-pattern": (
+        "gemma3",
+        gemma(96, 64, 3, 2, 2, 48, sliding_window=17, query_pre_attn_scalar=77,
+              layer_types=["full_attention", "sliding_attention", "full_attention"],
+              full={"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0}),
+    ),
+    "gemma3-caps": (
+        "gemma3",
+        gemma(88, 100, 2, 2, 1, 40, sliding_window=33, attn_logit_softcapping=3.0,
+              final_logit_softcapping=5.0, tie_word_embeddings=False),
+    ),
+    "phi3-plain": ("phi3", sizes(96, 160, 2, 3, 3)),
+    "phi3-window": ("phi3", sizes(96, 128, 3, 3, 1, sliding_window=45)),
+    "phi3-long": (
+        "phi3",
+        sizes(96, 64, 2, 3, 1, original_max_position_embeddings=32,
+              rope_parameters=longrope(16, 32)),
+    ),
+    "phi3-short": (
+        "phi3",
+        sizes(96, 64, 2, 2, 1, original_max_position_embeddings=512,
+              rope_parameters=longrope(24, 512)),
+    ),
+    "phi3-part-of-the-head": (
+        "phi3",
+        sizes(128, 64, 2, 2, 1, tie_word_embeddings=True, partial_rotary_factor=0.75,
+              rope_parameters=longrope(24, 64) | {"partial_rotary_factor": 0.75},
+              original_max_position_embeddings=64),
+    ),
+    "mixtral-2-of-8": (
+        "mixtral",
+        sizes(96, 64, 2, 3, 1, num_local_experts=8, num_experts_per_tok=2, sliding_window=None),
+    ),
+    "mixtral-3-of-5-odd": (
+        "mixtral",
+        sizes(72, 44, 2, 3, 3, num_local_experts=5, num_experts_per_tok=3, sliding_window=None),
+    ),
+    "qwen3moe-8-of-33": (
+        "qwen3moe",
+        sizes(64, 999, 3, 5, 1, head_dim=32, moe_intermediate_size=32, num_experts=33,
+              num_experts_per_tok=8),
+    ),
+    "qwen3moe-1-of-3": (
+        "qwen3moe",
+        sizes(96, 999, 2, 2, 2, head_dim=40, moe_intermediate_size=96, num_experts=3,
+              num_experts_per_tok=1, tie_word_embeddings=True),
+    ),
+    "qwen3moe-all": (
+        "qwen3moe",
+        sizes(64, 999, 2, 4, 2, head_dim=16, moe_intermediate_size=64, num_experts=4,
+              num_experts_per_tok=4),
+    ),
+}
+SEEDS = {name: i for i, name in enumerate(CONFIGS)}
+# Mean KL(transformers || ours), and the largest difference of two logits over their spread.
+LIMITS = {"F32": (1e-7, 3e-3), "F16": (1e-7, 3e-3), "Q8_0": (2e-3, None)}
+
+
+def rows_of_32(options):
+    heads = options["num_attention_heads"]
+    head_dim = options.get("head_dim") or options["hidden_size"] // heads
+    ff = options.get("moe_intermediate_size") or options["intermediate_size"]
+    return all(n % 32 == 0 for n in (options["hidden_size"], ff, heads * head_dim))
+
+
+CASES = [
+    (name, kind)
+    for name, (_, options) in CONFIGS.items()
+    for kind in LIMITS
+    if kind != "Q8_0" or rows_of_32(options)
+]
+
+
+def compute(build_dir, path, ids, isa="auto", threads=2, chunk=64):
+    out = path.with_suffix(".logits")
+    done = subprocess.run(
+        [build_dir / "tests/tools/logits_tool", path, isa, str(threads), str(chunk), out, "-"],
+        input=" ".join(map(str, ids)),
+        text=True,
+        capture_output=True,
+    )
+    if "is not available" in done.stderr:
+        return None
+    assert done.returncode == 0, done.stderr
+    n, vocab, _ = map(int, done.stdout.split())
+    assert n == len(ids)
+    return np.fromfile(out, np.float32).reshape(n, vocab)
+
+
+def log_softmax(logits):
+    x = logits.astype(np.float64)
+    x -= x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def make(name, kind, path):
+    family, options = CONFIGS[name]
+    model = families.build(family, SEEDS[name], **options)
+    families.write(family, model, path, kind)
+    families.round_weights(model, kind)
+    ids = np.random.default_rng(SEEDS[name]).integers(0, families.VOCAB, LENGTH).tolist()
+    return model, ids
+
+
+@pytest.mark.parametrize("name,kind", CASES, ids=lambda v: v)
+def test_architecture_is_transformers(build_dir, tmp_path, name, kind):
+    path = tmp_path / "model.gguf"
+    model, ids = make(name, kind, path)
+    ours = compute(build_dir, path, ids)
+    reference = families.reference(model, ids)
+    p, q = log_softmax(reference), log_softmax(ours)
+    kl = (np.exp(p) * (p - q)).sum(axis=-1).mean()
+    spread = reference.std(axis=-1).mean()
+    difference = np.abs(reference - ours).max() / spread
+    print(f"\n{name} {kind}: spread {spread:.2f}, KL {kl:.1e}, largest difference {difference:.1e}")
+    assert 0.5 < spread < 5  # neither flat nor certain: the comparison means something
+    kl_max, difference_max = LIMITS[kind]
+    assert kl <= kl_max
+    assert difference_max is None or difference <= difference_max
+
+
+@pytest.mark.parametrize("name,kind", [c for c in CASES if c[1] != "F16"], ids=lambda v: v)
+def test_architecture_has_the_same_bits_everywhere(build_dir, tmp_path, name, kind):
+    path = tmp_path / "model.gguf"
+    _, ids = make(name, kind, path)
+    expected = compute(build_dir, path, ids, isa="ref", threads=1).view(np.uint32)
+    others = [("avx2", 2, 64), ("avx512", 2, 64), ("auto", 1, 1), ("auto", 3, 7), ("auto", 2, 150)]
+    for isa, threads, chunk in others:
+        found = compute(build_dir, path, ids, isa, threads, chunk)
+        if found is None:
+            print(f"\n{isa} is not available on this machine: NOT compared")
+            continue
+        assert np.array_equal(expected, found.view(np.uint32)), (isa, threads, chunk)
