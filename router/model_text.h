@@ -24,7 +24,7 @@ struct model_text {
     char *chat_refusal;         /* why the model's own template can't be used, or NULL */
     uint32_t context_tokens;
     uint32_t token_bytes_max; /* of the longest token: more text than context × this can't fit */
-    int64_t created_s; /* the file's time, for /v1/models */
+    int64_t created_s;        /* the file's time, for /v1/models */
 };
 
 struct model_texts {
