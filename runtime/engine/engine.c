@@ -16,6 +16,7 @@
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
 #include "runtime/engine/kvpool.h"
+#include "runtime/engine/prefixcache.h"
 #include "runtime/engine/scheduler.h"
 #include "runtime/engine/sequence.h"
 #include "runtime/format/gguf.h"
@@ -33,6 +34,7 @@ struct engine {
     struct threads *threads;
     struct backend *backend;
     struct kvpool pool;
+    struct prefixcache cache;
     struct scheduler scheduler;
     struct sequence_limits limits;
     struct engine_info info;
@@ -49,7 +51,8 @@ struct engine {
     struct sequence **picked;    /* (sequences_max): whose picks they are */
     struct engine_delta *deltas; /* (live_max) */
     uint32_t n_deltas;
-    struct sequence *finished; /* what the deltas point into; freed by the next step */
+    uint64_t *evicted, *stored; /* (kv_pages): news of the cache */
+    struct sequence *finished;  /* what the deltas point into; freed by the next step */
 };
 
 /* ---- opening ----------------------------------------------------------------------------------
@@ -159,13 +162,16 @@ static int size_cache(const struct engine *g, const struct engine_config *c,
 
 static int take_tables(struct engine *g, const struct engine_config *c, struct err *e)
 {
+    uint32_t cached_max = c->prefix_cache ? g->pool.n_pages : 1;
     g->live_max = c->sequences_max + c->waiting_max;
     g->ids = calloc(c->step_tokens_max, sizeof(*g->ids));
     g->spans = calloc(c->sequences_max, sizeof(*g->spans));
     g->picks = calloc(c->sequences_max, sizeof(*g->picks));
     g->picked = calloc(c->sequences_max, sizeof(struct sequence *));
     g->deltas = calloc(g->live_max, sizeof(*g->deltas));
-    if (!g->ids || !g->spans || !g->picks || !g->picked || !g->deltas)
+    g->evicted = calloc(cached_max, sizeof(*g->evicted));
+    g->stored = calloc(cached_max, sizeof(*g->stored));
+    if (!g->ids || !g->spans || !g->picks || !g->picked || !g->deltas || !g->evicted || !g->stored)
         return err_set(e, ERR_NOMEM, "engine: no memory");
     return 0;
 }
@@ -174,6 +180,7 @@ static void describe(struct engine *g, const struct engine_config *c,
                      const struct backend_limits *l)
 {
     g->limits.context = l->context;
+    g->limits.manifest = g->model.manifest_sha256;
     g->limits.model.tokenizer = g->tokenizer;
     g->limits.model.vocab = g->model.h.vocab;
     g->digests = c->logits_digests;
@@ -207,8 +214,10 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     if (rc == 0)
         rc = kvpool_init(&g->pool, limits.kv_pages, e);
     if (rc == 0)
-        rc = scheduler_init(&g->scheduler, &g->pool, config->sequences_max, config->step_tokens_max,
-                            e);
+        rc = prefixcache_init(&g->cache, &g->pool, config->prefix_cache, e);
+    if (rc == 0)
+        rc = scheduler_init(&g->scheduler, &g->cache, config->sequences_max,
+                            config->step_tokens_max, e);
     if (rc == 0)
         rc = take_tables(g, config, e);
     if (rc < 0) {
@@ -252,6 +261,7 @@ void engine_free(struct engine *g)
     while (g->scheduler.waiting)
         discard(g, g->scheduler.waiting);
     scheduler_release(&g->scheduler);
+    prefixcache_release(&g->cache);
     kvpool_release(&g->pool);
     backend_free(g->backend);
     model_release(&g->model);
@@ -263,6 +273,8 @@ void engine_free(struct engine *g)
     free(g->picks);
     free(g->picked);
     free(g->deltas);
+    free(g->evicted);
+    free(g->stored);
     free(g);
 }
 
@@ -318,9 +330,22 @@ struct engine_load engine_load(const struct engine *g)
 {
     return (struct engine_load){.running = g->scheduler.n_running,
                                 .waiting = g->scheduler.n_waiting,
-                                .kv_pages_used = g->pool.n_pages - g->pool.n_free,
+                                .kv_pages_used = g->pool.n_pages - prefixcache_available(&g->cache),
+                                .kv_pages_idle = g->cache.n_idle,
                                 .steps = g->steps,
                                 .preempted = g->scheduler.n_preempted};
+}
+
+void engine_cache_news(struct engine *g, struct engine_cache_news *out)
+{
+    *out = (struct engine_cache_news){.evicted = g->evicted, .stored = g->stored};
+    prefixcache_news(&g->cache, g->evicted, &out->n_evicted, g->stored, &out->n_stored);
+}
+
+uint32_t engine_cache_blocks(const struct engine *g, uint32_t *cursor, uint64_t *hashes,
+                             uint32_t cap)
+{
+    return prefixcache_list(&g->cache, cursor, hashes, cap);
 }
 
 /* ---- a step -----------------------------------------------------------------------------------
@@ -336,6 +361,8 @@ static struct engine_delta *add_delta(struct engine *g, const struct sequence *q
                                .tokens = q->tokens + q->n_tokens - n_tokens,
                                .finish = q->finish,
                                .error = q->error};
+    if (d->index == 0 && n_tokens > 0)
+        d->cached_tokens = q->n_cached < q->n_prompt ? q->n_cached : q->n_prompt;
     return d;
 }
 
@@ -432,8 +459,7 @@ static void compute(struct engine *g, struct engine_step *out)
         return;
     struct batch b = make_batch(g, out);
     backend_run(g->backend, &b);
-    for (uint32_t i = 0; i < g->scheduler.n_running; i++)
-        g->scheduler.running[i]->n_computed += g->scheduler.running[i]->step_rows;
+    scheduler_computed(&g->scheduler);
     for (uint32_t i = 0; i < b.n_picks; i++)
         take_pick(g, g->picked[i], &g->picks[i]);
     g->steps++;

@@ -31,6 +31,7 @@ struct engine_config {
     uint32_t sequences_max;   /* requests that run at once */
     uint32_t waiting_max;     /* requests that wait; one more is refused */
     uint32_t step_tokens_max; /* prompt and output tokens that one step computes at most */
+    bool prefix_cache;        /* keep the KV of full blocks for prompts that begin the same */
     bool logits_digests;      /* fill in engine_delta.logits_digest; costs a pass over the logits */
 };
 
@@ -70,9 +71,9 @@ struct engine_request {
     /* seen_*, context_* and mask are the engine's to fill; bias_* are the request's, ids in any
      * order. */
     struct kn_sampling sampling;
-    uint64_t deadline_ms; /* clock_mono_ms at which to give up; 0: none */
-    int32_t priority;     /* higher first, then order of arrival */
-    uint8_t cache_salt[16];
+    uint64_t deadline_ms;   /* clock_mono_ms at which to give up; 0: none */
+    int32_t priority;       /* higher first, then order of arrival */
+    uint8_t cache_salt[16]; /* the prefix cache is shared only under equal salts */
 };
 
 /* Queues the request. ERR_BUSY: the queue is full. ERR_RANGE, ERR_LIMIT: it can never run here (a
@@ -118,7 +119,8 @@ struct engine_step {
 struct engine_load {
     uint32_t running;
     uint32_t waiting;
-    uint32_t kv_pages_used;
+    uint32_t kv_pages_used; /* by requests */
+    uint32_t kv_pages_idle; /* of the prefix cache, in nobody's use: as good as free */
     uint64_t steps;
     uint64_t preempted; /* times that a request lost its pages and was computed again */
 };
@@ -126,5 +128,20 @@ struct engine_load {
 /* Does one step if there is anything to do. Returns true while requests are left. */
 bool engine_step(struct engine *g, struct engine_step *out);
 struct engine_load engine_load(const struct engine *g);
+
+/* Hashes of cached blocks (runtime/base/blockhash.h) that came and went since the last call; at
+ * most one for each page in either list. One that is in both has moved: apply `evicted` first.
+ * Valid until the next call. */
+struct engine_cache_news {
+    const uint64_t *evicted, *stored;
+    uint32_t n_evicted, n_stored;
+};
+void engine_cache_news(struct engine *g, struct engine_cache_news *out);
+
+/* All that the news have told of and that is still so, in parts: fills in up to cap hashes from
+ * *cursor (0 at first) on, and moves it. Fewer than cap: that was the end. News in between are
+ * simply applied. */
+uint32_t engine_cache_blocks(const struct engine *g, uint32_t *cursor, uint64_t *hashes,
+                             uint32_t cap);
 
 #endif

@@ -5,12 +5,12 @@
 
 #include "runtime/base/check.h"
 
-int scheduler_init(struct scheduler *s, struct kvpool *pool, uint32_t running_max,
+int scheduler_init(struct scheduler *s, struct prefixcache *cache, uint32_t running_max,
                    uint32_t step_tokens_max, struct err *e)
 {
     ASSERT(running_max > 0 && step_tokens_max > 0);
     *s = (struct scheduler){
-        .pool = pool, .running_max = running_max, .step_tokens_max = step_tokens_max};
+        .cache = cache, .running_max = running_max, .step_tokens_max = step_tokens_max};
     s->running = calloc(running_max, sizeof(struct sequence *));
     if (!s->running)
         return err_set(e, ERR_NOMEM, "scheduler: no memory for %u sequences", running_max);
@@ -34,7 +34,8 @@ static bool goes_before(const struct sequence *a, const struct sequence *b)
 static void drop_pages(struct scheduler *s, struct sequence *q)
 {
     while (q->n_pages > 0)
-        kvpool_drop(s->pool, q->pages[--q->n_pages]);
+        prefixcache_drop(s->cache, q->pages[--q->n_pages]);
+    prefix_rewind(&q->prefix);
     q->n_computed = 0;
     q->step_rows = 0;
 }
@@ -43,11 +44,33 @@ static void drop_pages(struct scheduler *s, struct sequence *q)
 static bool take_pages(struct scheduler *s, struct sequence *q, uint32_t n)
 {
     while (q->n_pages < sequence_pages(n))
-        if (!kvpool_take(s->pool, &q->pages[q->n_pages]))
+        if (!prefixcache_take(s->cache, &q->pages[q->n_pages]))
             return false;
         else
             q->n_pages++;
     return true;
+}
+
+/* Blocks of q that may come from the cache: its last token is computed, for its logits. */
+static uint32_t blocks_to_follow(const struct sequence *q)
+{
+    return (q->n_tokens - 1) / KN_PAGE_TOKENS;
+}
+
+/* Takes from the cache what it has behind q's last block. */
+static void follow(struct scheduler *s, struct sequence *q)
+{
+    uint32_t n = blocks_to_follow(q), at, page;
+    while ((at = q->prefix.n_blocks) < n && at * KN_PAGE_TOKENS == q->n_computed &&
+           (page = prefixcache_follow(s->cache, &q->prefix, q->tokens)) != PREFIXCACHE_NONE) {
+        if (at < q->n_pages)
+            prefixcache_drop(s->cache, q->pages[at]); /* taken for it, and not written yet */
+        else
+            q->n_pages++;
+        q->pages[at] = page;
+        q->n_computed += KN_PAGE_TOKENS;
+        q->n_cached += q->restarted ? 0 : KN_PAGE_TOKENS;
+    }
 }
 
 /* ---- the two lists ----------------------------------------------------------------------------
@@ -55,7 +78,7 @@ static bool take_pages(struct scheduler *s, struct sequence *q, uint32_t n)
 
 void scheduler_add(struct scheduler *s, struct sequence *q)
 {
-    ASSERT(q->n_pages == 0);
+    ASSERT(q->n_pages == 0 && q->prefix.n_blocks == 0);
     struct sequence **at = &s->waiting;
     while (*at && goes_before(*at, q))
         at = &(*at)->next;
@@ -99,6 +122,7 @@ static void preempt(struct scheduler *s, struct sequence *q)
 {
     unlink_running(s, q);
     drop_pages(s, q);
+    q->restarted = true;
     scheduler_add(s, q);
     s->n_preempted++;
 }
@@ -155,6 +179,7 @@ static uint32_t plan_prefills(struct scheduler *s, uint32_t room)
         struct sequence *q = s->running[i];
         if (decodes(q))
             continue;
+        follow(s, q);
         q->step_rows = min_u32(q->n_tokens - q->n_computed, room - rows);
         rows += q->step_rows;
     }
@@ -169,7 +194,10 @@ static bool can_admit(const struct scheduler *s, const struct sequence *q)
     uint64_t wanted = (uint64_t)sequence_pages(q->n_tokens);
     if (s->n_running > 0)
         wanted = (uint64_t)sequence_pages(q->n_tokens + 1) + s->n_running;
-    return wanted <= s->pool->n_free;
+    /* Cached pages that others use cost nothing; idle ones are taken like free ones. */
+    uint32_t n_used;
+    prefixcache_look(s->cache, &q->prefix, q->tokens, blocks_to_follow(q), &n_used);
+    return wanted - n_used <= prefixcache_available(s->cache);
 }
 
 static uint32_t plan_admissions(struct scheduler *s, uint32_t room)
@@ -178,9 +206,10 @@ static uint32_t plan_admissions(struct scheduler *s, uint32_t room)
     while (s->waiting && rows < room && can_admit(s, s->waiting)) {
         struct sequence *q = s->waiting;
         admit(s);
+        follow(s, q);
         bool taken = take_pages(s, q, q->n_tokens);
         ASSERT(taken);
-        q->step_rows = min_u32(q->n_tokens, room - rows);
+        q->step_rows = min_u32(q->n_tokens - q->n_computed, room - rows);
         rows += q->step_rows;
     }
     return rows;
@@ -194,4 +223,17 @@ uint32_t scheduler_plan(struct scheduler *s)
     uint32_t rows = plan_decodes(s, room);
     rows += plan_prefills(s, room - rows);
     return rows + plan_admissions(s, room - rows);
+}
+
+void scheduler_computed(struct scheduler *s)
+{
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        struct sequence *q = s->running[i];
+        q->n_computed += q->step_rows;
+        for (uint32_t at; (at = q->prefix.n_blocks) < q->n_computed / KN_PAGE_TOKENS;) {
+            q->pages[at] = prefixcache_store(s->cache, &q->prefix, q->tokens, q->pages[at]);
+            if (q->prefix.n_blocks == at)
+                break;
+        }
+    }
 }

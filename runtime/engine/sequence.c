@@ -44,6 +44,7 @@ static int copy_request(struct sequence *s, const struct engine_request *r,
     s->id = r->id;
     s->priority = r->priority;
     s->deadline_ms = r->deadline_ms;
+    prefix_init(&s->prefix, blockhash_root(l->manifest, r->cache_salt), r->cache_salt);
     s->n_prompt = r->n_prompt;
     s->n_tokens = r->n_prompt;
     s->tokens_max = r->n_prompt + output_max;

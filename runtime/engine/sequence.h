@@ -15,6 +15,7 @@
 
 #include "runtime/base/arena.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/prefixcache.h"
 #include "runtime/engine/sampler.h"
 
 enum sequence_state { SEQUENCE_WAITING, SEQUENCE_RUNNING };
@@ -35,6 +36,9 @@ struct sequence {
 
     uint32_t *pages; /* (pages of tokens_max): the first n_pages are taken */
     uint32_t n_pages;
+    struct prefix prefix; /* of its tokens: the first prefix.n_blocks pages are the cache's too */
+    uint32_t n_cached;    /* tokens that came from the cache before it was first preempted */
+    bool restarted;       /* it was preempted */
 
     struct sampler sampler;
     struct kn_sampled sampled; /* of the last step */
@@ -46,7 +50,8 @@ struct sequence {
 
 /* Outlives the sequences. */
 struct sequence_limits {
-    uint32_t context; /* prompt and output together */
+    uint32_t context;     /* prompt and output together */
+    const char *manifest; /* of the model: part of every block's hash */
     struct sampler_model model;
 };
 

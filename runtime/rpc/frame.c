@@ -164,6 +164,12 @@ static int check_step(const Argosy__Step *s, struct err *e)
     return rc;
 }
 
+static int check_cache_events(const Argosy__CacheEvents *c, struct err *e)
+{
+    int rc = check_count("cache_events.stored", c->n_stored, FRAME_BLOCKS_MAX, e);
+    return rc == 0 ? check_count("cache_events.evicted", c->n_evicted, FRAME_BLOCKS_MAX, e) : rc;
+}
+
 static int check_from_worker(const Argosy__FromWorker *f, struct err *e)
 {
     switch (f->frame_case) {
@@ -171,6 +177,8 @@ static int check_from_worker(const Argosy__FromWorker *f, struct err *e)
         return check_hello(f->hello, e);
     case ARGOSY__FROM_WORKER__FRAME_STEP:
         return check_step(f->step, e);
+    case ARGOSY__FROM_WORKER__FRAME_CACHE_EVENTS:
+        return check_cache_events(f->cache_events, e);
     case ARGOSY__FROM_WORKER__FRAME_REFUSED:
         return check_text("refused.detail", f->refused->detail, FRAME_TEXT_BYTES_MAX, e);
     default: /* numbers alone, and lists that the frame's own size bounds */

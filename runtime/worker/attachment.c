@@ -115,6 +115,8 @@ void attachment_opened(struct attachment *a, const struct rpc_event *ev, uint64_
     a->stream = ev->stream;
     a->attached_at_ms = now_ms;
     a->load_at_ms = 0;
+    a->cache_cursor = 0;
+    a->cache_told = false;
     struct hello *h = calloc(1, sizeof(*h));
     if (!h) {
         rpc_client_close(a->client, a->stream);

@@ -44,6 +44,9 @@ struct attachment {
     struct engine_load load;
     bool load_draining;
     uint64_t load_at_ms;
+    /* What cachefeed.c has told of the prefix cache since it was attached. */
+    uint32_t cache_cursor;
+    bool cache_told;       /* all that was there */
     uint64_t heartbeat_ms; /* the option's, or a third of the router's lease */
 };
 

@@ -10,6 +10,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
 #include "runtime/worker/attachment.h"
+#include "runtime/worker/cachefeed.h"
 #include "runtime/worker/intake.h"
 #include "runtime/worker/jobs.h"
 #include "runtime/worker/report.h"
@@ -31,6 +32,7 @@ struct worker {
     struct attachment *attachments; /* (n_attachments) */
     size_t n_attachments;
     struct jobs jobs;
+    struct cachefeed cachefeed;
     atomic_bool drain;    /* asked for */
     bool draining;        /* under way */
     uint64_t drain_by_ms; /* then what still runs is given up */
@@ -90,6 +92,8 @@ int worker_open(const struct worker_config *config, struct engine *engine, struc
     fill_identity(w);
     rc = jobs_init(&w->jobs, (uint32_t)(config->sequences_max + config->waiting_max), e);
     if (rc == 0)
+        rc = cachefeed_init(&w->cachefeed, engine, e);
+    if (rc == 0)
         rc = open_attachments(w, e);
     if (rc < 0) {
         worker_free(w);
@@ -123,6 +127,7 @@ void worker_free(struct worker *w)
     }
     cancel_all(w, NULL);
     jobs_release(&w->jobs);
+    cachefeed_release(&w->cachefeed);
     mailbox_release(&w->mailbox);
     free(w->attachments);
     free(w);
@@ -245,11 +250,12 @@ static void begin_drain(struct worker *w)
              (long long)w->config->drain_timeout_ms);
 }
 
-/* Load reports and dials that are due. Returns when the next one is. */
+/* Load reports, news of the cache and dials that are due. Returns when the next one is. */
 static uint64_t tick(struct worker *w)
 {
     struct engine_load load = engine_load(w->engine);
-    uint64_t now = clock_mono_ms(), next = UINT64_MAX;
+    uint64_t now = clock_mono_ms();
+    uint64_t next = cachefeed_tick(&w->cachefeed, w->attachments, w->n_attachments, now);
     for (size_t i = 0; i < w->n_attachments; i++) {
         uint64_t t = attachment_tick(&w->attachments[i], &load, w->draining, now);
         next = t < next ? t : next;
@@ -276,6 +282,7 @@ static void step(struct worker *w)
     struct err e;
     w->busy = engine_step(w->engine, &s);
     w->steps++;
+    cachefeed_stepped(&w->cachefeed);
     for (size_t i = 0; s.n_deltas && i < w->n_attachments; i++) {
         struct attachment *a = &w->attachments[i];
         if (report_step(a, &w->jobs, &s, w->steps, &e) < 0) {

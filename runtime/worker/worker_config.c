@@ -53,6 +53,8 @@ static const struct config_option options[] = {
      "Requests that wait; one more is refused"},
     {"step_tokens_max", CONFIG_INT, AT(step_tokens_max), "256", 1, 65536, NULL, "N",
      "Tokens that one step computes; bounds how long a step takes"},
+    {"prefix_cache", CONFIG_BOOL, AT(prefix_cache), "yes", 0, 0, NULL, NULL,
+     "Keep the KV of prompts for others that begin the same, in pages that are free"},
     {.help = "Log:"},
     {"log_level", CONFIG_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error|off", NULL,
      "Least level that is logged to stderr"},

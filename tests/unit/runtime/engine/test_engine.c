@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "runtime/base/blockhash.h"
 #include "runtime/base/clock.h"
 #include "runtime/engine/engine.h"
 #include "runtime/text/tokenizer.h"
@@ -320,6 +321,131 @@ static void test_engine_ends_what_was_complete(void **state)
     engine_free(g);
 }
 
+/* Two requests one after the other: the second finds the first one's blocks, and gives the same
+ * tokens. */
+static void test_engine_takes_a_prompt_from_the_cache(void **state)
+{
+    (void)state;
+    uint32_t prompts[40], n;
+    struct engine_cache_news news;
+    struct engine_config c = config();
+    c.prefix_cache = true;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    for (uint32_t i = 0; i < 40; i++)
+        prompts[i] = 1 + i % 7;
+    struct engine_request r = request(1);
+    r.prompt = prompts;
+    r.n_prompt = 40;
+    r.max_tokens = 1;
+    submit(g, &r);
+    struct engine_delta d = run_to_end(g, 1, &n);
+    uint32_t token = d.tokens[0];
+    assert_int_equal(d.cached_tokens, 0);
+    engine_cache_news(g, &news);
+    assert_int_equal(news.n_stored, 2);
+    assert_int_equal(news.n_evicted, 0);
+    uint64_t root = blockhash_root(engine_info(g)->manifest_sha256, r.cache_salt);
+    assert_true(news.stored[0] == blockhash_next(root, prompts, KN_PAGE_TOKENS));
+    assert_true(news.stored[1] ==
+                blockhash_next(news.stored[0], prompts + KN_PAGE_TOKENS, KN_PAGE_TOKENS));
+    engine_cache_news(g, &news);
+    assert_int_equal(news.n_stored + news.n_evicted, 0);
+    expect_idle(g);
+    assert_int_equal(engine_load(g).kv_pages_idle, 2);
+
+    r.id = 2;
+    submit(g, &r);
+    d = run_to_end(g, 2, &n);
+    assert_int_equal(d.cached_tokens, 32);
+    assert_int_equal(d.tokens[0], token);
+    r.id = 3;
+    r.cache_salt[7] = 1; /* another tenant */
+    submit(g, &r);
+    assert_int_equal(run_to_end(g, 3, &n).cached_tokens, 0);
+    expect_idle(g);
+    uint64_t some[3];
+    uint32_t cursor = 0;
+    assert_int_equal(engine_cache_blocks(g, &cursor, some, 3), 2); /* what was told of */
+    engine_cache_news(g, &news);
+    cursor = 0;
+    assert_int_equal(engine_cache_blocks(g, &cursor, some, 3), 3);
+    assert_int_equal(engine_cache_blocks(g, &cursor, some, 3), 1);
+    engine_free(g);
+}
+
+/* What leaves early leaves its blocks to others, and its pages to everybody. */
+static void test_engine_caches_what_was_given_up(void **state)
+{
+    (void)state;
+    uint32_t prompts[60] = {0}, n;
+    struct engine_step s;
+    struct engine_config c = config();
+    c.prefix_cache = true;
+    c.step_tokens_max = 20;
+    c.kv_bytes = 6 * (2 * 2 * 32 * 16 * 2);
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    for (uint32_t i = 0; i < 60; i++)
+        prompts[i] = 5;
+    struct engine_request r = request(1);
+    r.prompt = prompts;
+    r.n_prompt = 60;
+    submit(g, &r);
+    engine_step(g, &s);
+    engine_step(g, &s); /* 40 of 60 */
+    engine_cancel(g, 1);
+    assert_int_equal(engine_load(g).kv_pages_used, 0);
+    r.id = 2;
+    r.deadline_ms = clock_mono_ms() + 50;
+    submit(g, &r);
+    engine_step(g, &s); /* 32 from the cache, and 20 */
+    usleep(60000);
+    assert_int_equal(run_to_end(g, 2, &n).finish, ENGINE_ERROR);
+    r.id = 3;
+    r.deadline_ms = 0;
+    r.max_tokens = 1;
+    submit(g, &r);
+    assert_int_equal(run_to_end(g, 3, &n).cached_tokens, 48);
+    for (uint32_t i = 0; i < 60; i++)
+        prompts[i] = 6; /* everything else has to go for this one */
+    r.id = 4;
+    r.max_tokens = 36;
+    submit(g, &r);
+    assert_int_equal(run_to_end(g, 4, &n).finish, ENGINE_LENGTH);
+    assert_int_equal(n, 36);
+    expect_idle(g);
+    engine_free(g);
+}
+
+/* A high priority goes first, though a low one's prompt is all in the cache. */
+static void test_engine_keeps_priorities_with_a_cache(void **state)
+{
+    (void)state;
+    uint32_t prompts[40] = {0}, n;
+    struct engine_step s;
+    struct engine_config c = config();
+    c.prefix_cache = true;
+    c.sequences_max = 1;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    for (uint32_t i = 0; i < 40; i++)
+        prompts[i] = 9;
+    struct engine_request low = request(1), high = request(2);
+    low.prompt = prompts;
+    low.n_prompt = 40;
+    submit(g, &low);
+    run_to_end(g, 1, &n);
+    low.id = 3;
+    high.priority = 1;
+    submit(g, &low);
+    submit(g, &high);
+    engine_step(g, &s);
+    assert_int_equal(s.n_deltas, 1);
+    assert_int_equal(s.deltas[0].id, 2);
+    run_to_end(g, 3, &n);
+    assert_int_equal(n, 10);
+    expect_idle(g);
+    engine_free(g);
+}
+
 /* Token 0 has an embedding that is not finite. */
 static void test_engine_ends_the_one_whose_logits_are_not_finite(void **state)
 {
@@ -415,6 +541,9 @@ int main(void)
         cmocka_unit_test(test_engine_cancels_at_once),
         cmocka_unit_test(test_engine_gives_up_at_the_deadline),
         cmocka_unit_test(test_engine_ends_what_was_complete),
+        cmocka_unit_test(test_engine_takes_a_prompt_from_the_cache),
+        cmocka_unit_test(test_engine_caches_what_was_given_up),
+        cmocka_unit_test(test_engine_keeps_priorities_with_a_cache),
         cmocka_unit_test(test_engine_ends_the_one_whose_logits_are_not_finite),
         cmocka_unit_test(test_engine_knows_the_capital_of_france),
     };

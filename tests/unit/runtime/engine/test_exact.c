@@ -3,7 +3,8 @@
  *
  * What is random in a schedule: when requests join, how many run at once, their priorities,
  * threads, tokens a step, the size of the pool (small ones preempt), who is cancelled, and who
- * moves, which is: cancelled after some tokens and submitted again with those as its output. */
+ * moves, which is: cancelled after some tokens and submitted again with those as its output.
+ * Prompts begin alike, and every other engine has a prefix cache, which serves two schedules. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,13 +28,14 @@
 #define SANITIZED 0
 #endif
 
-enum { JOBS = 16, PROMPT_MAX = 150, OUTPUT_MAX = 100, STOPS = 2, STEPS_MAX = 100000 };
+enum { JOBS = 16, STEMS = 3, PROMPT_MAX = 150, OUTPUT_MAX = 100, STOPS = 2, STEPS_MAX = 100000 };
 
 /* What is right for a model's size. */
 struct sizes {
     uint32_t prompt_max, output_max;
     int schedules;
     bool preempts; /* at least once, over all schedules */
+    bool hits;     /* the same, of the prefix cache */
 };
 
 /* A request, and what it gives alone. */
@@ -97,7 +99,7 @@ static void make_sampling(struct job *j, struct rng *rng, uint32_t vocab)
 }
 
 static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab,
-                     const struct sizes *z)
+                     uint32_t stems[STEMS][PROMPT_MAX], const struct sizes *z)
 {
     static const char letters[] = "etaoin ";
     memset(j, 0, sizeof(*j));
@@ -108,6 +110,9 @@ static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab
                                    .max_tokens = 1 + (uint32_t)rng_below(rng, z->output_max)};
     for (uint32_t i = 0; i < j->r.n_prompt; i++)
         j->prompt[i] = (uint32_t)rng_below(rng, vocab);
+    uint32_t common = (uint32_t)rng_below(rng, j->r.n_prompt + 1);
+    memcpy(j->prompt, stems[rng_below(rng, STEMS)], common * sizeof(j->prompt[0]));
+    j->r.cache_salt[0] = rng_below(rng, 5) == 0;
     for (uint32_t i = 0; i < STOPS; i++) {
         size_t n = 1 + rng_below(rng, 2);
         for (size_t k = 0; k < n; k++)
@@ -133,7 +138,8 @@ static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab
  */
 
 static struct engine *open_engine(const char *path, uint32_t threads, uint32_t sequences,
-                                  uint32_t step_tokens, uint64_t kv_bytes, uint32_t context)
+                                  uint32_t step_tokens, uint64_t kv_bytes, uint32_t context,
+                                  bool cached)
 {
     struct engine *g = NULL;
     struct err e;
@@ -145,6 +151,7 @@ static struct engine *open_engine(const char *path, uint32_t threads, uint32_t s
                                     .sequences_max = sequences,
                                     .waiting_max = JOBS,
                                     .step_tokens_max = step_tokens,
+                                    .prefix_cache = cached,
                                     .logits_digests = true};
     if (engine_open(&c, &g, &e) < 0)
         fail_msg("%s", e.msg);
@@ -181,7 +188,7 @@ static void run_alone(struct engine *g, struct job *j)
     assert_int_not_equal(j->finish, ENGINE_GOES_ON);
 }
 
-static void check_delta(const struct job *j, struct life *l, const struct engine_delta *d)
+static uint64_t check_delta(const struct job *j, struct life *l, const struct engine_delta *d)
 {
     assert_false(l->done);
     assert_int_equal(d->index, l->n_seen);
@@ -202,6 +209,8 @@ static void check_delta(const struct job *j, struct life *l, const struct engine
     l->n_seen++;
     l->done = d->finish != ENGINE_GOES_ON;
     assert_int_equal(d->finish, l->n_seen == j->n_tokens ? j->finish : ENGINE_GOES_ON);
+    assert_true(d->cached_tokens < j->r.n_prompt);
+    return d->cached_tokens;
 }
 
 /* A request that moves goes on elsewhere with what it has. */
@@ -234,10 +243,12 @@ static void join_and_leave(struct engine *g, const struct job *jobs, struct life
     }
 }
 
-static void run_schedule(struct engine *g, const struct job *jobs, uint32_t output_max,
-                         struct rng *rng)
+/* Returns the prompt tokens that came from the cache. */
+static uint64_t run_schedule(struct engine *g, const struct job *jobs, uint32_t output_max,
+                             struct rng *rng)
 {
     struct life lives[JOBS];
+    uint64_t cached = 0;
     uint32_t step = 0, n_done = 0;
     for (int i = 0; i < JOBS; i++)
         lives[i] = (struct life){
@@ -249,7 +260,7 @@ static void run_schedule(struct engine *g, const struct job *jobs, uint32_t outp
         join_and_leave(g, jobs, lives, step);
         engine_step(g, &s);
         for (uint32_t i = 0; i < s.n_deltas; i++)
-            check_delta(&jobs[s.deltas[i].id], &lives[s.deltas[i].id], &s.deltas[i]);
+            cached += check_delta(&jobs[s.deltas[i].id], &lives[s.deltas[i].id], &s.deltas[i]);
         assert_true(++step < STEPS_MAX);
         n_done = 0;
         for (int i = 0; i < JOBS; i++)
@@ -257,6 +268,7 @@ static void run_schedule(struct engine *g, const struct job *jobs, uint32_t outp
     }
     struct engine_load load = engine_load(g);
     assert_int_equal(load.running + load.waiting + load.kv_pages_used, 0);
+    return cached;
 }
 
 /* Random schedules of the same jobs, each on an engine of its own shape. */
@@ -265,12 +277,16 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
     struct rng rng;
     struct job *jobs = calloc(JOBS, sizeof(*jobs));
     uint32_t context = z->prompt_max + z->output_max + 1, n_tokens = 0;
-    uint64_t preempted = 0;
+    uint64_t preempted = 0, hits = 0;
+    uint32_t stems[STEMS][PROMPT_MAX];
     rng_init(&rng, seed);
-    struct engine *alone = open_engine(path, 1, 1, 4096, 0, context);
+    struct engine *alone = open_engine(path, 1, 1, 4096, 0, context, false);
     uint64_t page_bytes = engine_info(alone)->kv_bytes / engine_info(alone)->kv_pages;
+    for (uint32_t i = 0; i < STEMS * PROMPT_MAX; i++)
+        stems[i / PROMPT_MAX][i % PROMPT_MAX] =
+            (uint32_t)rng_below(&rng, engine_info(alone)->vocab);
     for (int i = 0; i < JOBS; i++) {
-        make_job(&jobs[i], (uint64_t)i, &rng, engine_info(alone)->vocab, z);
+        make_job(&jobs[i], (uint64_t)i, &rng, engine_info(alone)->vocab, stems, z);
         run_alone(alone, &jobs[i]);
         n_tokens += jobs[i].n_tokens;
     }
@@ -283,18 +299,24 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
         pages += (uint32_t)rng_below(&rng, k % 3 ? 6 : 4 * pages);
         for (int i = 0; i < JOBS; i++)
             jobs[i].r.priority = (int32_t)rng_below(&rng, 3) - 1;
-        struct engine *g =
-            open_engine(path, threads, sequences, step_tokens, pages * page_bytes, context);
-        run_schedule(g, jobs, z->output_max, &rng);
+        struct engine *g = open_engine(path, threads, sequences, step_tokens, pages * page_bytes,
+                                       context, k % 2 == 0);
+        uint64_t cached = run_schedule(g, jobs, z->output_max, &rng);
+        if (k % 2 == 0) /* once more, on what is left of the first time */
+            cached += run_schedule(g, jobs, z->output_max, &rng);
+        else
+            assert_int_equal(cached, 0);
+        hits += cached;
         preempted += engine_load(g).preempted;
         print_message("schedule %d: %u tokens in all, threads %u, sequences %u, step tokens %u, "
-                      "pages %u, preempted %llu\n",
+                      "pages %u, preempted %llu, cached %llu\n",
                       k, n_tokens, threads, sequences, step_tokens, pages,
-                      (unsigned long long)engine_load(g).preempted);
+                      (unsigned long long)engine_load(g).preempted, (unsigned long long)cached);
         engine_free(g);
     }
     free(jobs);
     assert_true(preempted > 0 || !z->preempts);
+    assert_true(hits > 0 || !z->hits);
 }
 
 static void check_tiny(uint32_t type, bool untied, uint64_t seed)
@@ -307,7 +329,7 @@ static void check_tiny(uint32_t type, bool untied, uint64_t seed)
     t.rope_factors = !untied;
     t.seed = seed;
     tiny_llama_file(&t, path);
-    const struct sizes z = {PROMPT_MAX, OUTPUT_MAX, SANITIZED ? 4 : 12, true};
+    const struct sizes z = {PROMPT_MAX, OUTPUT_MAX, SANITIZED ? 4 : 12, true, true};
     check_model(path, seed, &z);
     unlink(path);
 }
@@ -343,7 +365,7 @@ static void test_exact_with_smollm2(void **state)
         skip();
     }
     const struct sizes z =
-        SANITIZED ? (struct sizes){30, 12, 1, false} : (struct sizes){40, 40, 3, true};
+        SANITIZED ? (struct sizes){30, 12, 1, false, true} : (struct sizes){40, 40, 3, false, true};
     check_model(SMOLLM2, 5, &z);
 }
 

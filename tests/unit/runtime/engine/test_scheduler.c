@@ -12,11 +12,15 @@
 
 enum { CONTEXT = 128, PAGES_OF_CONTEXT = CONTEXT / KN_PAGE_TOKENS };
 
+static const uint8_t no_salt[BLOCKHASH_SALT_BYTES];
+
 /* A sequence without a model: only what the scheduler looks at. */
 static struct sequence *fake(uint64_t id, uint32_t n_tokens, int32_t priority)
 {
     struct sequence *q = calloc(1, sizeof(*q));
     q->pages = calloc(PAGES_OF_CONTEXT, sizeof(*q->pages));
+    q->tokens = calloc(CONTEXT, sizeof(*q->tokens));
+    prefix_init(&q->prefix, 1, no_salt);
     q->id = id;
     q->arrival = id;
     q->priority = priority;
@@ -29,21 +33,32 @@ static void free_fake(struct sequence *q)
 {
     assert_int_equal(q->n_pages, 0);
     free(q->pages);
+    free(q->tokens);
     free(q);
 }
 
 struct fixture {
     struct kvpool pool;
+    struct prefixcache cache;
     struct scheduler s;
     struct sequence *all[64];
+    uint64_t *kv; /* (pages, KN_PAGE_TOKENS): stands for what a page holds */
 };
 
-static void init(struct fixture *f, uint32_t pages, uint32_t running_max, uint32_t step_tokens_max)
+static void init_cached(struct fixture *f, uint32_t pages, uint32_t running_max,
+                        uint32_t step_tokens_max, bool cached)
 {
     struct err e;
     memset(f, 0, sizeof(*f));
     assert_int_equal(kvpool_init(&f->pool, pages, &e), 0);
-    assert_int_equal(scheduler_init(&f->s, &f->pool, running_max, step_tokens_max, &e), 0);
+    assert_int_equal(prefixcache_init(&f->cache, &f->pool, cached, &e), 0);
+    assert_int_equal(scheduler_init(&f->s, &f->cache, running_max, step_tokens_max, &e), 0);
+    f->kv = calloc((size_t)pages * KN_PAGE_TOKENS, sizeof(*f->kv));
+}
+
+static void init(struct fixture *f, uint32_t pages, uint32_t running_max, uint32_t step_tokens_max)
+{
+    init_cached(f, pages, running_max, step_tokens_max, false);
 }
 
 static struct sequence *add(struct fixture *f, uint64_t id, uint32_t n_tokens, int32_t priority)
@@ -65,22 +80,49 @@ static void release(struct fixture *f)
     for (size_t i = 0; i < 64; i++)
         if (f->all[i])
             take_out(f, f->all[i]);
-    assert_int_equal(f->pool.n_free, f->pool.n_pages);
-    assert_true(kvpool_consistent(&f->pool));
+    assert_int_equal(prefixcache_available(&f->cache), f->pool.n_pages);
+    assert_true(prefixcache_consistent(&f->cache));
     scheduler_release(&f->s);
+    prefixcache_release(&f->cache);
+    assert_int_equal(f->pool.n_free, f->pool.n_pages);
+    free(f->kv);
     kvpool_release(&f->pool);
+}
+
+/* KV of a position depends on all tokens up to it, and on nothing else. */
+static uint64_t kv_of(uint64_t before, uint32_t token)
+{
+    return (before + token + 1) * 0x9e3779b97f4a7c15u;
+}
+
+/* Writes the KV of the planned rows, and checks what stands before them: a page that was shared,
+ * kept or taken wrongly has something else. */
+static void write_kv(struct fixture *f, const struct sequence *q)
+{
+    uint64_t kv = 0;
+    for (uint32_t i = 0; i < q->n_computed + q->step_rows; i++) {
+        uint64_t *slot =
+            &f->kv[(uint64_t)q->pages[i / KN_PAGE_TOKENS] * KN_PAGE_TOKENS + i % KN_PAGE_TOKENS];
+        kv = kv_of(kv, q->tokens[i]);
+        if (i >= q->n_computed)
+            *slot = kv;
+        else if (*slot != kv)
+            fail_msg("sequence %d: the KV of position %u is another one's", (int)q->id, i);
+    }
 }
 
 /* What the engine does behind a plan: the rows are computed, and where the last token was reached,
  * there is one more. */
 static void compute(struct fixture *f)
 {
+    bool samples[64];
     for (uint32_t i = 0; i < f->s.n_running; i++) {
-        struct sequence *q = f->s.running[i];
-        bool samples = scheduler_samples(q);
-        q->n_computed += q->step_rows;
-        q->n_tokens += samples;
+        write_kv(f, f->s.running[i]);
+        samples[i] = scheduler_samples(f->s.running[i]);
     }
+    scheduler_computed(&f->s);
+    for (uint32_t i = 0; i < f->s.n_running; i++)
+        f->s.running[i]->n_tokens += samples[i];
 }
 
 static void test_scheduler_cuts_prefill_into_chunks(void **state)
@@ -195,47 +237,175 @@ static void test_scheduler_gives_a_lone_sequence_the_whole_pool(void **state)
     release(&f);
 }
 
-/* Random arrivals, ends and cancellations over a pool that is too small: pages are never lost, the
- * bounds hold, the running ones stay in order, and in the end everything is done. */
-static void test_scheduler_gets_everything_done(void **state)
+static void fill(struct sequence *q, uint32_t from, uint32_t token)
+{
+    for (uint32_t i = from; i < CONTEXT; i++)
+        q->tokens[i] = token;
+}
+
+static void test_scheduler_starts_behind_what_is_cached(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 60; seed++) {
+    struct fixture f;
+    init_cached(&f, 64, 4, 1000, true);
+    struct sequence *a = add(&f, 0, 40, 0);
+    assert_int_equal(scheduler_plan(&f.s), 40);
+    compute(&f);
+    struct sequence *b = add(&f, 1, 50, 0); /* as a, to its third block */
+    fill(b, 35, 7);
+    assert_int_equal(scheduler_plan(&f.s), 1 + 18);
+    assert_int_equal(b->n_cached, 32);
+    assert_int_equal(b->pages[1], a->pages[1]);
+    assert_true(b->pages[2] != a->pages[2]);
+    compute(&f);
+    take_out(&f, a);
+    take_out(&f, b);
+    struct sequence *c =
+        add(&f, 2, 32, 0); /* cached to its end: the last block is computed again */
+    assert_int_equal(scheduler_plan(&f.s), 16);
+    assert_int_equal(c->n_cached, 16);
+    assert_true(scheduler_samples(c));
+    compute(&f);
+    assert_int_equal(c->prefix.n_blocks, 2);
+    release(&f);
+}
+
+/* The second one waits for its turn in the step's budget, and by then finds the first one's work.
+ */
+static void test_scheduler_computes_a_common_prefix_once(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init_cached(&f, 64, 4, 16, true);
+    struct sequence *a = add(&f, 0, 50, 0), *b = add(&f, 1, 60, 0);
+    uint32_t rows = 0;
+    for (int i = 0; i < 20 && b->n_tokens == b->n_prompt; i++) {
+        scheduler_plan(&f.s);
+        rows += a->n_tokens == a->n_prompt ? a->step_rows : 0;
+        rows += b->step_rows;
+        compute(&f);
+    }
+    assert_int_equal(rows, 50 + 12);
+    assert_int_equal(b->n_cached, 48);
+    assert_memory_equal(a->pages, b->pages, 3 * sizeof(a->pages[0]));
+    release(&f);
+}
+
+/* A page in use costs nobody anything: with it, there is room. */
+static void test_scheduler_admits_by_what_is_not_shared(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init_cached(&f, 8, 4, 1000, true);
+    struct sequence *a = add(&f, 0, 70, 0); /* 5 pages of 8 */
+    scheduler_plan(&f.s);
+    compute(&f);
+    struct sequence *b = add(&f, 1, 72, 0), *c = add(&f, 2, 72, 0);
+    fill(c, 0, 9);
+    scheduler_plan(&f.s);
+    assert_int_equal(b->state, SEQUENCE_RUNNING);
+    assert_int_equal(b->n_cached, 64);
+    assert_int_equal(c->state, SEQUENCE_WAITING);
+    compute(&f);
+    take_out(&f, a);
+    take_out(&f, b);
+    assert_true(f.cache.n_idle > 0);
+    scheduler_plan(&f.s); /* idle pages make room */
+    assert_int_equal(c->state, SEQUENCE_RUNNING);
+    compute(&f);
+    release(&f);
+}
+
+static void test_scheduler_goes_on_from_the_cache_after_preemption(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init_cached(&f, 10, 2, 1000, true);
+    struct sequence *first = add(&f, 0, 20, 1), *last = add(&f, 1, 70, 0);
+    fill(last, 0, 5);
+    scheduler_plan(&f.s);
+    for (int i = 0; i < 100 && f.s.n_preempted == 0; i++) {
+        compute(&f);
+        scheduler_plan(&f.s);
+    }
+    assert_int_equal(f.s.n_preempted, 1);
+    assert_int_equal(last->state, SEQUENCE_WAITING);
+    assert_int_equal(last->n_computed, 0);
+    uint32_t n = last->n_tokens;
+    compute(&f);
+    take_out(&f, first);
+    uint32_t rows = scheduler_plan(&f.s);
+    assert_int_equal(last->state, SEQUENCE_RUNNING);
+    assert_true(rows < n - 48);
+    assert_int_equal(last->n_cached, 0); /* its own work is no news for the client */
+    compute(&f);
+    release(&f);
+}
+
+/* Pages that the running sequences hold, shared ones once. */
+static uint32_t pages_held(const struct scheduler *s)
+{
+    bool seen[64] = {false};
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_running; i++)
+        for (uint32_t k = 0; k < s->running[i]->n_pages; k++) {
+            uint32_t page = s->running[i]->pages[k];
+            n += !seen[page];
+            seen[page] = true;
+        }
+    return n;
+}
+
+/* Random arrivals, ends and cancellations over a pool that is too small: pages are never lost, they
+ * hold what they should, the bounds hold, the running ones stay in order, and in the end everything
+ * is done. Tokens are of a small alphabet, so that prompts begin the same. */
+static void test_scheduler_gets_everything_done(void **state)
+{
+    uint64_t hits = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < 80; seed++) {
         struct fixture f;
         struct rng rng;
         rng_init(&rng, seed);
         uint32_t running_max = 1 + (uint32_t)rng_below(&rng, 6);
         uint32_t step_max = 1 + (uint32_t)rng_below(&rng, 40), next = 0;
-        init(&f, PAGES_OF_CONTEXT + (uint32_t)rng_below(&rng, 8), running_max, step_max);
+        init_cached(&f, PAGES_OF_CONTEXT + (uint32_t)rng_below(&rng, 8), running_max, step_max,
+                    seed % 4 > 0);
         for (int step = 0; step < 20000; step++) {
             if (next < 40 && rng_below(&rng, 4) == 0) {
-                add(&f, next, 1 + (uint32_t)rng_below(&rng, CONTEXT - 2),
-                    (int32_t)rng_below(&rng, 3));
-                next++;
+                struct sequence *q = fake(next, 1 + (uint32_t)rng_below(&rng, CONTEXT - 2),
+                                          (int32_t)rng_below(&rng, 3));
+                for (uint32_t i = 0; i < 6; i++)
+                    fill(q, 24 * i, (uint32_t)rng_below(&rng, 2));
+                f.all[next++] = q;
+                scheduler_add(&f.s, q);
             }
-            uint32_t rows = scheduler_plan(&f.s), sum = 0, pages = 0;
+            uint32_t rows = scheduler_plan(&f.s), sum = 0;
             for (uint32_t i = 0; i < f.s.n_running; i++) {
                 struct sequence *q = f.s.running[i];
                 sum += q->step_rows;
-                pages += q->n_pages;
                 assert_true(sequence_pages(q->n_computed + q->step_rows) <= q->n_pages);
                 if (i > 0)
                     assert_true(f.s.running[i - 1]->priority >= q->priority);
             }
             assert_int_equal(sum, rows);
             assert_true(rows <= step_max && f.s.n_running <= running_max);
-            assert_int_equal(pages, f.pool.n_pages - f.pool.n_free);
+            assert_int_equal(pages_held(&f.s), f.pool.n_pages - prefixcache_available(&f.cache));
+            assert_true(prefixcache_consistent(&f.cache));
             assert_int_equal(rows == 0, f.s.n_running + f.s.n_waiting == 0);
             compute(&f);
             for (size_t i = 0; i < 64; i++)
-                if (f.all[i] && (f.all[i]->n_tokens == CONTEXT || rng_below(&rng, 300) == 0))
+                if (f.all[i] && (f.all[i]->n_tokens == CONTEXT || rng_below(&rng, 300) == 0)) {
+                    hits += f.all[i]->n_cached;
                     take_out(&f, f.all[i]);
+                }
             if (next == 40 && f.s.n_running + f.s.n_waiting == 0)
                 break;
         }
         assert_int_equal(f.s.n_running + f.s.n_waiting, 0);
         release(&f);
     }
+    assert_true(hits > 20000);
 }
 
 int main(void)
@@ -247,6 +417,10 @@ int main(void)
         cmocka_unit_test(test_scheduler_waits_for_pages),
         cmocka_unit_test(test_scheduler_preempts_the_last_in_order),
         cmocka_unit_test(test_scheduler_gives_a_lone_sequence_the_whole_pool),
+        cmocka_unit_test(test_scheduler_starts_behind_what_is_cached),
+        cmocka_unit_test(test_scheduler_computes_a_common_prefix_once),
+        cmocka_unit_test(test_scheduler_admits_by_what_is_not_shared),
+        cmocka_unit_test(test_scheduler_goes_on_from_the_cache_after_preemption),
         cmocka_unit_test(test_scheduler_gets_everything_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,6 +213,24 @@ static void good_step(struct step_frame *s)
     s->lp.n_top_ids = s->lp.n_top_logprobs = FRAME_TOP_LOGPROBS_MAX;
 }
 
+static void test_frame_checks_cache_events(void **state)
+{
+    (void)state;
+    static uint64_t hashes[FRAME_BLOCKS_MAX + 1];
+    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    Argosy__CacheEvents m = ARGOSY__CACHE_EVENTS__INIT;
+    f.frame_case = ARGOSY__FROM_WORKER__FRAME_CACHE_EVENTS;
+    f.cache_events = &m;
+    m.stored = m.evicted = hashes;
+    m.n_stored = m.n_evicted = FRAME_BLOCKS_MAX;
+    assert_int_equal(unpack_from(&f), 0);
+    m.n_stored++;
+    refused(unpack_from(&f), "cache_events.stored has 8193 elements");
+    m.n_stored = 0;
+    m.n_evicted++;
+    refused(unpack_from(&f), "cache_events.evicted has 8193 elements");
+}
+
 static void test_frame_checks_step(void **state)
 {
     (void)state;
@@ -359,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_frame_refuses_a_frame_that_expands),
         cmocka_unit_test(test_frame_refuses_one_over_the_limit),
         cmocka_unit_test(test_frame_checks_hello),
+        cmocka_unit_test(test_frame_checks_cache_events),
         cmocka_unit_test(test_frame_checks_step),
         cmocka_unit_test(test_frame_a_full_step_fits_its_budget),
         cmocka_unit_test(test_frame_checks_start),

@@ -1,6 +1,9 @@
 /* fake_engine.h: engine.h without a model, for the service's tests: a step gives every request one
  * token, prompt[0] + its place. Included by one test program, whose symbols win over the archive's.
  *
+ * Its prefix cache has the blocks 1 to fake_blocks at first. Each step stores one more, and evicts
+ * the oldest when there are over FAKE_BLOCKS_MAX.
+ *
  * A prompt that starts with FAKE_TOO_LONG can never run. */
 #ifndef ARGOSY_TESTS_FAKE_ENGINE_H
 #define ARGOSY_TESTS_FAKE_ENGINE_H
@@ -14,6 +17,9 @@
 
 #define FAKE_MAX 16
 #define FAKE_TOO_LONG 666
+#define FAKE_BLOCKS_MAX 20000
+
+static uint32_t fake_blocks;
 
 struct fake_request {
     uint64_t id;
@@ -29,6 +35,9 @@ struct engine {
     atomic_uint step_us;
     atomic_uint cancelled;
     uint64_t steps;
+    uint64_t blocks_at_start, block_first,
+        block_told; /* told of: the first, and the one behind the last */
+    uint64_t evicted[FAKE_BLOCKS_MAX], stored[FAKE_BLOCKS_MAX];
     struct engine_delta deltas[FAKE_MAX];
     uint32_t tokens[FAKE_MAX];
     struct kn_sampled sampled[FAKE_MAX];
@@ -38,6 +47,9 @@ static struct engine *fake_open(uint32_t cap)
 {
     struct engine *g = calloc(1, sizeof(*g));
     g->cap = cap;
+    g->block_first = 1;
+    g->blocks_at_start = fake_blocks;
+    g->block_told = fake_blocks + 1;
     atomic_store(&g->step_us, 1000);
     g->info = (struct engine_info){.architecture = "fake",
                                    .manifest_sha256 = "abc123",
@@ -122,6 +134,24 @@ bool engine_step(struct engine *g, struct engine_step *out)
     g->steps++;
     *out = (struct engine_step){.deltas = g->deltas, .n_deltas = n, .decode_tokens = n};
     return atomic_load(&g->n_live) > 0;
+}
+
+void engine_cache_news(struct engine *g, struct engine_cache_news *out)
+{
+    *out = (struct engine_cache_news){.evicted = g->evicted, .stored = g->stored};
+    while (g->block_told < g->blocks_at_start + 1 + g->steps)
+        g->stored[out->n_stored++] = g->block_told++;
+    while (g->block_told - g->block_first > FAKE_BLOCKS_MAX)
+        g->evicted[out->n_evicted++] = g->block_first++;
+}
+
+uint32_t engine_cache_blocks(const struct engine *g, uint32_t *cursor, uint64_t *hashes,
+                             uint32_t cap)
+{
+    uint32_t n = 0;
+    while (n < cap && g->block_first + *cursor < g->block_told)
+        hashes[n++] = g->block_first + (*cursor)++;
+    return n;
 }
 
 struct engine_load engine_load(const struct engine *g)

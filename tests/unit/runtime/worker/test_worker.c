@@ -516,6 +516,84 @@ static void test_worker_serves_two_routers_with_the_same_ids(void **state)
     router_close(&r[1]);
 }
 
+/* What a router knows of the cache: whether a block is there. */
+struct picture {
+    bool has[FAKE_BLOCKS_MAX + 1000];
+    uint32_t n, frames;
+};
+
+/* Takes the next CacheEvents. */
+static void hear_of_cache(struct router *r, struct picture *p)
+{
+    struct rpc_event *ev = expect(r, ARGOSY__FROM_WORKER__FRAME_CACHE_EVENTS);
+    const Argosy__CacheEvents *m = ev->from_worker->cache_events;
+    assert_true(m->n_evicted + m->n_stored > 0);
+    for (size_t i = 0; i < m->n_evicted; i++) {
+        assert_in_range(m->evicted[i], 1, ARRAY_LEN(p->has) - 1);
+        p->n -= p->has[m->evicted[i]];
+        p->has[m->evicted[i]] = false;
+    }
+    for (size_t i = 0; i < m->n_stored; i++) {
+        assert_in_range(m->stored[i], 1, ARRAY_LEN(p->has) - 1);
+        p->n += !p->has[m->stored[i]];
+        p->has[m->stored[i]] = true;
+    }
+    p->frames++;
+    rpc_event_free(ev);
+}
+
+static void test_worker_tells_of_its_cache(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    struct picture *p = calloc(1, sizeof(*p));
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 200});
+    while (p->n < 200)
+        hear_of_cache(&r, p);
+    assert_true(p->has[1] && p->has[200] && !p->has[201]);
+    print_message("200 steps of 1 ms: %u frames\n", p->frames);
+    assert_true(p->frames <= 100); /* news of 20 ms go together */
+    bench_close(&b);
+    router_close(&r);
+    free(p);
+}
+
+/* A full cache does not fit a frame; and a router that comes back starts from nothing. */
+static void test_worker_tells_all_of_its_cache_after_attaching(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    struct picture *p = calloc(1, sizeof(*p));
+    fake_blocks = FAKE_BLOCKS_MAX;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    for (int i = 0; i < 2; i++) {
+        router_attach(&r);
+        while (p->n < FAKE_BLOCKS_MAX)
+            hear_of_cache(&r, p);
+        assert_true(p->has[1] && p->has[FAKE_BLOCKS_MAX]);
+        assert_int_equal(p->frames, 3);
+        memset(p, 0, sizeof(*p));
+        rpc_server_close(r.server, r.stream);
+        expect_closed(&r);
+    }
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 300});
+    while (!p->has[FAKE_BLOCKS_MAX + 300] || p->n < FAKE_BLOCKS_MAX)
+        hear_of_cache(&r, p);
+    assert_int_equal(p->n, FAKE_BLOCKS_MAX);
+    assert_true(!p->has[300] && p->has[301]);
+    fake_blocks = 0;
+    bench_close(&b);
+    router_close(&r);
+    free(p);
+}
+
 static void test_worker_goes_away_when_refused(void **state)
 {
     (void)state;
@@ -600,6 +678,8 @@ int main(void)
         cmocka_unit_test(test_worker_gives_up_after_the_drain_timeout),
         cmocka_unit_test(test_worker_comes_back_after_a_router_restart),
         cmocka_unit_test(test_worker_serves_two_routers_with_the_same_ids),
+        cmocka_unit_test(test_worker_tells_of_its_cache),
+        cmocka_unit_test(test_worker_tells_all_of_its_cache_after_attaching),
         cmocka_unit_test(test_worker_goes_away_when_refused),
         cmocka_unit_test(test_worker_reattaches_a_thousand_times_without_leaking),
     };

@@ -41,6 +41,7 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_int_equal(c.drain_timeout_ms, 30000);
     assert_string_equal(c.isa, "auto");
     assert_false(c.die_with_parent);
+    assert_true(c.prefix_cache);
     config_release(&worker_program, &c);
 }
 
