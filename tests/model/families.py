@@ -151,32 +151,52 @@ def permute(w, heads):
     return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
 
+def gguf_name(family, name):
+    """What GGUF calls a tensor of transformers (but for gate_up_proj of experts, which are two)."""
+    stem, _, kind = name.rpartition(".")
+    if kind not in ("weight", "bias"):  # experts are parameters of their own
+        stem, kind = name, "weight"
+    if stem in TOP_NAMES:
+        return f"{TOP_NAMES[stem]}.{kind}"
+    _, _, layer, part = stem.split(".", 3)
+    names = GEMMA_NAMES if FAMILIES[family].arch == "gemma3" else NAMES
+    return f"blk.{layer}.{names.get(part, part)}.{kind}"
+
+
 def tensors(family, model):
     """(GGUF name, array) of the model's weights."""
     f, config = FAMILIES[family], model.config
-    names = GEMMA_NAMES if f.arch == "gemma3" else NAMES
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for name, w in model.state_dict().items():
         w = w.numpy()
-        stem, _, kind = name.rpartition(".")
-        if kind not in ("weight", "bias"):  # experts are parameters of their own
-            stem, kind = name, "weight"
-        if stem in TOP_NAMES:
-            if not (stem == "lm_head" and config.tie_word_embeddings):
-                shift = f.norm_shift if stem == "model.norm" else 0
-                yield f"{TOP_NAMES[stem]}.{kind}", w + np.float32(shift)
+        to = gguf_name(family, name)
+        if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        _, _, layer, part = stem.split(".", 3)
-        if part == "mlp.experts.gate_up_proj":
-            gate, up = np.split(w, 2, axis=1)
-            yield f"blk.{layer}.ffn_gate_exps.weight", gate
-            yield f"blk.{layer}.ffn_up_exps.weight", up
+        if name.endswith("gate_up_proj"):
+            for part, half in zip(("gate", "up"), np.split(w, 2, axis=1)):
+                yield to.replace("mlp.experts.gate_up_proj", f"ffn_{part}_exps"), half
             continue
-        if f.permuted and names[part] in heads:
-            w = permute(w, heads[names[part]])
-        if part.endswith("norm"):
+        if f.permuted and ".attn_q." in to:
+            w = permute(w, config.num_attention_heads)
+        if f.permuted and ".attn_k." in to:
+            w = permute(w, config.num_key_value_heads)
+        if name.endswith("norm.weight"):
             w = w + np.float32(f.norm_shift)
-        yield f"blk.{layer}.{names[part]}.{kind}", w
+        yield to, w
+
+
+def read(family, model, path):
+    """Gives the model the weights of a file, dequantised by the gguf package. Not for the families
+    whose tensors GGUF permutes or splits."""
+    f, reader = FAMILIES[family], gguf.GGUFReader(path)
+    stored = {t.name: t for t in reader.tensors}
+    assert not f.permuted
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            t = stored.pop(gguf_name(family, name))
+            w = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32)
+            shift = f.norm_shift if name.endswith("norm.weight") else 0
+            p.copy_(torch.from_numpy(w.reshape(p.shape) - np.float32(shift)))
+    assert not stored, stored.keys()
 
 
 def llama3_factors(rope, dim):

@@ -5,12 +5,11 @@ that it carries over to the next fp16. F16 the same, with the weights rounded fo
 for every instruction set, number of threads and chunk size.
 """
 
-import subprocess
-
 import numpy as np
 import pytest
 
 from tests.model import families
+from tests.model.scoring import IsaMissing, compute, log_softmax
 
 LENGTH = 150  # past the first split of the context, and past every window
 LLAMA3 = {
@@ -161,28 +160,6 @@ CASES = [
 ]
 
 
-def compute(build_dir, path, ids, isa="auto", threads=2, chunk=64):
-    out = path.with_suffix(".logits")
-    done = subprocess.run(
-        [build_dir / "tests/tools/logits_tool", path, isa, str(threads), str(chunk), out, "-"],
-        input=" ".join(map(str, ids)),
-        text=True,
-        capture_output=True,
-    )
-    if "is not available" in done.stderr:
-        return None
-    assert done.returncode == 0, done.stderr
-    n, vocab, _ = map(int, done.stdout.split())
-    assert n == len(ids)
-    return np.fromfile(out, np.float32).reshape(n, vocab)
-
-
-def log_softmax(logits):
-    x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
 def make(name, kind, path):
     family, options = CONFIGS[name]
     model = families.build(family, SEEDS[name], **options)
@@ -196,7 +173,7 @@ def make(name, kind, path):
 def test_architecture_is_transformers(build_dir, tmp_path, name, kind):
     path = tmp_path / "model.gguf"
     model, ids = make(name, kind, path)
-    ours = compute(build_dir, path, ids)
+    ours, _ = compute(build_dir, path, ids, tmp_path)
     reference = families.reference(model, ids)
     p, q = log_softmax(reference), log_softmax(ours)
     kl = (np.exp(p) * (p - q)).sum(axis=-1).mean()
@@ -213,11 +190,13 @@ def test_architecture_is_transformers(build_dir, tmp_path, name, kind):
 def test_architecture_has_the_same_bits_everywhere(build_dir, tmp_path, name, kind):
     path = tmp_path / "model.gguf"
     _, ids = make(name, kind, path)
-    expected = compute(build_dir, path, ids, isa="ref", threads=1).view(np.uint32)
+    expected, _ = compute(build_dir, path, ids, tmp_path, isa="ref", threads=1)
+    expected = np.array(expected).view(np.uint32)
     others = [("avx2", 2, 64), ("avx512", 2, 64), ("auto", 1, 1), ("auto", 3, 7), ("auto", 2, 150)]
     for isa, threads, chunk in others:
-        found = compute(build_dir, path, ids, isa, threads, chunk)
-        if found is None:
+        try:
+            found, _ = compute(build_dir, path, ids, tmp_path, isa, threads, chunk)
+        except IsaMissing:
             print(f"\n{isa} is not available on this machine: NOT compared")
             continue
-        assert np.array_equal(expected, found.view(np.uint32)), (isa, threads, chunk)
+        assert np.array_equal(expected, np.asarray(found).view(np.uint32)), (isa, threads, chunk)

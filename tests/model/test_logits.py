@@ -6,7 +6,6 @@
 - tests/model/replica.py, which follows kernels/NUMERICS.md: every bit.
 """
 
-import math
 import os
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.model.scoring import IsaMissing, Score, compute, tokenize
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = Path(__file__).with_name("text.txt")
@@ -24,65 +25,18 @@ REPLICA_POSITIONS = 144  # more than one split of the context (128)
 
 
 @pytest.fixture(scope="module")
-def tool(build_dir):
+def model_file():
     if not MODEL.exists():
         warnings.warn(f"{MODEL} is missing: the model's logits are NOT tested", stacklevel=1)
         pytest.skip(f"{MODEL} is missing: run models/fetch.py smollm2-135m")
-    return build_dir / "tests/tools/logits_tool"
+    return MODEL
 
 
 @pytest.fixture(scope="module")
-def ids(tool):
-    with open(TEXT, "rb") as text:
-        out = subprocess.run([tool, MODEL, "tokenize"], stdin=text, check=True, capture_output=True)
-    found = [int(word) for word in out.stdout.split()]
+def ids(build_dir, model_file):
+    found = tokenize(build_dir, MODEL, TEXT.read_bytes())
     assert len(found) > POSITIONS
     return found
-
-
-def compute(tool, ids, directory, isa="auto", threads=2, chunk=256):
-    """Logits (n, vocab) and hidden states (n, n_embd); files under directory."""
-    logits, hidden = directory / "logits", directory / "hidden"
-    out = subprocess.run(
-        [tool, MODEL, isa, str(threads), str(chunk), logits, hidden],
-        input=" ".join(map(str, ids)),
-        text=True,
-        check=True,
-        capture_output=True,
-    )
-    n, vocab, n_embd = map(int, out.stdout.split())
-    assert n == len(ids)
-    return (
-        np.memmap(logits, np.float32, "r", shape=(n, vocab)),
-        np.memmap(hidden, np.float32, "r", shape=(n, n_embd)),
-    )
-
-
-def log_softmax(logits):
-    x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
-class Score:
-    """Mean KL(reference || ours) and both perplexities, summed over chunks of positions."""
-
-    def __init__(self):
-        self.kl, self.nll_ours, self.nll_reference, self.n = 0.0, 0.0, 0.0, 0
-
-    def add(self, reference, ours, next_ids):
-        p, q = log_softmax(reference), log_softmax(ours)
-        at = np.arange(len(next_ids))
-        self.kl += (np.exp(p) * (p - q)).sum()
-        self.nll_reference -= p[at, next_ids].sum()
-        self.nll_ours -= q[at, next_ids].sum()
-        self.n += len(next_ids)
-
-    def mean_kl(self):
-        return self.kl / self.n
-
-    def perplexities(self):
-        return math.exp(self.nll_reference / self.n), math.exp(self.nll_ours / self.n)
 
 
 def reference_model():
@@ -139,12 +93,12 @@ def reference_model():
     return model
 
 
-def test_logits_are_transformers_within_the_cost_of_int8_activations(tool, ids, tmp_path):
+def test_logits_are_transformers_within_the_cost_of_int8_activations(build_dir, ids, tmp_path):
     import torch
 
     score = Score()
     ids = ids[: POSITIONS + 1]
-    ours, _ = compute(tool, ids[:-1], tmp_path)
+    ours, _ = compute(build_dir, MODEL, ids[:-1], tmp_path)
     model = reference_model()
     with torch.inference_mode():
         hidden = model.model(torch.tensor([ids[:-1]])).last_hidden_state[0]
@@ -163,9 +117,9 @@ def test_logits_are_transformers_within_the_cost_of_int8_activations(tool, ids, 
     assert abs(our_ppl / reference_ppl - 1) <= 5e-3
 
 
-def test_logits_are_the_replicas_bits(tool, ids, tmp_path):
+def test_logits_are_the_replicas_bits(build_dir, ids, tmp_path):
     ids = ids[: REPLICA_POSITIONS + 1]
-    ours, our_hidden = compute(tool, ids[:-1], tmp_path)
+    ours, our_hidden = compute(build_dir, MODEL, ids[:-1], tmp_path)
     (tmp_path / "ids").write_text(" ".join(map(str, ids[:-1])))
     subprocess.run(
         [sys.executable, "-m", "tests.model.replica", MODEL, tmp_path / "ids",
@@ -190,25 +144,24 @@ def test_logits_are_the_replicas_bits(tool, ids, tmp_path):
 
 
 @pytest.mark.parametrize("threads,chunk", [(1, 1), (2, 1), (1, 37), (2, 150)])
-def test_hidden_states_do_not_depend_on_threads_and_chunks(tool, ids, tmp_path, threads, chunk):
+def test_hidden_states_do_not_depend_on_threads_and_chunks(build_dir, ids, tmp_path, threads, chunk):
     base, other = tmp_path / "base", tmp_path / "other"
     base.mkdir()
     other.mkdir()
     few = ids[:300]
-    _, expected = compute(tool, few, base)
-    _, found = compute(tool, few, other, threads=threads, chunk=chunk)
+    _, expected = compute(build_dir, MODEL, few, base)
+    _, found = compute(build_dir, MODEL, few, other, threads=threads, chunk=chunk)
     assert np.array_equal(np.asarray(expected).view(np.uint32), np.asarray(found).view(np.uint32))
 
 
-def test_hidden_states_do_not_depend_on_the_instruction_set(tool, ids, tmp_path):
+def test_hidden_states_do_not_depend_on_the_instruction_set(build_dir, ids, tmp_path):
     results = {}
     for isa in ("ref", "avx2", "avx512"):
         directory = tmp_path / isa
         directory.mkdir()
         try:
-            _, hidden = compute(tool, ids[:48], directory, isa=isa, threads=2, chunk=32)
-        except subprocess.CalledProcessError as error:
-            assert "is not available" in error.stderr
+            _, hidden = compute(build_dir, MODEL, ids[:48], directory, isa=isa, threads=2, chunk=32)
+        except IsaMissing:
             print(f"\n{isa} is not available on this machine: NOT compared")
             continue
         results[isa] = np.asarray(hidden).view(np.uint32).copy()
