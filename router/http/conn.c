@@ -316,6 +316,8 @@ void conn_free_all(struct http *h)
         c->dirty = true; /* nobody looks at the list any more */
         conn_close(c);
     }
-    while (h->conns)
-        conn_free(h->conns);
+    for (struct conn *c = h->conns, *next; c; c = next) {
+        next = c->next;
+        conn_free(c);
+    }
 }
