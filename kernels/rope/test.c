@@ -95,7 +95,8 @@ static void test_table_is_times_the_magnitude(void **state)
 
     kn_rope_fill(f, 4, magnitude, 0, 20, c, s);
     for (int i = 0; i < 40; i++) {
-        double angle = i / 2 * f[i % 2];
+        int position = i / 2;
+        double angle = position * f[i % 2];
         assert_true(fabs((double)c[i] - magnitude * cos(angle)) < 3e-8);
         assert_true(fabs((double)s[i] - magnitude * sin(angle)) < 3e-8);
     }
