@@ -1,7 +1,8 @@
 /* blocks.h: one register of rows (16 in AVX-512, half a tile in AVX2) times n tokens of a block
  * type. Written once in the native registers of an instruction set: N(x) is x of that set, NF its
- * floats, NI its integers; blocks_avx2.h and blocks_avx512.h define them and N(dots), the integer
- * products, and include this. `type` and `n` are constants where this is inlined. NUMERICS.md 4. */
+ * floats, NI its integers, N_ROWS the rows of a register; blocks_avx2.h and blocks_avx512.h define
+ * them and N(dots), the integer products, and include this. `type` and `n` are constants where this
+ * is inlined. NUMERICS.md 4. */
 
 /* Groups g and g + 4 of a block's quants (a group: four columns of each row), unsigned. */
 N_INLINE void N(load_groups)(int type, const uint8_t *p, int g, NI *w0, NI *w1)
@@ -47,10 +48,8 @@ struct N(block_scales) {
 N_INLINE struct N(block_scales) N(load_scales)(int type, const uint8_t *scales, int64_t b, int row)
 {
     int64_t in_unit = type_unit_blocks(type);
-    size_t subs_at = type == KN_MXFP4 ? 16 : type_has_min(type) ? 64 : 32;
-    size_t unit_bytes = subs_at + (type_sub(type) != 0 ? 8 * KN_SUB_BYTES : 0);
-    const uint8_t *p = scales + (size_t)(b / in_unit) * unit_bytes;
-    const uint8_t *subs = p + subs_at + (size_t)(b % in_unit) * KN_SUB_BYTES;
+    const uint8_t *p = scales + (size_t)(b / in_unit) * type_scale_bytes(type);
+    const uint8_t *subs = p + type_subs_at(type) + (size_t)(b % in_unit) * KN_SUB_BYTES;
     struct N(block_scales)
         s = {N(zerof)(), N(zerof)(), N(zeroi)(), N(zeroi)(), N(zeroi)(), N(zeroi)()};
 
@@ -121,25 +120,44 @@ N_INLINE void N(blocks_rows)(int type, int n, int row, const struct block_tile *
 {
     int64_t nb = t->n_blocks, in_unit = type_unit_blocks(type);
     size_t quant_bytes = (size_t)(64 * (type_low_bits(type) + type_high_bits(type)));
+    size_t tile_bytes =
+        quant_bytes + type_scale_bytes(type) / (size_t)in_unit; /* that a block takes */
 
-    for (int seg = 0; seg < KN_SEGMENTS; seg++) {
-        int64_t end = kn_segment(nb / in_unit, seg + 1) * in_unit;
-        NF acc[TILE_TOKENS_MAX];
-        for (int i = 0; i < n; i++) {
-            acc[i] = N(zerof)();
-        }
-        for (int64_t b = kn_segment(nb / in_unit, seg) * in_unit; b < end; b++) {
-            struct N(block_scales) w = N(load_scales)(type, t->scales, b, row);
-            NI dot0[TILE_TOKENS_MAX], dot1[TILE_TOKENS_MAX];
-            N(dots)
-            (type, n, t->quants + (size_t)b * quant_bytes + 4 * row, t->q + b * KN_BLOCK,
-             nb * KN_BLOCK, dot0, dot1);
+    /* Passes over halves of the rows share the fetching, which stays half a tile further ahead. */
+    size_t fetch_bytes = tile_bytes * N_ROWS / KN_ROW_TILE;
+    const uint8_t *fetch =
+        t->scales +
+        (size_t)nb * ((size_t)row * tile_bytes / KN_ROW_TILE + (tile_bytes - fetch_bytes)) +
+        FETCH_AHEAD;
+    int seg = 0;
+    int64_t end = kn_segment(nb / in_unit, 1) * in_unit;
+    NF acc[TILE_TOKENS_MAX];
+
+    for (int i = 0; i < n; i++) {
+        acc[i] = N(zerof)();
+    }
+    /* One loop over all blocks, for segments are short: at its end a segment's sums are put away,
+     * and those of empty ones after it. */
+    for (int64_t b = 0;; b++) {
+        for (; b == end; end = kn_segment(nb / in_unit, seg + 1) * in_unit) {
             for (int i = 0; i < n; i++) {
-                acc[i] = N(add_block)(type, &w, dot0[i], dot1[i], t, i * nb + b, acc[i]);
+                N(storef)(sums->v[seg][i] + row, acc[i]);
+                acc[i] = N(zerof)();
+            }
+            if (++seg == KN_SEGMENTS) {
+                return;
             }
         }
+        for (size_t i = 0; t->fetch && i < fetch_bytes; i += 64) {
+            __builtin_prefetch(fetch + (size_t)b * fetch_bytes + i);
+        }
+        struct N(block_scales) w = N(load_scales)(type, t->scales, b, row);
+        NI dot0[TILE_TOKENS_MAX], dot1[TILE_TOKENS_MAX];
+        N(dots)
+        (type, n, t->quants + (size_t)b * quant_bytes + 4 * row, t->q + b * KN_BLOCK, nb * KN_BLOCK,
+         dot0, dot1);
         for (int i = 0; i < n; i++) {
-            N(storef)(sums->v[seg][i] + row, acc[i]);
+            acc[i] = N(add_block)(type, &w, dot0[i], dot1[i], t, i * nb + b, acc[i]);
         }
     }
 }

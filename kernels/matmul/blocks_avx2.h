@@ -4,6 +4,7 @@
 #define N(name) name##_n256
 #define NF __m256
 #define NI __m256i
+#define N_ROWS 8
 #define N_INLINE static inline __attribute__((always_inline)) KN_TARGET_AVX2
 
 N_INLINE NI N(zeroi)(void)
@@ -256,4 +257,5 @@ N_INLINE void blocks_tile_avx2(int type, int n, const struct block_tile *t,
 #undef N
 #undef NF
 #undef NI
+#undef N_ROWS
 #undef N_INLINE

@@ -4,6 +4,7 @@
 #define N(name) name##_n512
 #define NF __m512
 #define NI __m512i
+#define N_ROWS 16
 #define N_INLINE static inline __attribute__((always_inline)) KN_TARGET_AVX512
 
 N_INLINE NI N(zeroi)(void)
@@ -183,19 +184,30 @@ N_INLINE void N(dots)(int type, int n, const uint8_t *quants, const int8_t *q, i
     for (int g = 0; g < 4; g++) {
         N(load_groups)(type, quants, g, &w[g], &w[g + 4]);
     }
-    for (int i = 0; i < n; i++, q += ldq) {
-        NI a = N(zeroi)(), b = N(zeroi)();
-        for (int g = 0; g < 4; g++) {
-            a = _mm512_dpbusd_epi32(a, w[g], N(seti)(load_quad(q + 4 * g)));
+    if (type_sub(type) == 16) {
+        for (int i = 0; i < n; i++) {
+            dot0[i] = dot1[i] = N(zeroi)();
+            for (int g = 0; g < 4; g++) {
+                const int8_t *x = q + i * ldq + 4 * g;
+                dot0[i] = _mm512_dpbusd_epi32(dot0[i], w[g], N(seti)(load_quad(x)));
+                dot1[i] = _mm512_dpbusd_epi32(dot1[i], w[g + 4], N(seti)(load_quad(x + 16)));
+            }
         }
-        if (type_sub(type) != 16) {
-            b = a;
+        return;
+    }
+    /* Token after token in the inner loop: vpdpbusd takes four cycles, and a scheduler does not see
+     * far enough past chains of eight. Few tokens have two chains each for the same reason. */
+    for (int i = 0; i < n; i++) {
+        dot0[i] = dot1[i] = N(zeroi)();
+    }
+    for (int g = 0; g < 8; g++) {
+        for (int i = 0; i < n; i++) {
+            NI *dot = n < 4 && g >= 4 ? &dot1[i] : &dot0[i];
+            *dot = _mm512_dpbusd_epi32(*dot, w[g], N(seti)(load_quad(q + i * ldq + 4 * g)));
         }
-        for (int g = 4; g < 8; g++) {
-            b = _mm512_dpbusd_epi32(b, w[g], N(seti)(load_quad(q + 4 * g)));
-        }
-        dot0[i] = type_sub(type) == 16 ? a : b;
-        dot1[i] = b;
+    }
+    for (int i = 0; i < n && n < 4; i++) {
+        dot0[i] = N(addi)(dot0[i], dot1[i]);
     }
 }
 
@@ -210,4 +222,5 @@ N_INLINE void blocks_tile_avx512(int type, int n, const struct block_tile *t,
 #undef N
 #undef NF
 #undef NI
+#undef N_ROWS
 #undef N_INLINE

@@ -129,6 +129,7 @@ V_TARGET static void V(matmul_blocks)(const struct kn_matrix *w, const struct kn
                 .s = x->s + t * nb,
                 .h = x->h != NULL ? x->h + t * nb : NULL,
                 .n_blocks = nb,
+                .fetch = t == token_begin,
             };
             tile(n, &b, &sums);
             V(put_tile)(n, &sums, row_end - r, accumulate, y + t * ldy + r, ldy);
@@ -165,7 +166,11 @@ V_INLINE void V(float_tiles)(int type, int n_tiles, int n, const uint8_t *w, siz
         end = end < k ? end : k;
         for (int64_t c = kn_segment(nb, seg) * KN_BLOCK; c < end; c++) {
             for (int i = 0; i < n_tiles; i++) {
-                VF v = V(load_column)(type, w + (size_t)i * tile_bytes + (size_t)c * bytes);
+                const uint8_t *column = w + (size_t)i * tile_bytes + (size_t)c * bytes;
+                VF v = V(load_column)(type, column);
+                if (n == 1) { /* otherwise arithmetic takes longer than memory */
+                    __builtin_prefetch(column + FETCH_AHEAD);
+                }
                 for (int t = 0; t < n; t++) {
                     acc[i * n + t] = V(fma)(v, V(set1)(x[t * k + c]), acc[i * n + t]);
                 }
