@@ -286,13 +286,24 @@ def write_metadata(writer, family, config):
         writer.add_expert_feed_forward_length(config.moe_intermediate_size)
 
 
-def write(family, model, path, kind):
+def write(family, model, path, kind, keys=None, bend=None):
     """The model as GGUF with matrices of `kind` ("F32", "F16", "Q8_0", …). Vectors, biases and
-    routers are F32, as the converter leaves them. The model gets the weights that the file has."""
+    routers are F32, as the converter leaves them. For files that say something wrong: `keys` are
+    metadata (without the architecture's prefix) that get another value, None for none at all;
+    `bend` maps the name of a tensor to what is written in its place, None for nothing."""
     kind = gguf.GGMLQuantizationType[kind]
     writer = gguf.GGUFWriter(path, FAMILIES[family].arch)
     write_metadata(writer, family, model.config)
+    for key, value in (keys or {}).items():
+        key = f"{FAMILIES[family].arch}.{key}"
+        writer.kv_data[0].pop(key, None)
+        if value is not None:
+            writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
     for name, w in tensors(family, model):
+        if bend and name in bend:
+            w = bend[name]
+        if w is None:
+            continue
         w = np.ascontiguousarray(w, np.float32)
         if w.ndim == 1 or "ffn_gate_inp" in name or kind == gguf.GGMLQuantizationType.F32:
             writer.add_tensor(name, w)

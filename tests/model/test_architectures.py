@@ -5,6 +5,8 @@ that it carries over to the next fp16. F16 the same, with the weights rounded fo
 for every instruction set, number of threads and chunk size.
 """
 
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -200,3 +202,64 @@ def test_architecture_has_the_same_bits_everywhere(build_dir, tmp_path, name, ki
             print(f"\n{isa} is not available on this machine: NOT compared")
             continue
         assert np.array_equal(expected, np.asarray(found).view(np.uint32)), (isa, threads, chunk)
+
+
+def refused(build_dir, tmp_path, name, keys=None, bend=None):
+    """What is said about a file that is wrong in that."""
+    family, options = CONFIGS[name]
+    path = tmp_path / "bad.gguf"
+    families.write(family, families.build(family, 1, **options), path, "F32", keys, bend)
+    done = subprocess.run(
+        [build_dir / "tests/tools/logits_tool", path, "auto", "2", "64", "-", "-"],
+        input="1 2 3",
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "name,keys,said",
+    [
+        ("llama-yarn", {"rope.freq_base": 1.0}, "yarn with a base of 1"),
+        ("llama-yarn", {"rope.scaling.type": "su"}, "'su' is not served"),
+        ("llama-yarn", {"rope.scaling.factor": 0.0}, "rope.scaling.factor is 0"),
+        ("llama-yarn", {"rope.scaling.yarn_ext_factor": 0.5}, "yarn_ext_factor is 0.5"),
+        ("llama-yarn", {"rope.scaling.original_context_length": 0}, "original_context_length is 0"),
+        ("qwen2-tied", {"attention.sliding_window": 64}, "a window of 64 is not served"),
+        ("qwen3-96", {"attention.key_length": 520}, "attention.key_length is 520"),
+        ("gemma3-pattern", {"attention.sliding_window_pattern": [True]}, "1 values for 3 layers"),
+        ("gemma3-pattern", {"attention.sliding_window_pattern": 0}, "sliding_window_pattern is 0"),
+        ("gemma3-pattern", {"attention.sliding_window_pattern": ["a"] * 3}, "list of numbers"),
+        ("gemma3-256", {"rope.freq_base_swa": float("nan")}, "rope.freq_base_swa is nan"),
+        ("gemma3-caps", {"final_logit_softcapping": -1.0}, "final_logit_softcapping is -1"),
+        ("phi3-long", {"rope.dimension_count": 30}, "rope_factors_long"),
+        ("mixtral-2-of-8", {"expert_used_count": 9}, "expert_used_count is 9, wanted 1 to 8"),
+        ("mixtral-2-of-8", {"expert_used_count": 0}, "expert_used_count is 0"),
+        ("mixtral-2-of-8", {"expert_count": 1 << 30}, "expert_count is 1073741824"),
+        ("mixtral-2-of-8", {"expert_count": 4}, "ffn_gate_inp"),
+        ("mixtral-2-of-8", {"expert_count": 0}, "ffn_gate.weight' is missing"),
+        ("mixtral-2-of-8", {"expert_shared_count": 1}, "expert_shared_count is not served"),
+        ("qwen3moe-all", {"expert_feed_forward_length": 32}, "ffn_gate_exps"),
+        ("qwen3moe-all", {"expert_count": None}, "expert_count"),
+    ],
+)
+def test_architecture_refuses_metadata_that_is_wrong(build_dir, tmp_path, name, keys, said):
+    assert said in refused(build_dir, tmp_path, name, keys)
+
+
+@pytest.mark.parametrize(
+    "name,bend,said",
+    [
+        ("phi3-long", {"blk.0.attn_qkv.weight": np.ones((100, 96))}, "wanted 96 × 160 × 1"),
+        ("qwen3-96", {"blk.1.attn_q_norm.weight": None}, "attn_q_norm.weight' is missing"),
+        ("qwen2-tied", {"blk.2.attn_k.bias": None}, "attn_k.bias' is missing"),
+        ("qwen2-tied", {"blk.2.attn_k.bias": np.full(32, np.inf)}, "is not finite"),
+        ("gemma3-256", {"blk.0.post_ffw_norm.weight": np.ones(95)}, "post_ffw_norm"),
+        ("mixtral-2-of-8", {"blk.0.ffn_up_exps.weight": np.ones((7, 64, 96))}, "wanted 96 × 64 × 8"),
+        ("mixtral-2-of-8", {"blk.0.ffn_down_exps.weight": np.ones((512, 96))}, "ffn_down_exps"),
+    ],
+)
+def test_architecture_refuses_tensors_that_are_wrong(build_dir, tmp_path, name, bend, said):
+    assert said in refused(build_dir, tmp_path, name, bend=bend)
