@@ -75,8 +75,7 @@ static inline float kn_e8m0_half(uint32_t e)
     return kn_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
 }
 
-/* ---- exp, log, tanh and what is made of them --------------------------------------------------
- */
+/* ---- exp, log, tanh and what is made of them ------------------------------------------------ */
 
 #define KN_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, half to even */
 #define KN_EXP_MAX 89.0f
@@ -185,8 +184,7 @@ static inline float kn_gelu(float x)
     return x / (1.0f + kn_exp(-u));
 }
 
-/* ---- sums -------------------------------------------------------------------------------------
- */
+/* ---- sums ----------------------------------------------------------------------------------- */
 
 /* Halves again and again: v[i] += v[i + w] for w = n/2, n/4, …, 1. n is a power of two. Overwrites
  * v. */
@@ -213,8 +211,7 @@ static inline int64_t kn_segment(int64_t n_blocks, int s)
     return n_blocks * s / 8;
 }
 
-/* ---- random numbers ---------------------------------------------------------------------------
- */
+/* ---- random numbers ------------------------------------------------------------------------- */
 
 #define KN_PHILOX_M0 0xd2511f53u
 #define KN_PHILOX_M1 0xcd9e8d57u

@@ -18,6 +18,7 @@
 #define LAYERS 30
 #define HIDDEN 576
 #define FF 1536
+#define FORMAT_COLS 768 /* near HIDDEN, and a multiple of 256 for the K formats */
 #define VOCAB 49152
 #define THREADS_MAX 64
 
@@ -61,6 +62,7 @@ static struct kn_act get_act(int64_t n, int64_t k)
                        .q = get_memory((size_t)blocks * KN_BLOCK),
                        .d = get_floats(blocks),
                        .s = get_memory((size_t)blocks * 4),
+                       .h = get_memory((size_t)blocks * 4),
                        .k = k};
 
     kn_ops(KN_ISA_REF)->quantize(x, k, 0, n, &a);
@@ -68,7 +70,7 @@ static struct kn_act get_act(int64_t n, int64_t k)
     return a;
 }
 
-/* Random blocks whose scales are small: the top bits of the fp16 are cleared. */
+/* Random blocks; those that start with an fp16 scale get a small one. */
 static struct kn_matrix get_matrix(enum kn_isa isa, int type, int64_t rows, int64_t cols)
 {
     size_t block = kn_type_block_bytes(type);
@@ -101,8 +103,7 @@ static struct kn_matrix get_matrix(enum kn_isa isa, int type, int64_t rows, int6
         } while (after_ - begin_ < 0.25);                                   \
     } while (0)
 
-/* ---- one operation, one thread ------------------------------------------------------------------
- */
+/* ---- one operation, one thread -------------------------------------------------------------- */
 
 static void bench_matmul(const struct kn_ops *ops, int type, int64_t rows, int64_t cols, int64_t n)
 {
@@ -112,7 +113,7 @@ static void bench_matmul(const struct kn_ops *ops, int type, int64_t rows, int64
     double s;
 
     TIME(s, ops->matmul(&w, &x, n, 0, rows, false, y, rows));
-    printf("%-7s matmul %-5s %6ld x %5ld, n %3ld  %9.1f us  %7.1f GMAC/s  %6.1f GB/s\n",
+    printf("%-7s matmul %-6s %6ld x %5ld, n %3ld  %9.1f us  %7.1f GMAC/s  %6.1f GB/s\n",
            kn_isa_name(ops->isa), kn_type_name(type), (long)rows, (long)cols, (long)n, 1e6 * s,
            1e-9 * (double)(rows * cols * n) / s,
            1e-9 * (double)kn_pack_bytes(ops->isa, type, rows, cols) / s);
@@ -121,6 +122,7 @@ static void bench_matmul(const struct kn_ops *ops, int type, int64_t rows, int64
     free(x.q);
     free(x.d);
     free(x.s);
+    free(x.h);
     free(y);
 }
 
@@ -195,8 +197,7 @@ static void bench_sample(const struct kn_ops *ops, const char *what, struct kn_s
     free(scratch);
 }
 
-/* ---- all matmuls of a forward pass
- * ---------------------------------------------------------------- */
+/* ---- all matmuls of a forward pass ---------------------------------------------------------- */
 
 enum { QKV, OUT, GATE_UP, DOWN, N_MATRICES };
 
@@ -319,7 +320,8 @@ static void bench_pass(enum kn_isa isa, int n_threads)
 int main(int argc, char **argv)
 {
     int n_threads = argc > 1 ? atoi(argv[1]) : 2;
-    static const int types[] = {KN_Q4_1, KN_Q4_0, KN_Q8_0, KN_F16, KN_F32};
+    static const int types[] = {KN_Q4_0, KN_Q4_1, KN_Q5_0, KN_Q5_1,   KN_Q8_0,  KN_Q2_K, KN_Q3_K,
+                                KN_Q4_K, KN_Q5_K, KN_Q6_K, KN_IQ4_NL, KN_MXFP4, KN_F16,  KN_F32};
     static const int64_t batches[] = {1, 4, 8, 64};
 
     if (n_threads < 1 || n_threads > THREADS_MAX) {
@@ -331,9 +333,9 @@ int main(int argc, char **argv)
             continue;
         }
         const struct kn_ops *ops = kn_ops((enum kn_isa)i);
-        for (int t = 0; t < 5; t++) {
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
             for (int b = 0; b < 4; b++) {
-                bench_matmul(ops, types[t], 2 * FF, HIDDEN, batches[b]);
+                bench_matmul(ops, types[t], 2 * FF, FORMAT_COLS, batches[b]);
             }
         }
         bench_matmul(ops, KN_Q4_1, VOCAB, HIDDEN, 1);

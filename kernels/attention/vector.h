@@ -5,8 +5,7 @@
 #define QUERIES (V_ISA == 512 ? 8 : 4)
 #define SUMS (V_ISA == 512 ? 16 : 4)
 
-/* ---- q·k ----------------------------------------------------------------------------------------
- */
+/* ---- q·k ------------------------------------------------------------------------------------ */
 
 /* Dot products of n queries (q, stride ldq) with the 16 tokens of a page, `at_once` segments of the
  * head side by side. n and at_once are constants where this is inlined. */
@@ -90,8 +89,7 @@ V_TARGET static void V(scores)(const struct kn_attn *a, struct attn_queries *g, 
     }
 }
 
-/* ---- softmax
- * -------------------------------------------------------------------------------------- */
+/* ---- softmax -------------------------------------------------------------------------------- */
 
 /* Lanes `first` to `end` - 1 of v, and `other` in the rest. */
 V_INLINE VF V(between)(VF v, int first, int end, VF other)
@@ -120,8 +118,7 @@ V_TARGET static void V(weights)(struct attn_queries *g, int i, int first, int en
     g->l[i] = V(fold)(sum);
 }
 
-/* ---- weighted sum of V
- * ------------------------------------------------------------------------------ */
+/* ---- weighted sum of V ---------------------------------------------------------------------- */
 
 /* o += weights · V over positions [first, end) for queries i … i + n - 1 and elements d … of the
  * head: `chunks` vectors of them. n and chunks are constants where this is inlined. */
@@ -191,8 +188,7 @@ V_TARGET static void V(sum_values)(const struct kn_attn *a, struct attn_queries 
     }
 }
 
-/* ---- a split, the fold
- * ------------------------------------------------------------------------------ */
+/* ---- a split, the fold ---------------------------------------------------------------------- */
 
 struct V(range) {
     uint32_t first, end;
@@ -261,8 +257,7 @@ V_INLINE void V(divide)(float *out, const float *O, float L, int hd)
     }
 }
 
-/* ---- the operations
- * --------------------------------------------------------------------------------- */
+/* ---- the operations ------------------------------------------------------------------------- */
 
 /* All splits of the group's queries; rows of the group may differ in the splits they see. */
 V_TARGET static void V(attend)(const struct kn_attn *a, struct attn_queries *g)

@@ -25,8 +25,7 @@ V_INLINE void V(put_tile)(int n, const struct segment_sums *sums, int64_t rows, 
     }
 }
 
-/* ---- block types ------------------------------------------------------------------------------
- */
+/* ---- block types ---------------------------------------------------------------------------- */
 
 #define BLOCKS_CASE(type, n)              \
     case n:                               \
@@ -137,8 +136,7 @@ V_TARGET static void V(matmul_blocks)(const struct kn_matrix *w, const struct kn
     }
 }
 
-/* ---- float types ------------------------------------------------------------------------------
- */
+/* ---- float types ---------------------------------------------------------------------------- */
 
 V_INLINE VF V(load_column)(int type, const uint8_t *p)
 {
@@ -233,8 +231,7 @@ V_TARGET static void V(matmul_floats)(const struct kn_matrix *w, const struct kn
     }
 }
 
-/* ---- both -------------------------------------------------------------------------------------
- */
+/* ---- both ----------------------------------------------------------------------------------- */
 
 V_TARGET void V(kn_matmul)(const struct kn_matrix *w, const struct kn_act *x, int64_t n,
                            int64_t row_begin, int64_t row_end, bool accumulate, float *y,

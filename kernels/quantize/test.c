@@ -4,8 +4,7 @@
 
 #include "kernels/testing.h"
 
-/* ---- numerics.h -------------------------------------------------------------------------------
- */
+/* ---- numerics.h ----------------------------------------------------------------------------- */
 
 /* The meaning of the bits, in double. */
 static double half_value(uint16_t h)
@@ -139,8 +138,7 @@ static void test_elementary_functions_at_the_edges(void **state)
     assert_true(kn_gelu(100.0f) == 100.0f && kn_gelu(-100.0f) == 0.0f);
 }
 
-/* ---- quantize ---------------------------------------------------------------------------------
- */
+/* ---- quantize ------------------------------------------------------------------------------- */
 
 static void test_quantize_is_within_half_a_step(void **state)
 {

@@ -51,8 +51,7 @@ static void workspace_init(struct workspace *w, void *scratch, uint32_t vocab)
     w->candidates.n = 0;
 }
 
-/* ---- one token ----------------------------------------------------------------------------------
- */
+/* ---- one token ------------------------------------------------------------------------------ */
 
 static float clean_one(float l)
 {
@@ -79,8 +78,7 @@ static float score_one(float z, uint32_t id, uint64_t seed, uint64_t position)
     return z - kn_log(-kn_log(u));
 }
 
-/* ---- the passes, scalar -------------------------------------------------------------------------
- */
+/* ---- the passes, scalar --------------------------------------------------------------------- */
 
 static float clean(float *l, uint32_t n)
 {
@@ -138,8 +136,7 @@ static uint32_t gumbel(const struct candidates *c, uint64_t seed, uint64_t posit
     return id;
 }
 
-/* ---- penalties, bias, mask
- * ------------------------------------------------------------------------ */
+/* ---- penalties, bias, mask ------------------------------------------------------------------ */
 
 static void adjust(float *l, uint32_t vocab, const struct kn_sampling *p)
 {
@@ -178,8 +175,7 @@ static uint32_t first_allowed(const struct kn_sampling *p, uint32_t vocab)
     return 0;
 }
 
-/* ---- filters
- * -------------------------------------------------------------------------------------- */
+/* ---- filters -------------------------------------------------------------------------------- */
 
 /* z is at most +0, so a smaller magnitude comes first. */
 static uint32_t order_key(float z)
@@ -277,8 +273,7 @@ static void filter(const struct sample_steps *steps, struct workspace *w,
     }
 }
 
-/* ---- logprobs
- * ------------------------------------------------------------------------------------- */
+/* ---- logprobs ------------------------------------------------------------------------------- */
 
 /* The n_top highest of l in order, into out->top_ids; their logits into out->top_logprobs. */
 static void find_top(const float *l, uint32_t vocab, uint32_t n_top, struct kn_sampled *out)
@@ -304,8 +299,7 @@ static float logprob(float l, float max, float log_total)
     return l == -INFINITY ? -INFINITY : (l - max) - log_total;
 }
 
-/* ---- all of it
- * -------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------ */
 
 static uint32_t pick(const struct sample_steps *steps, struct workspace *w, uint32_t vocab,
                      const struct kn_sampling *p, uint64_t position)

@@ -135,8 +135,7 @@ static void test_all_excluded_gives_the_lowest_allowed(void **state)
     row_release(&row);
 }
 
-/* ---- the filters against a sort
- * -------------------------------------------------------------------- */
+/* ---- the filters against a sort ------------------------------------------------------------- */
 
 struct ranked {
     double z;
@@ -291,8 +290,7 @@ static void test_logprobs_are_those_of_the_model(void **state)
     row_release(&row);
 }
 
-/* ---- every version
- * ------------------------------------------------------------------------------------ */
+/* ---- every version -------------------------------------------------------------------------- */
 
 static void random_parameters(struct random *r, struct row *row, uint32_t *ids, uint32_t *counts,
                               float *bias, uint32_t *mask)
