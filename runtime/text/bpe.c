@@ -1,38 +1,26 @@
 /* Byte-level BPE (tokenizer.ggml.model "gpt2"), as Hugging Face's tokenizers does it.
  *
  * A word starts as one token a byte. Of all neighbours that have a merge, those of the lowest rank
- * meet, leftmost first, until none has one. The word is a doubly linked list and the candidates lie
- * in a heap, so that a word of n bytes takes O(n log n): a megabyte of one letter is no attack. A
- * byte whose token the vocabulary lacks vanishes before merging, as it does there.
+ * meet, leftmost first, until none has one (merges.h). A byte whose token the vocabulary lacks
+ * vanishes before merging, as it does there.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/base/rng.h"
-#include "runtime/text/mergeheap.h"
+#include "runtime/text/merges.h"
 #include "runtime/text/nfc.h"
 #include "runtime/text/pretokenizer.h"
 #include "runtime/text/tokenizer_internal.h"
 #include "runtime/text/utf8.h"
 
-#define MERGES_MAX (1u << 24)
 #define TEXT_TYPES (1u << TOKEN_NORMAL | 1u << TOKEN_USER_DEFINED | 1u << TOKEN_BYTE)
-#define NO_PAIR UINT64_MAX /* an empty slot: TOKENIZER_NONE twice */
-
-struct merge {
-    uint64_t pair; /* left id << 32 | right id */
-    uint32_t rank;
-    uint32_t id; /* of the two together */
-};
 
 struct bpe {
     struct pretokenizer *pre;
     struct pretokenizer_traits traits;
     struct vocab_map map;
     uint32_t byte_ids[256];
-    uint64_t seed;
-    uint32_t mask;
-    struct merge *merges; /* (mask + 1), open addressing */
+    struct merges merges;
 };
 
 /* ---- the byte alphabet ------------------------------------------------------------------------
@@ -60,7 +48,7 @@ static int byte_of(uint32_t code)
     return 0xAD;
 }
 
-static size_t decode(const char *text, size_t n, char *out)
+size_t bpe_decode(const char *text, size_t n, char *out)
 {
     const unsigned char *p = (const unsigned char *)text;
     size_t k = 0;
@@ -79,28 +67,13 @@ static size_t decode(const char *text, size_t n, char *out)
 static size_t decode_token(enum token_type type, const char *text, size_t n, char *out)
 {
     if (type == TOKEN_NORMAL)
-        return decode(text, n, out);
+        return bpe_decode(text, n, out);
     memcpy(out, text, n);
     return n;
 }
 
 /* ---- merges -----------------------------------------------------------------------------------
  */
-
-static struct merge *merge_slot(const struct bpe *b, uint64_t pair)
-{
-    uint64_t h = (pair ^ b->seed) * 0x9E3779B97F4A7C15u;
-    h = (h ^ h >> 32) * 0xD6E8FEB86659FD93u;
-    uint32_t i = (uint32_t)(h >> 32) & b->mask;
-    while (b->merges[i].pair != pair && b->merges[i].pair != NO_PAIR)
-        i = (i + 1) & b->mask;
-    return &b->merges[i];
-}
-
-static uint64_t pair_of(uint32_t left, uint32_t right)
-{
-    return (uint64_t)left << 32 | right;
-}
 
 /* "left right", both in the byte alphabet, which has no space. Where a piece is no text token but a
  * special one, the merge is left out: text must never become a control token. */
@@ -113,8 +86,9 @@ static int add_merge(struct tokenizer *t, struct bpe *b, const struct gguf_str *
     if (!bytes)
         return err_set(e, ERR_NOMEM, "tokenizer: no memory for merge %u", rank);
     size_t nl = space ? (size_t)(space - s->s) : 0;
-    size_t l = space ? decode(s->s, nl, bytes) : VOCAB_NOT_TEXT;
-    size_t r = l != VOCAB_NOT_TEXT ? decode(space + 1, s->n - nl - 1, bytes + l) : VOCAB_NOT_TEXT;
+    size_t l = space ? bpe_decode(s->s, nl, bytes) : VOCAB_NOT_TEXT;
+    size_t r =
+        l != VOCAB_NOT_TEXT ? bpe_decode(space + 1, s->n - nl - 1, bytes + l) : VOCAB_NOT_TEXT;
     if (r == VOCAB_NOT_TEXT || l == 0 || r == 0)
         return err_set(e, ERR_FORMAT,
                        "tokenizer.ggml.merges: element %u is not two texts in the byte alphabet",
@@ -132,8 +106,7 @@ static int add_merge(struct tokenizer *t, struct bpe *b, const struct gguf_str *
             return 0;
         return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges: element %u names no token", rank);
     }
-    struct merge *m = merge_slot(b, pair_of(ids[0], ids[1]));
-    *m = (struct merge){.pair = pair_of(ids[0], ids[1]), .rank = rank, .id = ids[2]};
+    merges_add(&b->merges, ids[0], ids[1], ids[2], rank);
     return 0;
 }
 
@@ -149,16 +122,9 @@ static int load_merges(struct tokenizer *t, struct bpe *b, const struct gguf *g,
         return err_set(e, ERR_FORMAT,
                        "tokenizer.ggml.merges: wanted at most %u strings, found %llu", MERGES_MAX,
                        (unsigned long long)a.count);
-    uint32_t cap = 16;
-    while (cap - cap / 4 < a.count) /* at most three quarters full */
-        cap *= 2;
-    b->mask = cap - 1;
-    rng_entropy(&b->seed, sizeof(b->seed));
-    b->merges = arena_calloc(&t->arena, cap, sizeof(*b->merges));
-    if (!b->merges)
-        return err_set(e, ERR_NOMEM, "tokenizer: no memory for merges");
-    for (uint32_t i = 0; i < cap; i++)
-        b->merges[i].pair = NO_PAIR;
+    rc = merges_init(&b->merges, (uint32_t)a.count, &t->arena, e);
+    if (rc < 0)
+        return rc;
     buf_init(&scratch, 0);
     for (uint32_t rank = 0; rc == 0 && gguf_next_str(&a, &s); rank++)
         rc = add_merge(t, b, &s, rank, &scratch, e);
@@ -169,78 +135,13 @@ static int load_merges(struct tokenizer *t, struct bpe *b, const struct gguf *g,
 /* ---- one word ---------------------------------------------------------------------------------
  */
 
-#define END UINT32_MAX /* no neighbour */
-
-struct symbol {
-    uint32_t id; /* TOKENIZER_NONE: merged into the one before */
-    uint32_t prev, next;
-};
-
 /* The scratch of one tokenizer_encode. */
 struct words {
     const struct bpe *bpe;
-    struct symbol *symbols; /* room for `cap` */
-    struct mergeheap heap;  /* room for 2 * cap: one a pair at the start, and a merge takes one and
-                             * brings two */
-    size_t cap;
+    struct mergeword word;
     struct tokenvec *out;
     struct err *e;
 };
-
-static int words_reserve(struct words *w, size_t n)
-{
-    if (n <= w->cap)
-        return 0;
-    size_t cap = n < 256 ? 256 : n;
-    free(w->symbols);
-    free(w->heap.at);
-    w->symbols = calloc(cap, sizeof(*w->symbols));
-    w->heap.at = calloc(cap, 2 * sizeof(*w->heap.at));
-    w->cap = w->symbols && w->heap.at ? cap : 0;
-    return w->cap ? 0 : err_set(w->e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
-}
-
-/* Puts the pair that starts at symbol `left` into the heap if it has a merge. */
-static void offer(struct words *w, uint32_t left)
-{
-    const struct symbol *s = &w->symbols[left];
-    if (s->next == END)
-        return;
-    const struct merge *m = merge_slot(w->bpe, pair_of(s->id, w->symbols[s->next].id));
-    if (m->pair != NO_PAIR)
-        mergeheap_push(&w->heap,
-                       (struct merge_candidate){.order = pair_of(m->rank, left), .id = m->id});
-}
-
-/* The candidate is stale when a symbol of its pair has changed since: the pair there makes another
- * token. */
-static bool still_there(const struct words *w, struct merge_candidate c)
-{
-    const struct symbol *s = &w->symbols[(uint32_t)c.order];
-    if (s->id == TOKENIZER_NONE || s->next == END)
-        return false;
-    const struct merge *m = merge_slot(w->bpe, pair_of(s->id, w->symbols[s->next].id));
-    return m->pair != NO_PAIR && m->id == c.id;
-}
-
-static void merge_all(struct words *w)
-{
-    while (w->heap.n) {
-        struct merge_candidate c = mergeheap_pop(&w->heap);
-        if (!still_there(w, c))
-            continue;
-        uint32_t left = (uint32_t)c.order;
-        struct symbol *s = &w->symbols[left], *gone = &w->symbols[s->next];
-        s->id = c.id;
-        s->next = gone->next;
-        gone->id = TOKENIZER_NONE;
-        if (s->next != END)
-            w->symbols[s->next].prev = left;
-        offer(w, left);
-        if (s->prev != END)
-            offer(w, s->prev);
-    }
-}
 
 /* A pretokenizer_word_fn. */
 static int encode_word(void *arg, const char *word, size_t n)
@@ -252,27 +153,15 @@ static int encode_word(void *arg, const char *word, size_t n)
         if (id != TOKENIZER_NONE)
             return tokenizer_out_err(tokenvec_add(w->out, id), w->out, w->e);
     }
-    int rc = words_reserve(w, n);
+    int rc = mergeword_start(&w->word, &b->merges, n, w->e);
     if (rc < 0)
         return rc;
-    uint32_t k = 0;
     for (size_t i = 0; i < n; i++) {
         uint32_t id = b->byte_ids[(unsigned char)word[i]];
-        if (id == TOKENIZER_NONE)
-            continue;
-        w->symbols[k] = (struct symbol){.id = id, .prev = k ? k - 1 : END, .next = k + 1};
-        k++;
+        if (id != TOKENIZER_NONE)
+            mergeword_add(&w->word, id);
     }
-    if (k == 0)
-        return 0;
-    w->symbols[k - 1].next = END;
-    w->heap.n = 0;
-    for (uint32_t i = 0; i < k; i++)
-        offer(w, i);
-    merge_all(w);
-    for (uint32_t i = 0; i != END && rc == 0; i = w->symbols[i].next)
-        rc = tokenizer_out_err(tokenvec_add(w->out, w->symbols[i].id), w->out, w->e);
-    return rc;
+    return mergeword_finish(&w->word, w->out, w->e);
 }
 
 /* ---- the table of functions -------------------------------------------------------------------
@@ -337,8 +226,7 @@ static int encode(const struct tokenizer *t, const char *text, size_t n, struct 
     }
     if (rc == 0)
         rc = pretokenizer_split(b->pre, text, n, encode_word, &w, e);
-    free(w.symbols);
-    free(w.heap.at);
+    mergeword_release(&w.word);
     buf_release(&normal);
     return rc;
 }

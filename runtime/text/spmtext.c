@@ -289,8 +289,9 @@ int spm_fallback_add(const struct spm_fallback *f, const char *run, size_t n, st
     if (!f->all_bytes)
         return tokenizer_out_err(tokenvec_add(out, f->unknown), out, e);
     for (size_t i = 0; i < n; i++) {
-        const char *bytes = run[i] == ' ' ? SPM_SPACE : run + i;
-        size_t k = run[i] == ' ' ? SPACE_BYTES : 1;
+        bool written = run[i] == ' ' && !f->plain_spaces;
+        const char *bytes = written ? SPM_SPACE : run + i;
+        size_t k = written ? SPACE_BYTES : 1;
         for (size_t j = 0; j < k && rc == 0; j++)
             rc = tokenvec_add(out, f->bytes[(unsigned char)bytes[j]]);
     }

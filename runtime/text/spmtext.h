@@ -45,12 +45,13 @@ struct spm_fallback {
     uint32_t bytes[256]; /* TOKENIZER_NONE where there is none */
     bool all_bytes;      /* there is one for each */
     uint32_t unknown;    /* TOKENIZER_NONE: none */
+    bool plain_spaces;   /* a space is that byte, not U+2581 */
 };
 
 /* ERR_FORMAT when there is neither. */
 int spm_fallback_load(struct spm_fallback *f, const struct vocab *v, const struct gguf *g,
                       struct err *e);
-/* Appends the tokens of such a run; a space in it is U+2581. */
+/* Appends the tokens of such a run. */
 int spm_fallback_add(const struct spm_fallback *f, const char *run, size_t n, struct tokenvec *out,
                      struct err *e);
 

@@ -7,11 +7,6 @@
 #include "runtime/text/tokenizer_internal.h"
 #include "runtime/text/utf8.h"
 
-/* What a tokenizer may take for one byte of the metadata that it is made from: maps of short
- * tokens. */
-#define MEMORY_PER_FILE_BYTE 16u
-#define MEMORY_BASE (1u << 20)
-
 static const struct tokenizer_model *const MODELS[] = {&bpe_model, &spm_model, &unigram_model};
 
 /* Control tokens that end a text or a turn, by the names that model families give them: the
@@ -109,6 +104,24 @@ static int load_specials(struct tokenizer *t, const struct gguf *g, struct err *
     add_eog(t, t->eos);
     add_eog(t, t->eot);
     add_eog(t, eom);
+    tokenizer_find_eog(t);
+    return 0;
+}
+
+int tokenizer_set_ends(struct tokenizer *t, uint32_t bos, uint32_t eos, struct err *e)
+{
+    if ((bos != TOKENIZER_NONE && bos >= t->vocab.n) ||
+        (eos != TOKENIZER_NONE && eos >= t->vocab.n))
+        return err_set(e, ERR_RANGE, "BOS or EOS is past the vocabulary of %u", t->vocab.n);
+    t->bos = bos != TOKENIZER_NONE ? bos : t->bos;
+    t->eos = eos != TOKENIZER_NONE ? eos : t->eos;
+    add_eog(t, t->eos);
+    tokenizer_find_eog(t);
+    return 0;
+}
+
+void tokenizer_find_eog(struct tokenizer *t)
+{
     for (size_t i = 0; i < ARRAY_LEN(EOG_NAMES); i++) {
         const char *text = EOG_NAMES[i].name;
         uint32_t id = specials_exact(&t->special, text, strlen(text));
@@ -116,7 +129,6 @@ static int load_specials(struct tokenizer *t, const struct gguf *g, struct err *
         if (EOG_NAMES[i].ends_turn && t->eot == TOKENIZER_NONE && id != t->eos)
             t->eot = id;
     }
-    return 0;
 }
 
 static const struct tokenizer_model *find_model(const struct gguf_str *name)
@@ -142,8 +154,9 @@ int tokenizer_load(const struct gguf *g, struct tokenizer **out, struct err *e)
     if (!t)
         return err_set(e, ERR_NOMEM, "tokenizer: no memory");
     gguf_mapping(g, &file_bytes);
-    arena_init(&t->arena, MEMORY_BASE + (file_bytes < SIZE_MAX / 64 ? file_bytes : SIZE_MAX / 64) *
-                                            MEMORY_PER_FILE_BYTE);
+    arena_init(&t->arena,
+               TOKENIZER_MEMORY_BASE + (file_bytes < SIZE_MAX / 64 ? file_bytes : SIZE_MAX / 64) *
+                                           TOKENIZER_MEMORY_PER_FILE_BYTE);
     t->model = model;
     rc = model->load(t, g, e);
     if (rc == 0 && !model->finds_user)
@@ -180,9 +193,12 @@ static int add_id(struct tokenvec *out, uint32_t id, struct err *e)
 }
 
 /* Valid UTF-8, special tokens in it. */
-static int encode_valid(const struct tokenizer *t, const char *text, size_t n,
-                        const struct specials *specials, struct tokenvec *out, struct err *e)
+static int encode_valid(const struct tokenizer *t, const char *text, size_t n, bool special,
+                        struct tokenvec *out, struct err *e)
 {
+    const struct specials *specials = special ? &t->special : &t->user;
+    if (n && t->model->encode_text)
+        return t->model->encode_text(t, text, n, special, out, e);
     size_t at = 0;
     int rc = 0;
     while (at < n && rc == 0) {
@@ -201,14 +217,14 @@ static int encode_valid(const struct tokenizer *t, const char *text, size_t n,
 static int encode_text(const struct tokenizer *t, const char *text, size_t n, unsigned flags,
                        struct tokenvec *out, struct err *e)
 {
-    const struct specials *specials = flags & TOKENIZER_PARSE_SPECIAL ? &t->special : &t->user;
+    bool special = flags & TOKENIZER_PARSE_SPECIAL;
     if (utf8_valid_bytes(text, n) == n)
-        return encode_valid(t, text, n, specials, out, e);
+        return encode_valid(t, text, n, special, out, e);
     struct buf clean;
     buf_init(&clean, 0);
     utf8_add_lossy(&clean, text, n);
     int rc = clean.failed ? err_set(e, ERR_NOMEM, "tokenizer: no memory for %zu bytes", n)
-                          : encode_valid(t, buf_str(&clean), clean.len, specials, out, e);
+                          : encode_valid(t, buf_str(&clean), clean.len, special, out, e);
     buf_release(&clean);
     return rc;
 }

@@ -57,6 +57,11 @@ int tokenvec_add(struct tokenvec *v, uint32_t id);
 /* *out is the caller's to tokenizer_free; untouched on failure. ERR_UNSUPPORTED names a model or
  * pre-tokeniser that is not served; ERR_FORMAT what is wrong with the metadata. */
 int tokenizer_load(const struct gguf *g, struct tokenizer **out, struct err *e);
+/* What config.json and generation_config.json know and tokenizer.json does not: which tokens start
+ * and end a text. TOKENIZER_NONE leaves one as it is. Before the tokenizer is shared. ERR_RANGE
+ * past the vocabulary. */
+int tokenizer_set_ends(struct tokenizer *t, uint32_t bos, uint32_t eos, struct err *e);
+
 /* NULL is fine. */
 void tokenizer_free(struct tokenizer *t);
 /* Bytes that it holds. */

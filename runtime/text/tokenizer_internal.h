@@ -6,6 +6,7 @@
  *   bpe.c           byte-level BPE                      (one file a kind of model, behind
  *   spm.c           SentencePiece's BPE over scores      struct tokenizer_model)
  *   unigram.c       SentencePiece's Unigram
+ *   hf.c            what a tokenizer.json describes; tokenizer_json.c reads it
  *   pretokenizer.c  cuts a text into the words of BPE
  */
 #ifndef ARGOSY_TEXT_TOKENIZER_INTERNAL_H
@@ -16,6 +17,9 @@
 
 #define TOKENIZER_VOCAB_MAX (1u << 23)
 #define TOKENIZER_EOG_MAX 32
+/* What a tokenizer may take for one byte of the file that it is made from: maps of short tokens. */
+#define TOKENIZER_MEMORY_PER_FILE_BYTE 16u
+#define TOKENIZER_MEMORY_BASE (1u << 20)
 
 /* ---- vocab.c ----------------------------------------------------------------------------------
  */
@@ -31,11 +35,21 @@ struct vocab {
 
 #define VOCAB_NOT_TEXT SIZE_MAX
 
-/* decode: turns the file's text of a token into its bytes, at most as many, at out; returns how
- * many, or VOCAB_NOT_TEXT when no text can become this token: its text is then its bytes, and it is
- * UNUSED. */
-int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a,
-               size_t (*decode)(enum token_type type, const char *text, size_t n, char *out),
+/* Turns the file's text of a token into its bytes, at most as many, at out; returns how many, or
+ * VOCAB_NOT_TEXT when no text can become this token: its text is then its bytes, and it is UNUSED.
+ */
+typedef size_t vocab_decode_fn(enum token_type type, const char *text, size_t n, char *out);
+
+struct vocab_text {
+    const char *s;
+    size_t n;
+};
+
+/* n texts and their types, all copied into a. */
+int vocab_build(struct vocab *v, const struct vocab_text *texts, const uint8_t *types, uint32_t n,
+                struct arena *a, vocab_decode_fn *decode, struct err *e);
+/* The same from a file's metadata. */
+int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a, vocab_decode_fn *decode,
                struct err *e);
 const char *vocab_bytes(const struct vocab *v, uint32_t id, size_t *n);
 
@@ -93,8 +107,16 @@ struct tokenizer_model {
     /* Appends the ids of valid UTF-8 that holds no special token; n > 0. */
     int (*encode)(const struct tokenizer *t, const char *text, size_t n, struct tokenvec *out,
                   struct err *e);
+    /* Where not NULL, called instead of encode, with all valid UTF-8 of a text, special tokens in
+     * it that are parsed if `special`. n > 0. */
+    int (*encode_text)(const struct tokenizer *t, const char *text, size_t n, bool special,
+                       struct tokenvec *out, struct err *e);
     uint32_t (*find)(const struct tokenizer *t, const char *bytes, size_t n);
 };
+
+/* bpe.c: bytes of a text in GPT-2's byte alphabet, at most n at out; VOCAB_NOT_TEXT if it is none.
+ */
+size_t bpe_decode(const char *text, size_t n, char *out);
 
 extern const struct tokenizer_model bpe_model;
 extern const struct tokenizer_model spm_model;
@@ -115,6 +137,8 @@ struct tokenizer {
     uint32_t n_eog;
 };
 
+/* What follows from t->special: EOT and tokens that end generation, by name. */
+void tokenizer_find_eog(struct tokenizer *t);
 /* The err of a tokenvec_add that failed. */
 int tokenizer_out_err(int rc, const struct tokenvec *out, struct err *e);
 

@@ -8,33 +8,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/text/spmtext.h"
-#include "runtime/text/trie.h"
+#include "runtime/text/unigram.h"
 #include "runtime/text/utf8.h"
 
-#define UNKNOWN_PENALTY 10.0f
 #define USER_BONUS 0.1 /* for each byte but the first: above any log probability */
 
-struct unigram {
+/* The model of a GGUF file. */
+struct unigram_file {
     struct spmtext text;
-    struct spm_fallback fallback;
     struct specials user;
-    struct trie trie;
-    float *scores; /* (vocab.n) */
-    float unknown_score;
+    struct unigram search;
 };
 
 /* The best way to cut the text up to here. */
 struct cut {
-    float score;
+    double score;
     uint32_t start; /* of the last token; NOWHERE: not reached yet */
     uint32_t id;    /* TOKENIZER_NONE: unknown */
 };
 
 #define NOWHERE UINT32_MAX
 
-static void improve(struct cut *c, float score, uint32_t start, uint32_t id)
+static void improve(const struct unigram *u, struct cut *c, double score, uint32_t start,
+                    uint32_t id)
 {
+    if (u->single)
+        score = (double)(float)score; /* the sum of two floats, rounded as theirs */
     if (c->start == NOWHERE || score > c->score)
         *c = (struct cut){.score = score, .start = start, .id = id};
 }
@@ -44,18 +43,18 @@ static void extend(const struct unigram *u, struct cut *cuts, const unsigned cha
                    uint32_t at)
 {
     uint32_t character = (uint32_t)utf8_next(p + at, n - at).n;
-    float best = cuts[at].score;
+    double best = cuts[at].score;
     bool known = false;
     uint32_t node = 0;
     for (uint32_t i = at; i < n && (node = trie_step(&u->trie, node, p[i])); i++) {
         uint32_t id = u->trie.nodes[node].id;
         if (id == TOKENIZER_NONE)
             continue;
-        improve(&cuts[i + 1], u->scores[id] + best, at, id);
+        improve(u, &cuts[i + 1], u->scores[id] + best, at, id);
         known = known || i + 1 - at == character;
     }
     if (!known)
-        improve(&cuts[at + character], u->unknown_score + best, at, TOKENIZER_NONE);
+        improve(u, &cuts[at + character], u->unknown_score + best, at, TOKENIZER_NONE);
 }
 
 /* Turns the links around: cuts[i].start becomes the end of the token that starts at i. */
@@ -92,8 +91,8 @@ static int add_ids(const struct unigram *u, const struct cut *cuts, const char *
     return rc;
 }
 
-static int encode_normal(const struct unigram *u, const char *text, size_t n, struct tokenvec *out,
-                         struct err *e)
+int unigram_encode(const struct unigram *u, const char *text, size_t n, struct tokenvec *out,
+                   struct err *e)
 {
     const unsigned char *p = (const unsigned char *)text;
     struct cut *cuts = calloc(n + 1, sizeof(*cuts));
@@ -112,12 +111,12 @@ static int encode_normal(const struct unigram *u, const char *text, size_t n, st
 static int encode(const struct tokenizer *t, const char *text, size_t n, struct tokenvec *out,
                   struct err *e)
 {
-    const struct unigram *u = t->impl;
+    const struct unigram_file *u = t->impl;
     struct buf normal;
     buf_init(&normal, 0);
     int rc = spmtext_add(&u->text, &normal, text, n, e);
     if (rc == 0)
-        rc = encode_normal(u, buf_str(&normal), normal.len, out, e);
+        rc = unigram_encode(&u->search, buf_str(&normal), normal.len, out, e);
     buf_release(&normal);
     return rc;
 }
@@ -125,7 +124,7 @@ static int encode(const struct tokenizer *t, const char *text, size_t n, struct 
 /* ---- the table of functions -------------------------------------------------------------------
  */
 
-static int load_scores(struct unigram *u, const struct vocab *v, const struct gguf *g,
+static int load_scores(struct unigram_file *u, const struct vocab *v, const struct gguf *g,
                        struct arena *a, struct err *e)
 {
     const float *scores;
@@ -133,30 +132,29 @@ static int load_scores(struct unigram *u, const struct vocab *v, const struct gg
     int rc = spm_load_scores(v, g, a, &scores, e);
     if (rc < 0)
         return rc;
-    u->scores = arena_calloc(a, v->n, sizeof(*u->scores));
-    if (!u->scores)
+    double *out = arena_calloc(a, v->n, sizeof(*out));
+    if (!out)
         return err_set(e, ERR_NOMEM, "tokenizer: no memory for %u scores", v->n);
-    for (uint32_t id = 0; id < v->n; id++) {
-        if (v->types[id] != TOKEN_NORMAL)
-            continue;
-        least = scores[id] < least ? scores[id] : least;
-    }
     for (uint32_t id = 0; id < v->n; id++) {
         size_t n;
         const char *bytes = vocab_bytes(v, id, &n);
-        u->scores[id] =
-            v->types[id] == TOKEN_USER_DEFINED
-                ? (float)(USER_BONUS * (double)spmtext_written_bytes(bytes, n) - USER_BONUS)
-                : scores[id];
+        out[id] = (double)scores[id];
+        if (v->types[id] == TOKEN_NORMAL)
+            least = scores[id] < least ? scores[id] : least;
+        if (v->types[id] == TOKEN_USER_DEFINED)
+            out[id] =
+                (double)(float)(USER_BONUS * (double)spmtext_written_bytes(bytes, n) - USER_BONUS);
     }
-    u->unknown_score = least - UNKNOWN_PENALTY;
+    u->search.scores = out;
+    u->search.unknown_score = (double)(least - (float)UNIGRAM_UNKNOWN_PENALTY);
+    u->search.single = true;
     return 0;
 }
 
 static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
     struct arena *a = &t->arena;
-    struct unigram *u = arena_alloc(a, sizeof(*u));
+    struct unigram_file *u = arena_alloc(a, sizeof(*u));
     if (!u)
         return err_set(e, ERR_NOMEM, "tokenizer: no memory");
     t->impl = u;
@@ -165,7 +163,7 @@ static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
     u->text = (struct spmtext){.add_prefix = true, .squeeze = true};
     int rc = vocab_load(&t->vocab, g, a, spmtext_decode_token, e);
     if (rc == 0)
-        rc = spm_fallback_load(&u->fallback, &t->vocab, g, e);
+        rc = spm_fallback_load(&u->search.fallback, &t->vocab, g, e);
     if (rc == 0)
         rc = load_scores(u, &t->vocab, g, a, e);
     if (rc == 0)
@@ -175,7 +173,8 @@ static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
     if (rc == 0)
         rc = spmtext_load(&u->text, &u->user, g, a, e);
     if (rc == 0)
-        rc = trie_build(&u->trie, &t->vocab, 1u << TOKEN_NORMAL | 1u << TOKEN_USER_DEFINED, a, e);
+        rc = trie_build(&u->search.trie, &t->vocab, 1u << TOKEN_NORMAL | 1u << TOKEN_USER_DEFINED,
+                        a, e);
     return rc;
 }
 
@@ -192,13 +191,13 @@ static size_t memory_bytes(const struct tokenizer *t)
 
 static uint32_t find(const struct tokenizer *t, const char *bytes, size_t n)
 {
-    const struct unigram *u = t->impl;
+    const struct unigram_file *u = t->impl;
     uint32_t node = 0;
     size_t i = 0;
-    while (i < n && (node = trie_step(&u->trie, node, (unsigned char)bytes[i])))
+    while (i < n && (node = trie_step(&u->search.trie, node, (unsigned char)bytes[i])))
         i++;
-    uint32_t id = n && i == n ? u->trie.nodes[node].id : TOKENIZER_NONE;
-    return id == TOKENIZER_NONE && n == 1 ? u->fallback.bytes[(unsigned char)*bytes] : id;
+    uint32_t id = n && i == n ? u->search.trie.nodes[node].id : TOKENIZER_NONE;
+    return id == TOKENIZER_NONE && n == 1 ? u->search.fallback.bytes[(unsigned char)*bytes] : id;
 }
 
 const struct tokenizer_model unigram_model = {

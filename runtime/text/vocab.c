@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/rng.h"
@@ -31,18 +32,39 @@ static int load_types(const struct gguf *g, uint32_t n, uint8_t *types, struct e
     return 0;
 }
 
-/* Bytes of all tokens' text, a NUL each; 0 when they are too many. */
-static uint64_t text_bytes(struct gguf_array tokens)
+int vocab_build(struct vocab *v, const struct vocab_text *texts, const uint8_t *types, uint32_t n,
+                struct arena *a, vocab_decode_fn *decode, struct err *e)
 {
-    struct gguf_str s;
     uint64_t total = 0;
-    while (gguf_next_str(&tokens, &s))
-        total += s.n + 1;
-    return total < UINT32_MAX ? total : 0;
+    for (uint32_t i = 0; i < n; i++)
+        total += texts[i].n + 1;
+    if (total >= UINT32_MAX)
+        return err_set(e, ERR_FORMAT, "tokenizer: more than 4 GiB of text in tokens");
+    char *bytes = arena_alloc(a, (size_t)total);
+    uint32_t *starts = arena_calloc(a, (size_t)n + 1, sizeof(*starts));
+    uint8_t *final = arena_memdup(a, types, n);
+    if (!bytes || !starts || !final)
+        return err_set(e, ERR_NOMEM, "tokenizer: no memory for %u tokens", n);
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t k = decode(types[i], texts[i].s, texts[i].n, bytes + at);
+        if (k == VOCAB_NOT_TEXT) {
+            final[i] = TOKEN_UNUSED;
+            k = texts[i].n;
+            memcpy(bytes + at, texts[i].s, k);
+        }
+        v->longest = k > v->longest ? (uint32_t)k : v->longest;
+        at += (uint32_t)k + 1;
+        starts[i + 1] = at;
+    }
+    v->n = n;
+    v->bytes = bytes;
+    v->starts = starts;
+    v->types = final;
+    return 0;
 }
 
-int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a,
-               size_t (*decode)(enum token_type type, const char *text, size_t n, char *out),
+int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a, vocab_decode_fn *decode,
                struct err *e)
 {
     struct gguf_array tokens = {0};
@@ -53,36 +75,22 @@ int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a,
     if (tokens.type != GGUF_STRING || tokens.count == 0 || tokens.count > TOKENIZER_VOCAB_MAX)
         return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens: wanted 1 to %u strings, found %llu",
                        TOKENIZER_VOCAB_MAX, (unsigned long long)tokens.count);
-    uint64_t total = text_bytes(tokens);
-    if (total == 0)
-        return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens: more than 4 GiB of text");
     uint32_t n = (uint32_t)tokens.count;
-    char *bytes = arena_alloc(a, (size_t)total);
-    uint32_t *starts = arena_calloc(a, (size_t)n + 1, sizeof(*starts));
-    uint8_t *types = arena_alloc(a, n);
-    if (!bytes || !starts || !types)
-        return err_set(e, ERR_NOMEM, "tokenizer: no memory for %u tokens", n);
-    rc = load_types(g, n, types, e);
-    if (rc < 0)
-        return rc;
-    uint32_t at = 0;
-    for (uint32_t i = 0; gguf_next_str(&tokens, &s); i++) {
-        size_t k = decode(types[i], s.s, s.n, bytes + at);
-        if (k == VOCAB_NOT_TEXT) {
-            types[i] = TOKEN_UNUSED;
-            memcpy(bytes + at, s.s, s.n);
-            k = s.n;
-        }
-        starts[i] = at;
-        v->longest = k > v->longest ? (uint32_t)k : v->longest;
-        at += (uint32_t)k + 1;
-        starts[i + 1] = at;
+    struct vocab_text *texts = calloc(n, sizeof(*texts));
+    uint8_t *types = calloc(n, sizeof(*types));
+    if (!texts || !types) {
+        rc = err_set(e, ERR_NOMEM, "tokenizer: no memory for %u tokens", n);
+        goto out;
     }
-    v->n = n;
-    v->bytes = bytes;
-    v->starts = starts;
-    v->types = types;
-    return 0;
+    for (uint32_t i = 0; i < n && gguf_next_str(&tokens, &s); i++)
+        texts[i] = (struct vocab_text){s.s, s.n};
+    rc = load_types(g, n, types, e);
+    if (rc == 0)
+        rc = vocab_build(v, texts, types, n, a, decode, e);
+out:
+    free(texts);
+    free(types);
+    return rc;
 }
 
 const char *vocab_bytes(const struct vocab *v, uint32_t id, size_t *n)

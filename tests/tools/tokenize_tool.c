@@ -1,4 +1,4 @@
-/* tokenize_tool MODEL.gguf: the tokenizer for tests in Python.
+/* tokenize_tool MODEL.gguf|tokenizer.json: the tokenizer for tests in Python.
  *
  * Requests on stdin until it ends: a byte 'e' (encode), 's' (encode, special tokens parsed), 'b'
  * (as 's', with BOS and EOS) or 'd' (decode), a u32 count, and that many bytes or u32 ids. Answers
@@ -7,9 +7,11 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "runtime/text/detok.h"
 #include "runtime/text/tokenizer.h"
+#include "runtime/text/tokenizer_json.h"
 
 static void fail(const char *what)
 {
@@ -59,10 +61,16 @@ int main(int argc, char **argv)
     int op;
     uint32_t n;
     if (argc != 2)
-        fail("usage: tokenize_tool MODEL.gguf");
-    if (gguf_open(argv[1], &g, &e) < 0 || tokenizer_load(g, &t, &e) < 0)
-        fail(e.msg);
-    gguf_close(g);
+        fail("usage: tokenize_tool MODEL.gguf|tokenizer.json");
+    size_t len = strlen(argv[1]);
+    if (len > 5 && !strcmp(argv[1] + len - 5, ".json")) {
+        if (tokenizer_load_json(argv[1], &t, &e) < 0)
+            fail(e.msg);
+    } else {
+        if (gguf_open(argv[1], &g, &e) < 0 || tokenizer_load(g, &t, &e) < 0)
+            fail(e.msg);
+        gguf_close(g);
+    }
     while ((op = getchar()) != EOF && fread(&n, 4, 1, stdin) == 1) {
         size_t size = op == 'd' ? sizeof(uint32_t) : 1;
         void *payload = calloc((size_t)n + 1, size);
