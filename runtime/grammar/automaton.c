@@ -14,7 +14,8 @@ static bool node_is(const struct syntax *y, uint32_t id, const bool *of_node, co
                     bool empty)
 {
     const struct syntax_node *n = &y->nodes[id];
-    const uint32_t *kids = y->kids + n->a;
+    bool family = n->op == SYNTAX_OP_CAT || n->op == SYNTAX_OP_ALT || n->op == SYNTAX_OP_LIST;
+    const uint32_t *kids = family ? y->kids + n->a : NULL;
     switch (n->op) {
     case SYNTAX_OP_FAIL:
         return false;

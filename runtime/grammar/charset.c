@@ -1,7 +1,6 @@
 /* charset.c: see charset.h. */
 #include "runtime/grammar/charset.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,21 +127,34 @@ static uint32_t utf8(struct syntax *y, uint32_t lo, uint32_t hi)
     return out;
 }
 
-static bool needs_escape(uint32_t cp)
+bool charset_needs_escape(uint32_t cp)
 {
     return cp < 0x20 || cp == '"' || cp == '\\' || cp == 0x7f;
 }
 
-static uint32_t escape(struct syntax *y, uint32_t cp)
+/* A hexadecimal digit in either case. */
+static uint32_t hex_digit(struct syntax *y, uint32_t v)
+{
+    uint8_t lower = (uint8_t) "0123456789abcdef"[v & 15];
+    uint32_t out = syntax_range(y, lower, lower);
+    if (lower < 'a')
+        return out;
+    uint8_t upper = (uint8_t)(lower - 'a' + 'A');
+    return syntax_alt2(y, out, syntax_range(y, upper, upper));
+}
+
+uint32_t charset_escape(struct syntax *y, uint32_t cp, bool every)
 {
     static const char plain[] = "\"\\\b\t\n\f\r", letters[] = "\"\\btnfr";
     const char *at = cp ? strchr(plain, (int)cp) : NULL;
-    char text[8];
+    uint32_t out = SYNTAX_FAIL;
     if (at)
-        snprintf(text, sizeof text, "\\%c", letters[at - plain]);
-    else
-        snprintf(text, sizeof text, "\\u%04x", cp & 0xff);
-    return syntax_str(y, text);
+        out = syntax_lit(y, (char[]){'\\', letters[at - plain]}, 2);
+    if (cp == '"' || cp == '\\' || (at && !every))
+        return out;
+    uint32_t by_number =
+        syntax_cat3(y, syntax_str(y, "\\u00"), hex_digit(y, cp >> 4), hex_digit(y, cp));
+    return syntax_alt2(y, out, by_number);
 }
 
 uint32_t charset_syntax(struct syntax *y, const struct charset *c, enum charset_form form)
@@ -153,11 +165,11 @@ uint32_t charset_syntax(struct syntax *y, const struct charset *c, enum charset_
         uint32_t lo = c->ranges[i].lo, hi = c->ranges[i].hi;
         while (form == CHARSET_JSON_STRING && lo <= hi && lo <= 0x7f) {
             uint32_t end = lo;
-            if (needs_escape(lo)) {
-                parts[n++] = escape(y, lo++);
+            if (charset_needs_escape(lo)) {
+                parts[n++] = charset_escape(y, lo++, true);
                 continue;
             }
-            while (end < hi && end < 0x7f && !needs_escape(end + 1))
+            while (end < hi && end < 0x7f && !charset_needs_escape(end + 1))
                 end++;
             parts[n++] = utf8(y, lo, end);
             lo = end + 1;

@@ -9,7 +9,7 @@
 
 enum charset_form {
     CHARSET_RAW,        /* UTF-8 */
-    CHARSET_JSON_STRING /* inside a JSON string: UTF-8, or the one usual escape where it needs one
+    CHARSET_JSON_STRING /* inside a JSON string: UTF-8, or an escape where it needs one
                          */
 };
 
@@ -30,6 +30,10 @@ void charset_negate(struct charset *c);
 /* Strings of n bytes, each in [least, most], from lo to hi in the order of bytes. n <= 32. */
 uint32_t charset_between(struct syntax *y, const uint8_t *lo, const uint8_t *hi, uint32_t n,
                          uint8_t least, uint8_t most);
+/* In a JSON string; DEL too. */
+bool charset_needs_escape(uint32_t cp);
+/* Its letter if it has one, else its number; control characters both ways if `every`. */
+uint32_t charset_escape(struct syntax *y, uint32_t cp, bool every);
 uint32_t charset_syntax(struct syntax *y, const struct charset *c, enum charset_form form);
 
 #endif

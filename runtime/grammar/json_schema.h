@@ -8,10 +8,9 @@
  * every combination that can't be kept, is refused with its name and place.
  *
  * What is generated is one of the ways of writing a valid value, namely: properties in the order of
- * the schema, then others; characters unescaped where JSON allows, or any escape in free strings
- * (no lone surrogates, no raw DEL); one escape each in enum, const, names of properties and strings
- * with a pattern or format; integers without fraction; bounded numbers without exponent; white
- * space by enum grammar_space.
+ * the schema, then others; characters as they are where JSON allows (raw DEL is left out), else by
+ * their letter, control characters of free strings also by number; integers without fraction;
+ * bounded numbers without exponent; white space by enum grammar_space.
  */
 #ifndef ARGOSY_GRAMMAR_JSON_SCHEMA_H
 #define ARGOSY_GRAMMAR_JSON_SCHEMA_H

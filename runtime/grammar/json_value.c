@@ -113,23 +113,23 @@ uint32_t json_string_literal(struct schema *s, const char *text, size_t n)
 {
     if (utf8_valid_bytes(text, n) != n)
         return schema_fault(s, ERR_FORMAT, "a string is not UTF-8");
-    struct buf b;
-    buf_init(&b, 8 * n + 16);
-    buf_addc(&b, '"');
-    for (size_t i = 0; i < n; i++) {
-        static const char plain[] = "\"\\\b\t\n\f\r", letters[] = "\"\\btnfr";
-        const char *at = text[i] ? strchr(plain, text[i]) : NULL;
-        if (at)
-            buf_addf(&b, "\\%c", letters[at - plain]);
-        else if ((uint8_t)text[i] < 0x20 || text[i] == 0x7f)
-            buf_addf(&b, "\\u%04x", (uint8_t)text[i]);
-        else
-            buf_addc(&b, text[i]);
+    uint32_t *parts = calloc(2 * n + 2, sizeof *parts), quote = syntax_str(s->y, "\""), out;
+    size_t k = 0, from = 0;
+    if (!parts)
+        return schema_fault(s, ERR_NOMEM, "no memory");
+    parts[k++] = quote;
+    for (size_t i = 0; i <= n; i++) {
+        bool escaped = i < n && charset_needs_escape((uint8_t)text[i]);
+        if (i < n && !escaped)
+            continue;
+        if (i > from)
+            parts[k++] = syntax_lit(s->y, text + from, i - from);
+        if (escaped)
+            parts[k++] = charset_escape(s->y, (uint8_t)text[i], false);
+        from = i + 1;
     }
-    buf_addc(&b, '"');
-    uint32_t out =
-        b.failed ? schema_fault(s, ERR_NOMEM, "no memory") : syntax_lit(s->y, b.data, b.len);
-    buf_release(&b);
+    out = syntax_cat2(s->y, syntax_cat(s->y, parts, k), quote);
+    free(parts);
     return out;
 }
 

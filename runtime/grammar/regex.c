@@ -312,14 +312,7 @@ uint32_t regex_parse(struct syntax *y, const char *text, size_t n, enum regex_fo
 
 uint32_t regex_json_char(struct syntax *y)
 {
-    struct charset c = {.n = 0};
-    charset_add(&c, 0x20, 0x21);
-    charset_add(&c, 0x23, 0x5b);
-    charset_add(&c, 0x5d, 0x7e);
-    charset_add(&c, 0x80, CHARSET_LAST);
-    uint32_t raw = charset_syntax(y, &c, CHARSET_RAW);
-    static const char escapes[] =
-        "\\\\([\"\\\\/bfnrt]|u([0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}|"
-        "[dD][89abAB][0-9a-fA-F]{2}\\\\u[dD][c-fC-F][0-9a-fA-F]{2}))";
-    return syntax_alt2(y, raw, regex_parse(y, escapes, sizeof escapes - 1, REGEX_PLAIN));
+    struct charset all = {.n = 0};
+    charset_negate(&all);
+    return charset_syntax(y, &all, CHARSET_JSON_STRING);
 }

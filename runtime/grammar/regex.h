@@ -20,7 +20,7 @@ enum regex_form {
 };
 
 uint32_t regex_parse(struct syntax *y, const char *text, size_t n, enum regex_form form);
-/* One character of a JSON string, with every escape that JSON knows but lone surrogates. */
+/* Any one character of a JSON string. */
 uint32_t regex_json_char(struct syntax *y);
 
 #endif
