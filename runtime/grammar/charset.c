@@ -143,14 +143,14 @@ static uint32_t hex_digit(struct syntax *y, uint32_t v)
     return syntax_alt2(y, out, syntax_range(y, upper, upper));
 }
 
-uint32_t charset_escape(struct syntax *y, uint32_t cp, bool every)
+uint32_t charset_escape(struct syntax *y, uint32_t cp)
 {
     static const char plain[] = "\"\\\b\t\n\f\r", letters[] = "\"\\btnfr";
     const char *at = cp ? strchr(plain, (int)cp) : NULL;
     uint32_t out = SYNTAX_FAIL;
     if (at)
         out = syntax_lit(y, (char[]){'\\', letters[at - plain]}, 2);
-    if (cp == '"' || cp == '\\' || (at && !every))
+    if (cp == '"' || cp == '\\')
         return out;
     uint32_t by_number =
         syntax_cat3(y, syntax_str(y, "\\u00"), hex_digit(y, cp >> 4), hex_digit(y, cp));
@@ -166,7 +166,7 @@ uint32_t charset_syntax(struct syntax *y, const struct charset *c, enum charset_
         while (form == CHARSET_JSON_STRING && lo <= hi && lo <= 0x7f) {
             uint32_t end = lo;
             if (charset_needs_escape(lo)) {
-                parts[n++] = charset_escape(y, lo++, true);
+                parts[n++] = charset_escape(y, lo++);
                 continue;
             }
             while (end < hi && end < 0x7f && !charset_needs_escape(end + 1))

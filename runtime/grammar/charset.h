@@ -32,8 +32,8 @@ uint32_t charset_between(struct syntax *y, const uint8_t *lo, const uint8_t *hi,
                          uint8_t least, uint8_t most);
 /* In a JSON string; DEL too. */
 bool charset_needs_escape(uint32_t cp);
-/* Its letter if it has one, else its number; control characters both ways if `every`. */
-uint32_t charset_escape(struct syntax *y, uint32_t cp, bool every);
+/* Its letter if it has one; control characters also by number. */
+uint32_t charset_escape(struct syntax *y, uint32_t cp);
 uint32_t charset_syntax(struct syntax *y, const struct charset *c, enum charset_form form);
 
 #endif

@@ -9,7 +9,7 @@
  *
  * What is generated is one of the ways of writing a valid value, namely: properties in the order of
  * the schema, then others; characters as they are where JSON allows (raw DEL is left out), else by
- * their letter, control characters of free strings also by number; integers without fraction;
+ * their letter, control characters also by number; integers without fraction;
  * bounded numbers without exponent; white space by enum grammar_space.
  */
 #ifndef ARGOSY_GRAMMAR_JSON_SCHEMA_H

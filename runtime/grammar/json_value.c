@@ -125,7 +125,7 @@ uint32_t json_string_literal(struct schema *s, const char *text, size_t n)
         if (i > from)
             parts[k++] = syntax_lit(s->y, text + from, i - from);
         if (escaped)
-            parts[k++] = charset_escape(s->y, (uint8_t)text[i], false);
+            parts[k++] = charset_escape(s->y, (uint8_t)text[i]);
         from = i + 1;
     }
     out = syntax_cat2(s->y, syntax_cat(s->y, parts, k), quote);
