@@ -431,8 +431,11 @@ int hf_normalize(const struct hf_ops *ops, pcre2_match_data *match, const char *
                  struct buf *out, struct err *e)
 {
     int rc = 0;
-    buf_clear(out);
+    buf_release(out);
+    buf_init(out, 0); /* without the limit of the part before */
     buf_add(out, text, n);
+    if (out->failed)
+        return err_set(e, ERR_NOMEM, "tokenizer: no memory for %zu bytes", n);
     for (int i = 0; i < ops->n && rc == 0; i++) {
         struct buf next;
         buf_init(&next, 1024 + OUT_PER_BYTE_MAX * n);
@@ -540,8 +543,8 @@ int hf_pretokenize(const struct hf_ops *ops, pcre2_match_data *match, bool start
                    size_t n, struct hf_pieces *p, struct err *e)
 {
     int rc = 0;
-    p->n = 0;
-    buf_clear(&p->text);
+    hf_pieces_release(p);
+    *p = (struct hf_pieces){0};
     buf_add(&p->text, text, n);
     if (p->text.failed || (n && !push(p, 0, n)))
         return err_set(e, ERR_NOMEM, "tokenizer: no memory for words");
