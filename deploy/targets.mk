@@ -21,7 +21,7 @@ PYTESTS_ALONE_ASAN := tests/e2e/test_losses.py@asan
 SUBMAKE = $(MAKE) --no-print-directory -j$(shell nproc)
 VENV_PYTHON := build/venv/bin/python
 
-.PHONY: help run test clean distclean check-layering check-format check-lint format
+.PHONY: help run test test-exactness clean distclean check-layering check-format check-lint format
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile deploy/targets.mk
 
@@ -45,6 +45,14 @@ test: ## Set up what is missing, build every variant, run every test, sum up
 	    --cmocka $(TEST_SRC:%.c=build/release/%) $(TEST_SRC:%.c=build/asan/%) \
 	    $(TSAN_SRC:%.c=build/tsan/%) \
 	    --fuzz $(FUZZ_BIN) --pytest $(PYTESTS) $(PYTESTS_ASAN) --pytest-alone $(PYTESTS_ALONE) $(PYTESTS_ALONE_ASAN) --check $(CHECKS)
+
+# ENGINES=N, of 5 schedules each
+ENGINES ?= 200
+test-exactness: ## 1,000 random schedules of 64 requests on the real model, each against itself alone
+	@deploy/setup.sh test
+	@models/fetch.py $(TEST_MODELS) >&2
+	@$(SUBMAKE) build/release/tests/unit/runtime/engine/test_exact >&2
+	@build/release/tests/unit/runtime/engine/test_exact $(ENGINES)
 
 OUR_C = $(shell find kernels runtime router tests benchmarks -name '*.[ch]')
 

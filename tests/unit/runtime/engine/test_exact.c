@@ -1,16 +1,20 @@
 /* A request's tokens, logits and logprobs are the same bits whatever happens around it: random
  * schedules of requests, against each of them alone on one thread.
  *
- * What is random in a schedule: when requests join, how many run at once, their priorities,
- * threads, tokens a step, the size of the pool (small ones preempt), who is cancelled, and who
- * moves, which is: cancelled after some tokens and submitted again with those as its output.
- * Prompts begin alike, and every other engine has a prefix cache, which serves two schedules. */
+ *     test_exact [engines]     of the real model; `make test-exactness` runs many
+ *
+ * An engine has a random shape: instruction set, threads, requests at once, tokens a step, size of
+ * the pool (small ones preempt), prefix cache or not. It runs some schedules one after the other,
+ * so that a cache has something in it. Random in a schedule: when requests join, their priorities,
+ * who is cancelled, and who moves, which is: cancelled after some tokens and submitted again with
+ * those as its output. Prompts begin alike. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -28,15 +32,28 @@
 #define SANITIZED 0
 #endif
 
-enum { JOBS = 16, STEMS = 3, PROMPT_MAX = 150, OUTPUT_MAX = 100, STOPS = 2, STEPS_MAX = 100000 };
+enum {
+    JOBS_MAX = 64,
+    STEMS = 3,
+    PROMPT_MAX = 150,
+    OUTPUT_MAX = 100,
+    STOPS = 2,
+    STEPS_MAX = 100000
+};
 
 /* What is right for a model's size. */
 struct sizes {
-    uint32_t prompt_max, output_max;
-    int schedules;
-    bool preempts; /* at least once, over all schedules */
-    bool hits;     /* the same, of the prefix cache */
+    uint32_t jobs, prompt_max, output_max;
+    uint32_t engines, schedules; /* schedules: of each engine */
+    bool slow;                   /* too large for the scalar reference */
 };
+
+/* Over all schedules. */
+struct totals {
+    uint64_t schedules, tokens, cached, preempted;
+};
+
+static uint32_t real_engines = 6; /* of 5 schedules each */
 
 /* A request, and what it gives alone. */
 struct job {
@@ -137,23 +154,15 @@ static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab
 /* ---- running ----------------------------------------------------------------------------------
  */
 
-static struct engine *open_engine(const char *path, uint32_t threads, uint32_t sequences,
-                                  uint32_t step_tokens, uint64_t kv_bytes, uint32_t context,
-                                  bool cached)
+static struct engine *open_engine(struct engine_config *c, const char *path, uint32_t context)
 {
     struct engine *g = NULL;
     struct err e;
-    const struct engine_config c = {.model_path = path,
-                                    .isa = "auto",
-                                    .threads = threads,
-                                    .kv_bytes = kv_bytes,
-                                    .context_max = context,
-                                    .sequences_max = sequences,
-                                    .waiting_max = JOBS,
-                                    .step_tokens_max = step_tokens,
-                                    .prefix_cache = cached,
-                                    .logits_digests = true};
-    if (engine_open(&c, &g, &e) < 0)
+    c->model_path = path;
+    c->context_max = context;
+    c->waiting_max = JOBS_MAX;
+    c->logits_digests = true;
+    if (engine_open(c, &g, &e) < 0)
         fail_msg("%s", e.msg);
     return g;
 }
@@ -223,10 +232,10 @@ static void move(struct engine *g, const struct job *j, const struct life *l)
     submit(g, &r);
 }
 
-static void join_and_leave(struct engine *g, const struct job *jobs, struct life *lives,
-                           uint32_t step)
+static void join_and_leave(struct engine *g, const struct job *jobs, uint32_t n_jobs,
+                           struct life *lives, uint32_t step)
 {
-    for (int i = 0; i < JOBS; i++) {
+    for (uint32_t i = 0; i < n_jobs; i++) {
         struct life *l = &lives[i];
         if (!l->joined && l->join_step <= step) {
             submit(g, &jobs[i].r);
@@ -243,80 +252,109 @@ static void join_and_leave(struct engine *g, const struct job *jobs, struct life
     }
 }
 
-/* Returns the prompt tokens that came from the cache. */
-static uint64_t run_schedule(struct engine *g, const struct job *jobs, uint32_t output_max,
-                             struct rng *rng)
+static void run_schedule(struct engine *g, struct job *jobs, const struct sizes *z, struct rng *rng,
+                         struct totals *t)
 {
-    struct life lives[JOBS];
-    uint64_t cached = 0;
+    struct life lives[JOBS_MAX];
     uint32_t step = 0, n_done = 0;
-    for (int i = 0; i < JOBS; i++)
+    for (uint32_t i = 0; i < z->jobs; i++) {
+        jobs[i].r.priority = (int32_t)rng_below(rng, 3) - 1;
         lives[i] = (struct life){
             .join_step = (uint32_t)rng_below(rng, 40),
-            .cancel_at = rng_below(rng, 5) ? UINT32_MAX : (uint32_t)rng_below(rng, output_max),
-            .move_at = rng_below(rng, 2) ? UINT32_MAX : (uint32_t)rng_below(rng, output_max)};
-    while (n_done < JOBS) {
+            .cancel_at = rng_below(rng, 5) ? UINT32_MAX : (uint32_t)rng_below(rng, z->output_max),
+            .move_at = rng_below(rng, 2) ? UINT32_MAX : (uint32_t)rng_below(rng, z->output_max)};
+    }
+    while (n_done < z->jobs) {
         struct engine_step s;
-        join_and_leave(g, jobs, lives, step);
+        join_and_leave(g, jobs, z->jobs, lives, step);
         engine_step(g, &s);
         for (uint32_t i = 0; i < s.n_deltas; i++)
-            cached += check_delta(&jobs[s.deltas[i].id], &lives[s.deltas[i].id], &s.deltas[i]);
+            t->cached += check_delta(&jobs[s.deltas[i].id], &lives[s.deltas[i].id], &s.deltas[i]);
+        t->tokens += s.n_deltas;
         assert_true(++step < STEPS_MAX);
         n_done = 0;
-        for (int i = 0; i < JOBS; i++)
+        for (uint32_t i = 0; i < z->jobs; i++)
             n_done += lives[i].done;
     }
     struct engine_load load = engine_load(g);
     assert_int_equal(load.running + load.waiting + load.kv_pages_used, 0);
-    return cached;
+    t->schedules++;
 }
 
-/* Random schedules of the same jobs, each on an engine of its own shape. */
+static const char *random_isa(struct rng *rng, bool slow)
+{
+    enum kn_isa isa = (enum kn_isa)rng_below(rng, KN_ISA_COUNT);
+    return kn_isa_available(isa) && !(slow && isa == KN_ISA_REF) ? kn_isa_name(isa) : "auto";
+}
+
+/* An engine of random shape, and its schedules. */
+static void run_engine(const char *path, struct job *jobs, uint64_t page_bytes,
+                       const struct sizes *z, uint64_t seed, struct totals *t)
+{
+    struct rng rng;
+    rng_init(&rng, seed);
+    uint32_t context = z->prompt_max + z->output_max + 1, least = z->slow ? 12 : 2;
+    uint32_t pages = (context + KN_PAGE_TOKENS - 1) / KN_PAGE_TOKENS;
+    pages += (uint32_t)rng_below(&rng, rng_below(&rng, 4) ? 5 : 4 * pages);
+    struct engine_config c = {
+        .isa = random_isa(&rng, z->slow),
+        .threads = 1 + (uint32_t)rng_below(&rng, 2),
+        .kv_bytes = pages * page_bytes,
+        .sequences_max = 2 + (uint32_t)rng_below(&rng, z->jobs - 2),
+        .step_tokens_max = least + (uint32_t)rng_below(&rng, rng_below(&rng, 2) ? 8 * least : 60),
+        .prefix_cache = rng_below(&rng, 3) > 0,
+    };
+    struct engine *g = open_engine(&c, path, context);
+    struct totals before = *t;
+    for (uint32_t i = 0; i < z->schedules; i++)
+        run_schedule(g, jobs, z, &rng, t);
+    if (!c.prefix_cache)
+        assert_int_equal(t->cached, before.cached);
+    t->preempted += engine_load(g).preempted;
+    print_message("seed %llx: %s, threads %u, sequences %u, step tokens %u, pages %u; "
+                  "preempted %llu, cached %llu\n",
+                  (unsigned long long)seed, c.isa, c.threads, c.sequences_max, c.step_tokens_max,
+                  pages, (unsigned long long)engine_load(g).preempted,
+                  (unsigned long long)(t->cached - before.cached));
+    engine_free(g);
+}
+
+/* Makes the jobs, and what each of them gives alone. Returns the bytes of a page. */
+static uint64_t make_jobs(const char *path, struct job *jobs, const struct sizes *z,
+                          struct rng *rng)
+{
+    struct engine_config c = {.threads = 1, .sequences_max = 1, .step_tokens_max = 4096};
+    struct engine *alone = open_engine(&c, path, z->prompt_max + z->output_max + 1);
+    uint32_t stems[STEMS][PROMPT_MAX], vocab = engine_info(alone)->vocab;
+    uint64_t page_bytes = engine_info(alone)->kv_bytes / engine_info(alone)->kv_pages;
+    for (uint32_t i = 0; i < STEMS * PROMPT_MAX; i++)
+        stems[i / PROMPT_MAX][i % PROMPT_MAX] = (uint32_t)rng_below(rng, vocab);
+    for (uint32_t i = 0; i < z->jobs; i++) {
+        make_job(&jobs[i], i, rng, vocab, stems, z);
+        run_alone(alone, &jobs[i]);
+    }
+    engine_free(alone);
+    return page_bytes;
+}
+
 static void check_model(const char *path, uint64_t seed, const struct sizes *z)
 {
     struct rng rng;
-    struct job *jobs = calloc(JOBS, sizeof(*jobs));
-    uint32_t context = z->prompt_max + z->output_max + 1, n_tokens = 0;
-    uint64_t preempted = 0, hits = 0;
-    uint32_t stems[STEMS][PROMPT_MAX];
+    struct totals t = {0};
+    clock_t begin = clock();
+    struct job *jobs = calloc(z->jobs, sizeof(*jobs));
     rng_init(&rng, seed);
-    struct engine *alone = open_engine(path, 1, 1, 4096, 0, context, false);
-    uint64_t page_bytes = engine_info(alone)->kv_bytes / engine_info(alone)->kv_pages;
-    for (uint32_t i = 0; i < STEMS * PROMPT_MAX; i++)
-        stems[i / PROMPT_MAX][i % PROMPT_MAX] =
-            (uint32_t)rng_below(&rng, engine_info(alone)->vocab);
-    for (int i = 0; i < JOBS; i++) {
-        make_job(&jobs[i], (uint64_t)i, &rng, engine_info(alone)->vocab, stems, z);
-        run_alone(alone, &jobs[i]);
-        n_tokens += jobs[i].n_tokens;
-    }
-    engine_free(alone);
-    for (int k = 0; k < z->schedules; k++) {
-        uint32_t threads = 1 + (uint32_t)rng_below(&rng, 2);
-        uint32_t sequences = 2 + (uint32_t)rng_below(&rng, JOBS - 2);
-        uint32_t step_tokens = 2 + (uint32_t)rng_below(&rng, k % 2 ? 60 : 8);
-        uint32_t pages = (context + KN_PAGE_TOKENS - 1) / KN_PAGE_TOKENS;
-        pages += (uint32_t)rng_below(&rng, k % 3 ? 6 : 4 * pages);
-        for (int i = 0; i < JOBS; i++)
-            jobs[i].r.priority = (int32_t)rng_below(&rng, 3) - 1;
-        struct engine *g = open_engine(path, threads, sequences, step_tokens, pages * page_bytes,
-                                       context, k % 2 == 0);
-        uint64_t cached = run_schedule(g, jobs, z->output_max, &rng);
-        if (k % 2 == 0) /* once more, on what is left of the first time */
-            cached += run_schedule(g, jobs, z->output_max, &rng);
-        else
-            assert_int_equal(cached, 0);
-        hits += cached;
-        preempted += engine_load(g).preempted;
-        print_message("schedule %d: %u tokens in all, threads %u, sequences %u, step tokens %u, "
-                      "pages %u, preempted %llu, cached %llu\n",
-                      k, n_tokens, threads, sequences, step_tokens, pages,
-                      (unsigned long long)engine_load(g).preempted, (unsigned long long)cached);
-        engine_free(g);
-    }
+    uint64_t page_bytes = make_jobs(path, jobs, z, &rng);
+    for (uint32_t i = 0; i < z->engines; i++)
+        run_engine(path, jobs, page_bytes, z, rng_u64(&rng), &t);
     free(jobs);
-    assert_true(preempted > 0 || !z->preempts);
-    assert_true(hits > 0 || !z->hits);
+    print_message("%llu schedules of %u requests, %llu tokens compared; %llu preemptions, %llu "
+                  "prompt tokens from the cache; %.0f s of processor time\n",
+                  (unsigned long long)t.schedules, z->jobs, (unsigned long long)t.tokens,
+                  (unsigned long long)t.preempted, (unsigned long long)t.cached,
+                  (double)(clock() - begin) / CLOCKS_PER_SEC);
+    if (z->engines >= 4)
+        assert_true(t.preempted > 0 && t.cached > 0);
 }
 
 static void check_tiny(uint32_t type, bool untied, uint64_t seed)
@@ -329,7 +367,11 @@ static void check_tiny(uint32_t type, bool untied, uint64_t seed)
     t.rope_factors = !untied;
     t.seed = seed;
     tiny_llama_file(&t, path);
-    const struct sizes z = {PROMPT_MAX, OUTPUT_MAX, SANITIZED ? 4 : 12, true, true};
+    const struct sizes z = {.jobs = 16,
+                            .prompt_max = PROMPT_MAX,
+                            .output_max = OUTPUT_MAX,
+                            .engines = SANITIZED ? 4 : 6,
+                            .schedules = SANITIZED ? 1 : 2};
     check_model(path, seed, &z);
     unlink(path);
 }
@@ -364,12 +406,23 @@ static void test_exact_with_smollm2(void **state)
         print_message("!!! %s is missing: exactness on the real model is NOT tested\n", SMOLLM2);
         skip();
     }
-    const struct sizes z =
-        SANITIZED ? (struct sizes){30, 12, 1, false, true} : (struct sizes){40, 40, 3, false, true};
+    struct sizes z = {.jobs = 64,
+                      .prompt_max = 36,
+                      .output_max = 8,
+                      .engines = real_engines,
+                      .schedules = 5,
+                      .slow = true};
+    if (SANITIZED)
+        z = (struct sizes){.jobs = 16,
+                           .prompt_max = 30,
+                           .output_max = 8,
+                           .engines = 1,
+                           .schedules = 1,
+                           .slow = true};
     check_model(SMOLLM2, 5, &z);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exact_with_q4_1_and_biases),
@@ -377,6 +430,8 @@ int main(void)
         cmocka_unit_test(test_exact_with_floats),
         cmocka_unit_test(test_exact_with_smollm2),
     };
+    if (argc > 1)
+        real_engines = (uint32_t)strtoul(argv[1], NULL, 10);
     log_init("test_exact", LOG_LEVEL_WARN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

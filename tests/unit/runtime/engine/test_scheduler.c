@@ -291,6 +291,25 @@ static void test_scheduler_computes_a_common_prefix_once(void **state)
     release(&f);
 }
 
+/* At the end of its first chunk it finds what the other one did in the same step, and gives back
+ * the page that it had for it. */
+static void test_scheduler_gives_back_pages_that_it_need_not_fill(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init_cached(&f, 64, 4, 56, true);
+    struct sequence *a = add(&f, 0, 40, 0), *b = add(&f, 1, 60, 0);
+    assert_int_equal(scheduler_plan(&f.s), 40 + 16);
+    compute(&f);
+    assert_int_equal(b->n_pages, 4);
+    assert_int_equal(scheduler_plan(&f.s), 1 + 28);
+    assert_int_equal(b->n_cached, 16);
+    assert_int_equal(b->pages[1], a->pages[1]);
+    assert_int_equal(f.pool.n_pages - prefixcache_available(&f.cache), 3 + 2);
+    compute(&f);
+    release(&f);
+}
+
 /* A page in use costs nobody anything: with it, there is room. */
 static void test_scheduler_admits_by_what_is_not_shared(void **state)
 {
@@ -419,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_scheduler_gives_a_lone_sequence_the_whole_pool),
         cmocka_unit_test(test_scheduler_starts_behind_what_is_cached),
         cmocka_unit_test(test_scheduler_computes_a_common_prefix_once),
+        cmocka_unit_test(test_scheduler_gives_back_pages_that_it_need_not_fill),
         cmocka_unit_test(test_scheduler_admits_by_what_is_not_shared),
         cmocka_unit_test(test_scheduler_goes_on_from_the_cache_after_preemption),
         cmocka_unit_test(test_scheduler_gets_everything_done),

@@ -1,0 +1,118 @@
+/* bench_stall.c: what a long prompt does to the streams that run. Not a test.
+ *
+ *     bench_stall MODEL.gguf [streams [prompt_tokens]]
+ *
+ * For each of several step budgets (step_tokens_max): streams decode alone for a while, then a long
+ * prompt arrives. Printed are the times between a stream's tokens, before and while the prompt is
+ * computed, how many times longer their 99th percentile is then, and the prompt's tokens a second.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/log.h"
+#include "runtime/engine/engine.h"
+
+#define WARM_STEPS 20
+#define ALONE_STEPS 200
+#define STEPS_MAX 10000
+#define LONG_ID 1000000u
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts. */
+static double percentile(double *ms, uint32_t n, double p)
+{
+    qsort(ms, n, sizeof(*ms), compare);
+    return n == 0 ? 0 : ms[(uint32_t)(p * (n - 1))];
+}
+
+static void submit(struct engine *g, uint64_t id, uint32_t n_prompt, uint32_t max_tokens)
+{
+    struct err e;
+    uint32_t *prompt = malloc(n_prompt * sizeof(*prompt));
+    if (!prompt)
+        abort();
+    for (uint32_t i = 0; i < n_prompt; i++)
+        prompt[i] = (uint32_t)(id * 7919 + i * 31) % engine_info(g)->vocab;
+    struct engine_request r = {.id = id,
+                               .prompt = prompt,
+                               .n_prompt = n_prompt,
+                               .max_tokens = max_tokens,
+                               .ignore_eos = true,
+                               .sampling = {.top_p = 1, .repetition_penalty = 1}};
+    if (engine_submit(g, &r, &e) < 0) {
+        fprintf(stderr, "bench_stall: %s\n", e.msg);
+        exit(1);
+    }
+    free(prompt);
+}
+
+/* Steps at most n times, or until the long prompt's first token; the times of the steps in which
+ * every stream got a token. Returns how many. */
+static uint32_t run(struct engine *g, uint32_t n, double *ms)
+{
+    struct engine_step s;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t begin = clock_mono_ns();
+        engine_step(g, &s);
+        ms[i] = (double)(clock_mono_ns() - begin) / 1e6;
+        for (uint32_t k = 0; k < s.n_deltas; k++)
+            if (s.deltas[k].id == LONG_ID)
+                return i + 1;
+    }
+    return n;
+}
+
+static void bench(const char *path, uint32_t step_tokens, uint32_t streams, uint32_t n_prompt)
+{
+    static double ms[STEPS_MAX];
+    struct engine *g;
+    struct err e;
+    const struct engine_config c = {.model_path = path,
+                                    .sequences_max = streams + 1,
+                                    .step_tokens_max = step_tokens,
+                                    .kv_bytes = (uint64_t)1 << 30};
+    if (engine_open(&c, &g, &e) < 0) {
+        fprintf(stderr, "bench_stall: %s\n", e.msg);
+        exit(1);
+    }
+    for (uint32_t i = 0; i < streams; i++)
+        submit(g, i, 16, engine_info(g)->context_tokens);
+    run(g, WARM_STEPS, ms);
+    uint32_t n = run(g, ALONE_STEPS, ms);
+    double alone50 = percentile(ms, n, 0.5), alone99 = percentile(ms, n, 0.99);
+    submit(g, LONG_ID, n_prompt, 1);
+    uint64_t begin = clock_mono_ns();
+    n = run(g, STEPS_MAX, ms);
+    double seconds = (double)(clock_mono_ns() - begin) / 1e9;
+    double with50 = percentile(ms, n, 0.5), with99 = percentile(ms, n, 0.99);
+    printf("%11u %7.2f %7.2f %7.2f %7.2f %8.1f %9.0f\n", step_tokens, alone50, alone99, with50,
+           with99, with99 / alone99, n_prompt / seconds);
+    fflush(stdout);
+    engine_free(g);
+}
+
+int main(int argc, char **argv)
+{
+    static const uint32_t budgets[] = {256, 64, 32, 16};
+    if (argc < 2) {
+        fprintf(stderr, "usage: bench_stall MODEL.gguf [streams [prompt_tokens]]\n");
+        return 2;
+    }
+    uint32_t streams = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 4;
+    uint32_t n_prompt = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 8000;
+    log_init("bench_stall", LOG_LEVEL_WARN);
+    printf("%u streams, then a prompt of %u tokens; milliseconds between tokens\n", streams,
+           n_prompt);
+    printf("%11s %15s %15s %8s %9s\n", "", "alone", "with it", "p99", "prompt");
+    printf("%11s %7s %7s %7s %7s %8s %9s\n", "step_tokens", "p50", "p99", "p50", "p99", "times",
+           "tokens/s");
+    for (size_t i = 0; i < sizeof(budgets) / sizeof(budgets[0]); i++)
+        bench(argv[1], budgets[i], streams, n_prompt);
+    return 0;
+}
