@@ -91,7 +91,7 @@ FILES = {
     "removed": lambda: gpt2_with(split(r"[aeiou\s]+", "removed")),
     "previous": lambda: gpt2_with(split(r"[\p{L}\p{N}]", "merged_with_previous")),
     "contiguous": lambda: gpt2_with(split(r"\S", "contiguous")),
-    "inverted": lambda: gpt2_with(split(r"\p{N}+|\w{1,4}?", "isolated", True)),
+    "inverted": lambda: gpt2_with(split(r"\p{N}+|\p{L}{1,4}?", "isolated", True)),
     "prefix": lambda: gpt2_with(split("(?=[A-Z])", "isolated")),
     "gpt-4o": lambda: gpt2_with(split(GPT4O, "isolated")),
 }
