@@ -10,7 +10,7 @@ export ONCE
 FUZZ_SECONDS ?= 5
 CHECKS ?=
 ONLY ?=
-TEST_MODELS := smollm2-135m
+TEST_MODELS := smollm2-135m gemma3-270m
 # What measures time or starts clusters of the real parts runs alone, the rest two at a time.
 PYTESTS_ALONE := $(wildcard tests/api tests/e2e)
 PYTESTS := $(filter-out $(PYTESTS_ALONE),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
