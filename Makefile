@@ -53,6 +53,9 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 # Small programs that tests in Python drive (tests/tools/NAME.c).
 TOOL_SRC := $(wildcard tests/tools/*.c)
 TOOL_BIN := $(TOOL_SRC:%.c=$(B)/%)
+# Programs that print a table of what they measure (benchmarks/AREA/NAME.c).
+BENCH_SRC := $(wildcard benchmarks/*/*.c)
+BENCH_BIN := $(BENCH_SRC:%.c=$(B)/%)
 
 .DEFAULT_GOAL := all
 .PHONY: all
@@ -95,7 +98,7 @@ $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS) -lcmocka
 
-$(TOOL_BIN): %: %.o $(LIB)
+$(TOOL_BIN) $(BENCH_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS)
 

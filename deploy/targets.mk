@@ -54,6 +54,18 @@ test-exactness: ## 1,000 random schedules of 64 requests on the real model, each
 	@$(SUBMAKE) build/release/tests/unit/runtime/engine/test_exact >&2
 	@build/release/tests/unit/runtime/engine/test_exact $(ENGINES)
 
+.PHONY: bench-kernels bench-stall
+bench-kernels: ## What each kernel reaches on this machine (minutes)
+	@deploy/setup.sh run
+	@$(SUBMAKE) build/release/benchmarks/kernels/bench_kernels >&2
+	@build/release/benchmarks/kernels/bench_kernels $(shell nproc)
+
+bench-stall: ## What a prompt of 8,000 tokens does to the streams that run
+	@deploy/setup.sh run
+	@models/fetch.py smollm2-135m >&2
+	@$(SUBMAKE) build/release/benchmarks/engine/bench_stall >&2
+	@build/release/benchmarks/engine/bench_stall models/smollm2-135m/*.gguf
+
 OUR_C = $(shell find kernels runtime router tests benchmarks -name '*.[ch]')
 
 check-layering: ## What includes what, banned functions, sizes (ARCHITECTURE.md, CONTRIBUTING.md)
