@@ -47,6 +47,7 @@ void kn_rmsnorm_quantize_ref(const float *x, const float *w, float w_offset, flo
                 .q = a->q != NULL ? a->q + (r * n_blocks + b) * KN_BLOCK : NULL,
                 .d = a->d != NULL ? a->d + r * n_blocks + b : NULL,
                 .s = a->s != NULL ? a->s + r * n_blocks + b : NULL,
+                .h = a->h != NULL ? a->h + r * n_blocks + b : NULL,
                 .k = len,
             };
             kn_quantize_ref(y, len, 0, 1, &block);

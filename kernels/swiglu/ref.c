@@ -22,6 +22,7 @@ static void glu_quantize(float (*activation)(float), const float *gu, int64_t ld
                 .q = a->q != NULL ? a->q + (r * n_blocks + b) * KN_BLOCK : NULL,
                 .d = a->d != NULL ? a->d + r * n_blocks + b : NULL,
                 .s = a->s != NULL ? a->s + r * n_blocks + b : NULL,
+                .h = a->h != NULL ? a->h + r * n_blocks + b : NULL,
                 .k = len,
             };
             kn_quantize_ref(y, len, 0, 1, &block);
