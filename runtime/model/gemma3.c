@@ -19,8 +19,9 @@
 /* q·k's scale is 1 / sqrt(head_dim), but in the 27B, whose file does not say so. */
 static int load_scales(struct loader *l, struct hparams *h, struct err *e)
 {
+    uint32_t query_dim = h->n_embd / h->n_heads;
     if (h->n_layers == LAYERS_27B)
-        h->attn_scale = 1.0f / sqrtf((float)(h->n_embd / h->n_heads));
+        h->attn_scale = 1.0f / sqrtf((float)query_dim);
     int rc = loader_f32(l, "attention.scale", GGUF_OPTIONAL, 0x1p-20f, 0x1p20f, &h->attn_scale, e);
     if (rc == 0)
         rc =

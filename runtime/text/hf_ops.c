@@ -552,10 +552,12 @@ int hf_pretokenize(const struct hf_ops *ops, pcre2_match_data *match, bool start
         const struct hf_op *op = &ops->at[i];
         struct hf_pieces next = {0};
         buf_init(&next.text, UINT32_MAX);
+        /* NOLINTBEGIN(clang-analyzer-unix.Malloc): p->at is what `next` had, never the freed one */
         for (size_t k = 0; k < p->n && rc == 0; k++)
             rc = op->kind == HF_SPLIT
                      ? split(op, match, buf_str(&p->text), p->at[k], &next, e)
                      : rewrite(op, match, start && k == 0, buf_str(&p->text), p->at[k], &next, e);
+        /* NOLINTEND(clang-analyzer-unix.Malloc) */
         if (op->kind == HF_SPLIT) { /* the text stays */
             buf_release(&next.text);
             next.text = p->text;

@@ -61,7 +61,10 @@ static int words_reserve(struct words *w, size_t n)
     w->symbols = calloc(cap, sizeof(*w->symbols));
     w->heap.at = calloc(cap, 2 * sizeof(*w->heap.at));
     w->cap = w->symbols && w->heap.at ? cap : 0;
-    return w->cap ? 0 : err_set(w->e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
+    if (w->cap)
+        return 0;
+    err_set(w->e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
+    return ERR_NOMEM;
 }
 
 /* Higher scores first: a float's bits in an order that integers have. */
@@ -146,6 +149,7 @@ static int encode_word(struct words *w, const char *text, size_t n)
         offer(w, i);
     merge_all(w);
     for (uint32_t i = 0; i != END && rc == 0; i = w->symbols[i].next)
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): w's owner frees what words_reserve took */
         rc = add_symbol(w, &w->symbols[i]);
     return rc;
 }

@@ -431,11 +431,11 @@ static int read_added(struct loader *l)
     if (is_null(&l->added))
         return 0;
     jsonpull_init(&j, l->added.s, l->added.n, "tokenizer.json: added_tokens", l->e);
-    int more = 0, rc = jsonpull_array(&j);
-    while (rc == 0 && (more = jsonpull_item(&j)) > 0) {
+    int rc = jsonpull_array(&j);
+    while (rc == 0 && jsonpull_item(&j) > 0) {
         struct hf_added t = {.id = TOKENIZER_NONE};
         rc = jsonpull_object(&j);
-        while (rc == 0 && (more = jsonpull_key(&j, &key)) > 0)
+        while (rc == 0 && jsonpull_key(&j, &key) > 0)
             rc = read_added_member(l, &j, &key, &t);
         if (rc == 0 && (t.id == TOKENIZER_NONE || !t.content.s))
             rc = jsonpull_fail(&j, ERR_FORMAT, "an added token has an id below 2^23 and a content");
@@ -444,7 +444,7 @@ static int read_added(struct loader *l)
         if (l->n_tokens == cap) {
             struct hf_added *p = realloc(l->tokens, (cap = 2 * cap + 64) * sizeof(*p));
             if (!p) {
-                rc = jsonpull_fail(&j, ERR_NOMEM, "no memory");
+                jsonpull_fail(&j, ERR_NOMEM, "no memory");
                 break;
             }
             l->tokens = p;
@@ -514,7 +514,7 @@ static int type_tokens(struct loader *l, struct vocab_text *texts)
 static int hide_added(struct loader *l)
 {
     uint8_t *types = arena_memdup(&l->t->arena, l->types, l->n_ids);
-    uint8_t *own = calloc(l->n_ids, 1);
+    uint8_t *own = calloc((size_t)l->n_ids + 1, 1); /* n_ids may be 0 */
     bool ok = types && own;
     for (size_t i = 0; ok && i < l->n_entries; i++)
         own[l->entries[i].id] = 1;
