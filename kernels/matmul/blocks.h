@@ -119,7 +119,7 @@ N_INLINE void N(blocks_rows)(int type, int n, int row, const struct block_tile *
                              struct segment_sums *sums)
 {
     int64_t nb = t->n_blocks, in_unit = type_unit_blocks(type);
-    size_t quant_bytes = (size_t)(64 * (type_low_bits(type) + type_high_bits(type)));
+    size_t quant_bytes = 64 * (size_t)(type_low_bits(type) + type_high_bits(type));
     size_t tile_bytes =
         quant_bytes + type_scale_bytes(type) / (size_t)in_unit; /* that a block takes */
 
