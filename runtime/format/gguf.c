@@ -1,12 +1,7 @@
 #include "runtime/format/gguf.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "runtime/base/check.h"
 #include "runtime/format/gguf_internal.h"
@@ -370,7 +365,7 @@ static int parse(struct gguf *g, struct err *e)
     return rc;
 }
 
-static int open_bytes(const void *bytes, size_t n, bool mapped, struct gguf **out, struct err *e)
+int gguf_open_mem(const void *bytes, size_t n, struct gguf **out, struct err *e)
 {
     struct gguf *g = calloc(1, sizeof(*g));
     if (!g)
@@ -378,7 +373,6 @@ static int open_bytes(const void *bytes, size_t n, bool mapped, struct gguf **ou
     g->base = bytes;
     g->bytes = n;
     int rc = parse(g, e);
-    g->mapped = mapped && rc == 0; /* on failure the caller still owns the mapping */
     if (rc < 0)
         gguf_close(g);
     else
@@ -386,49 +380,28 @@ static int open_bytes(const void *bytes, size_t n, bool mapped, struct gguf **ou
     return rc;
 }
 
-int gguf_open_mem(const void *bytes, size_t n, struct gguf **out, struct err *e)
-{
-    return open_bytes(bytes, n, false, out, e);
-}
-
 int gguf_open(const char *path, struct gguf **out, struct err *e)
 {
-    int rc = 0;
-    struct stat st;
-    void *p = MAP_FAILED;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block */
-    if (fd < 0)
-        return err_sys(e, errno, "%s", path);
-    if (fstat(fd, &st) < 0)
-        rc = err_sys(e, errno, "%s", path);
-    else if (!S_ISREG(st.st_mode))
-        rc = err_set(e, ERR_IO, "%s: not a regular file", path);
-    else if (st.st_size == 0)
-        rc = err_set(e, ERR_FORMAT, "%s: the file is empty", path);
+    struct mapping m = {0};
+    struct gguf *g = NULL;
+    int rc = mapping_open(&m, path, e);
     if (rc < 0)
-        goto out;
-    p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED) {
-        rc = err_sys(e, errno, "%s: mmap", path);
-        goto out;
-    }
-    rc = open_bytes(p, (size_t)st.st_size, true, out, e);
+        return rc;
+    rc = gguf_open_mem(m.bytes, m.n, &g, e);
     if (rc < 0) {
-        munmap(p, (size_t)st.st_size);
-        if (e)
-            err_prefix(e, "%s", path);
+        mapping_release(&m);
+        return e ? err_prefix(e, "%s", path) : rc;
     }
-out:
-    close(fd);
-    return rc;
+    g->mapping = m;
+    *out = g;
+    return 0;
 }
 
 void gguf_close(struct gguf *g)
 {
     if (!g)
         return;
-    if (g->mapped)
-        munmap((void *)(uintptr_t)g->base, g->bytes);
+    mapping_release(&g->mapping);
     free(g->kvs);
     free(g->tensors);
     free(g->by_name);
@@ -444,7 +417,7 @@ const void *gguf_mapping(const struct gguf *g, size_t *n)
 
 bool gguf_is_mapped(const struct gguf *g)
 {
-    return g->mapped;
+    return g->mapping.bytes != NULL;
 }
 
 uint64_t gguf_tensor_count(const struct gguf *g)

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "runtime/base/mapping.h"
 #include "runtime/format/gguf.h"
 #include "runtime/format/shown.h"
 
@@ -20,8 +21,8 @@ struct gguf_kv {
 struct gguf {
     const unsigned char *base;
     size_t bytes;
-    bool mapped;         /* munmap at close */
-    struct gguf_kv *kvs; /* sorted by key */
+    struct mapping mapping; /* of the file; nothing for gguf_open_mem */
+    struct gguf_kv *kvs;    /* sorted by key */
     uint64_t n_kvs;
     struct gguf_tensor *tensors; /* the file's order */
     uint64_t n_tensors;

@@ -1,25 +1,18 @@
 #include "runtime/format/safetensors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "runtime/base/buf.h"
 #include "runtime/base/check.h"
+#include "runtime/base/mapping.h"
 #include "runtime/format/jsonpull.h"
 #include "runtime/format/safetensors_internal.h"
 
 #define SINGLE "model.safetensors"
 #define INDEX "model.safetensors.index.json"
-
-struct mapping {
-    void *p;
-    size_t bytes;
-};
 
 struct safetensors {
     struct tensor_table tensors; /* sorted by name */
@@ -32,31 +25,6 @@ struct safetensors {
 /* ---- files ------------------------------------------------------------------------------------
  */
 
-/* ERR_NOT_FOUND when there is no such file. */
-static int map_file(const char *path, struct mapping *m, struct err *e)
-{
-    struct stat st;
-    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block */
-    if (fd < 0 && errno == ENOENT)
-        return err_set(e, ERR_NOT_FOUND, "%s: there is no such file", path);
-    if (fd < 0)
-        return err_sys(e, errno, "%s", path);
-    if (fstat(fd, &st) < 0)
-        rc = err_sys(e, errno, "%s", path);
-    else if (!S_ISREG(st.st_mode))
-        rc = err_set(e, ERR_IO, "%s: not a regular file", path);
-    else if (st.st_size == 0)
-        rc = err_set(e, ERR_FORMAT, "%s: the file is empty", path);
-    if (rc == 0) {
-        m->bytes = (size_t)st.st_size;
-        m->p = mmap(NULL, m->bytes, PROT_READ, MAP_SHARED, fd, 0);
-        if (m->p == MAP_FAILED)
-            rc = err_sys(e, errno, "%s: mmap", path);
-    }
-    close(fd);
-    return rc;
-}
-
 /* Maps one more file of tensors and appends what is in it. */
 static int add_file(struct safetensors *s, const char *path, struct err *e)
 {
@@ -64,12 +32,13 @@ static int add_file(struct safetensors *s, const char *path, struct err *e)
     if (!maps)
         return err_set(e, ERR_NOMEM, "safetensors: no memory");
     s->maps = maps;
-    int rc = map_file(path, &maps[s->n_maps], e);
+    maps[s->n_maps] = (struct mapping){0};
+    int rc = mapping_open(&maps[s->n_maps], path, e);
     if (rc < 0)
         return rc;
     const struct mapping *m = &maps[s->n_maps++];
-    s->bytes += m->bytes;
-    rc = safetensors_parse(m->p, m->bytes, &s->tensors, &s->names, e);
+    s->bytes += m->n;
+    rc = safetensors_parse(m->bytes, m->n, &s->tensors, &s->names, e);
     if (rc < 0 && e)
         err_prefix(e, "%s", path);
     return rc;
@@ -229,10 +198,10 @@ static int open_index(struct safetensors *s, const char *folder, const struct ma
     struct shards sh = {0};
     arena_init(&a, 0);
     int rc = 0;
-    if (index->bytes > SAFETENSORS_HEADER_BYTES_MAX)
-        rc = err_set(e, ERR_LIMIT, INDEX ": %zu bytes; the limit is %u", index->bytes,
+    if (index->n > SAFETENSORS_HEADER_BYTES_MAX)
+        rc = err_set(e, ERR_LIMIT, INDEX ": %zu bytes; the limit is %u", index->n,
                      SAFETENSORS_HEADER_BYTES_MAX);
-    jsonpull_init(&j, index->p, index->bytes, INDEX, e);
+    jsonpull_init(&j, index->bytes, index->n, INDEX, e);
     if (rc == 0)
         rc = read_index(&j, &sh, &a);
     if (rc == 0)
@@ -246,13 +215,13 @@ static int open_index(struct safetensors *s, const char *folder, const struct ma
 static int open_folder(struct safetensors *s, const char *folder, struct err *e)
 {
     struct buf path;
-    struct mapping index;
+    struct mapping index = {0};
     buf_init(&path, 0);
     buf_addf(&path, "%s/" INDEX, folder);
-    int rc = map_file(buf_str(&path), &index, e);
+    int rc = mapping_open(&index, buf_str(&path), e);
     if (rc == 0) {
         rc = open_index(s, folder, &index, e);
-        munmap(index.p, index.bytes);
+        mapping_release(&index);
     } else if (rc == ERR_NOT_FOUND) {
         buf_clear(&path);
         buf_addf(&path, "%s/" SINGLE, folder);
@@ -312,7 +281,7 @@ void safetensors_close(struct safetensors *s)
     if (!s)
         return;
     for (size_t i = 0; i < s->n_maps; i++)
-        munmap(s->maps[i].p, s->maps[i].bytes);
+        mapping_release(&s->maps[i]);
     free(s->maps);
     free(s->tensors.at);
     arena_release(&s->names);

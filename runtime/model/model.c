@@ -3,10 +3,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/mapping.h"
 #include "runtime/base/memory.h"
 #include "runtime/base/threads.h"
 #include "runtime/format/gguf.h"
@@ -34,16 +33,6 @@ struct packing {
 /* ---- packing ----------------------------------------------------------------------------------
  */
 
-/* Tells the kernel that the file's bytes are not wanted any more: whole pages only. */
-static void drop_source(const void *bytes, size_t n)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)bytes + page - 1) & ~(page - 1);
-    uintptr_t end = ((uintptr_t)bytes + n) & ~(page - 1);
-    if (end > begin)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
-}
-
 static void pack(const struct loader *l, const struct pack_job *job, bool drop)
 {
     const struct kn_matrix *w = job->matrix->dst;
@@ -51,8 +40,8 @@ static void pack(const struct loader *l, const struct pack_job *job, bool drop)
     kn_pack(w->isa, w->type, w->rows, w->cols, job->matrix->src,
             (char *)l->model->block + job->matrix->offset, job->row_begin, job->row_end);
     if (drop)
-        drop_source(job->matrix->src + (size_t)job->row_begin * row_bytes,
-                    (size_t)(job->row_end - job->row_begin) * row_bytes);
+        mapping_forget(job->matrix->src + (size_t)job->row_begin * row_bytes,
+                       (size_t)(job->row_end - job->row_begin) * row_bytes);
 }
 
 static void pack_thread(void *arg, uint32_t thread)
@@ -65,7 +54,7 @@ static void pack_thread(void *arg, uint32_t thread)
         const void *bytes = gguf_mapping(p->loader->gguf, &n);
         p->hash_rc = manifest_of_bytes(bytes, n, p->loader->model->manifest_sha256, &p->hash_err);
         if (mapped)
-            drop_source(bytes, n);
+            mapping_forget(bytes, n);
     }
     for (;;) {
         size_t i = atomic_fetch_add(&p->next_job, 1);

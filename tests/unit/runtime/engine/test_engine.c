@@ -120,7 +120,7 @@ static void test_engine_refuses_a_bad_configuration(void **state)
     struct engine_config c = config();
     assert_int_equal(engine_open(&c, &g, &e), ERR_CONFIG);
     c.model_path = "/nowhere/model.gguf";
-    assert_int_equal(engine_open(&c, &g, &e), ERR_IO);
+    assert_int_equal(engine_open(&c, &g, &e), ERR_NOT_FOUND);
     assert_non_null(strstr(e.msg, "/nowhere/model.gguf"));
     c.isa = "sse";
     assert_int_equal(engine_open(&c, &g, &e), ERR_CONFIG);

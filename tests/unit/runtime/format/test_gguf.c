@@ -447,7 +447,7 @@ static void test_gguf_open_maps_a_file_and_names_it_in_errors(void **state)
     assert_non_null(strstr(e.msg, path));
     close(fd);
     unlink(path);
-    assert_int_equal(gguf_open(path, &g, &e), ERR_IO);
+    assert_int_equal(gguf_open(path, &g, &e), ERR_NOT_FOUND);
     assert_int_equal(gguf_open("/dev/zero", &g, &e), ERR_IO);
     buf_release(&b);
 }
