@@ -133,10 +133,12 @@ static int note(struct loader *l, const struct loader_matrix *m, size_t bytes, s
     return 0;
 }
 
-/* The n matrices of the tensor into dst (n). */
+/* The rows `part` of the tensor's n matrices into dst (n). */
 static int take_matrices(struct loader *l, const char *name, uint32_t n, uint32_t rows,
-                         uint32_t cols, struct kn_matrix *dst, struct err *e)
+                         uint32_t cols, struct shard_range part, struct kn_matrix *dst,
+                         struct err *e)
 {
+    uint32_t held = shard_count(part);
     const struct gguf_tensor *t;
     int rc = find_tensor(l, name, &t, e);
     if (rc == 0)
@@ -147,14 +149,15 @@ static int take_matrices(struct loader *l, const char *name, uint32_t n, uint32_
     if (!kn_serves(type, rows, cols))
         return err_set(e, ERR_UNSUPPORTED, "model: tensor '%s': %s of %u × %u is not served", name,
                        kn_type_name(type), cols, rows);
-    size_t bytes = kn_pack_bytes(l->model->isa, type, rows, cols);
+    size_t bytes = held ? kn_pack_bytes(l->model->isa, type, held, cols) : 0;
     size_t row_bytes = (size_t)(t->bytes / n / rows);
     for (uint32_t i = 0; i < n && rc == 0; i++) {
-        if (bytes == 0 || bytes > SIZE_MAX / 4 - l->block_bytes)
+        if ((bytes == 0 && held > 0) || bytes > SIZE_MAX / 4 - l->block_bytes)
             return err_set(e, ERR_LIMIT, "model: tensor '%s' is too large", name);
-        dst[i] = (struct kn_matrix){.type = type, .isa = l->model->isa, .rows = rows, .cols = cols};
+        dst[i] = (struct kn_matrix){.type = type, .isa = l->model->isa, .rows = held, .cols = cols};
+        size_t first = (size_t)i * rows + part.begin;
         struct loader_matrix m = {.dst = &dst[i],
-                                  .src = (const char *)t->data + (size_t)i * rows * row_bytes,
+                                  .src = (const char *)t->data + first * row_bytes,
                                   .row_bytes = row_bytes};
         rc = note(l, &m, bytes, e);
     }
@@ -164,18 +167,18 @@ static int take_matrices(struct loader *l, const char *name, uint32_t n, uint32_
 }
 
 int loader_matrix(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
-                  struct kn_matrix *dst, struct err *e)
+                  struct shard_range part, struct kn_matrix *dst, struct err *e)
 {
-    return take_matrices(l, name, 1, rows, cols, dst, e);
+    return take_matrices(l, name, 1, rows, cols, part, dst, e);
 }
 
 int loader_matrices(struct loader *l, const char *name, uint32_t n, uint32_t rows, uint32_t cols,
-                    struct kn_matrix **dst, struct err *e)
+                    struct shard_range part, struct kn_matrix **dst, struct err *e)
 {
     *dst = arena_calloc(&l->model->arena, n, sizeof(**dst));
     if (!*dst)
         return err_set(e, ERR_NOMEM, "model: no memory for '%s'", name);
-    return take_matrices(l, name, n, rows, cols, *dst, e);
+    return take_matrices(l, name, n, rows, cols, part, *dst, e);
 }
 
 int loader_values(struct loader *l, const char *name, uint32_t n, float *dst, struct err *e)

@@ -53,12 +53,12 @@ int loader_array(struct loader *l, const char *key, struct gguf_array *out, stru
 bool loader_has(const struct loader *l, const char *name);
 /* Its rows (the second dimension), for what only a tensor's shape tells. */
 int loader_rows(struct loader *l, const char *name, uint32_t max, uint32_t *rows, struct err *e);
-/* The tensor `name`, rows × cols, into *dst. */
+/* The rows `part` of the tensor `name`, rows × cols, into *dst; it may be none. */
 int loader_matrix(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
-                  struct kn_matrix *dst, struct err *e);
+                  struct shard_range part, struct kn_matrix *dst, struct err *e);
 /* The tensor `name` as n such matrices, one behind another; *dst (n) is the model's arena's. */
 int loader_matrices(struct loader *l, const char *name, uint32_t n, uint32_t rows, uint32_t cols,
-                    struct kn_matrix **dst, struct err *e);
+                    struct shard_range part, struct kn_matrix **dst, struct err *e);
 /* The tensor `name` of n elements as fp32 into dst (n). Values must be finite. */
 int loader_values(struct loader *l, const char *name, uint32_t n, float *dst, struct err *e);
 /* The same into the model's arena. */

@@ -49,7 +49,7 @@ static void pack_thread(void *arg, uint32_t thread)
     struct packing *p = arg;
     bool mapped = gguf_is_mapped(p->loader->gguf);
     (void)thread;
-    if (atomic_exchange(&p->hash_taken, 1) == 0) {
+    if (p->loader->model->shard.rank == 0 && atomic_exchange(&p->hash_taken, 1) == 0) {
         size_t n;
         const void *bytes = gguf_mapping(p->loader->gguf, &n);
         p->hash_rc = manifest_of_bytes(bytes, n, p->loader->model->manifest_sha256, &p->hash_err);
@@ -144,7 +144,13 @@ static int refuse_unused(const struct loader *l, struct err *e)
 int model_load(struct model *m, const struct gguf *g, enum kn_isa isa, struct threads *threads,
                struct err *e)
 {
-    *m = (struct model){.isa = isa};
+    return model_load_rank(m, g, isa, 0, 1, threads, e);
+}
+
+int model_load_rank(struct model *m, const struct gguf *g, enum kn_isa isa, uint32_t rank,
+                    uint32_t ranks, struct threads *threads, struct err *e)
+{
+    *m = (struct model){.isa = isa, .shard = {.rank = rank, .ranks = ranks}};
     size_t n = (size_t)gguf_tensor_count(g);
     size_t file_bytes;
     gguf_mapping(g, &file_bytes);

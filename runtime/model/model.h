@@ -19,6 +19,7 @@
 #include "kernels/kernels.h"
 #include "runtime/base/arena.h"
 #include "runtime/base/err.h"
+#include "runtime/model/shard.h"
 
 struct arch;
 struct gguf;
@@ -61,7 +62,9 @@ struct model_rope {
     double magnitude; /* of the rotated pairs; 1 unless a scaling says otherwise */
 };
 
-/* What an architecture does not have is NULL, or a matrix with data NULL. */
+/* What an architecture does not have is NULL, or a matrix with data NULL. Shapes are those of the
+ * whole model; a rank of several holds the rows that model.shard names (shard.h), the qkv bias cut
+ * to its heads, and has no fused matrices. */
 struct model_layer {
     const float *attn_norm; /* (n_embd) */
     struct kn_matrix qkv;   /* the next three as one */
@@ -88,7 +91,8 @@ struct model {
     const struct arch *arch;
     struct hparams h;
     enum kn_isa isa;
-    char manifest_sha256[65];
+    struct shard shard;
+    char manifest_sha256[65]; /* empty but on rank 0 */
     struct model_rope rope;
     struct model_rope local_rope; /* inv_freq NULL: local layers turn as the others */
     struct kn_matrix embed;       /* (vocab, n_embd) */
@@ -107,6 +111,9 @@ struct model {
  * ERR_RANGE say what in the file is wrong. m is released on failure. */
 int model_load(struct model *m, const struct gguf *g, enum kn_isa isa, struct threads *threads,
                struct err *e);
+/* The part of `rank` of `ranks` (shard.h) alone. */
+int model_load_rank(struct model *m, const struct gguf *g, enum kn_isa isa, uint32_t rank,
+                    uint32_t ranks, struct threads *threads, struct err *e);
 void model_release(struct model *m);
 
 #endif
