@@ -63,7 +63,9 @@ static void open_chunk(const struct answer *a, const struct choice *c, struct bu
         buf_addf(out, "%u", c->index);
 }
 
-static void close_chunk(const struct answer *a, const char *finish, struct buf *out)
+/* n_tokens: of the output, this chunk's included. */
+static void close_chunk(const struct answer *a, const struct choice *c, uint32_t n_tokens,
+                        const char *finish, struct buf *out)
 {
     if (finish) {
         buf_adds(out, ",\"finish_reason\":\"");
@@ -72,14 +74,20 @@ static void close_chunk(const struct answer *a, const char *finish, struct buf *
     } else {
         buf_adds(out, ",\"finish_reason\":null}");
     }
-    buf_add(out, a->tail, a->tail_n);
+    if (a->api->continuous_usage) /* as vLLM: of this choice, so far */
+        buf_addf(out,
+                 "],\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,"
+                 "\"total_tokens\":%u}}\n\n",
+                 c->prompt->n, n_tokens, c->prompt->n + n_tokens);
+    else
+        buf_add(out, a->tail, a->tail_n);
 }
 
 void answer_write_role(struct answer *a, const struct choice *c, struct buf *out)
 {
     open_chunk(a, c, out);
     buf_adds(out, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null");
-    close_chunk(a, NULL, out);
+    close_chunk(a, c, 0, NULL, out);
 }
 
 void answer_write_delta(struct answer *a, const struct choice *c, const char *text, size_t n,
@@ -93,7 +101,7 @@ void answer_write_delta(struct answer *a, const struct choice *c, const char *te
         logprobs_write(c->logprobs, out);
     else
         buf_adds(out, "null");
-    close_chunk(a, NULL, out);
+    close_chunk(a, c, c->n_tokens, NULL, out);
 }
 
 static const char *finish_name(const struct choice *c)
@@ -106,7 +114,7 @@ void answer_write_finish(struct answer *a, const struct choice *c, struct buf *o
     open_chunk(a, c, out);
     buf_adds(out,
              is_chat(a) ? ",\"delta\":{},\"logprobs\":null" : ",\"text\":\"\",\"logprobs\":null");
-    close_chunk(a, finish_name(c), out);
+    close_chunk(a, c, c->n_tokens, finish_name(c), out);
 }
 
 static void write_usage(const struct answer *a, struct json *w)

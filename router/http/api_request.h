@@ -49,6 +49,7 @@ struct api_request {
     uint32_t n_prompts;
 
     bool stream, include_usage;
+    bool continuous_usage; /* include_usage, in every chunk */
     bool echo;
     bool ignore_eos;
     bool add_generation_prompt;

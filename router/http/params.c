@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "router/http/fields.h"
+#include "runtime/base/check.h"
 
 static int read_stop_one(struct api_request *a, struct json_object *v, const char *param,
                          const struct api_context *ctx, struct api_error *e)
@@ -57,23 +58,32 @@ int params_read_stop(struct api_request *a, struct json_object *v, const struct 
 int params_read_stream_options(struct api_request *a, struct json_object *v,
                                const struct api_context *ctx, struct api_error *e)
 {
+    /* Padding against observers of sizes is OpenAI's own affair: none is ever sent. */
+    bool ignored;
+    const struct {
+        const char *name;
+        bool *to;
+    } options[] = {{"include_usage", &a->include_usage},
+                   {"continuous_usage_stats", &a->continuous_usage},
+                   {"include_obfuscation", &ignored}};
     (void)ctx;
     json_object_object_foreach(v, key, value)
     {
         char param[API_PARAM_BYTES];
+        size_t i = 0;
         snprintf(param, sizeof(param), "stream_options.%.50s", key);
-        bool usage = strcmp(key, "include_usage") == 0;
-        /* Padding against observers of sizes is OpenAI's own affair: none is ever sent. */
-        if (!usage && strcmp(key, "include_obfuscation") != 0)
+        while (i < ARRAY_LEN(options) && strcmp(key, options[i].name) != 0)
+            i++;
+        if (i == ARRAY_LEN(options))
             return api_error_set(e, 400, "unknown_parameter", param,
                                  "Unrecognized request argument supplied: %s", param);
         if (value && !json_object_is_type(value, json_type_boolean))
             return api_error_set(e, 400, "invalid_type", param,
                                  "Invalid type for '%s': expected a boolean, but got %s instead.",
                                  param, field_json_type(value));
-        if (usage)
-            a->include_usage = json_object_get_boolean(value);
+        *options[i].to = json_object_get_boolean(value);
     }
+    a->continuous_usage = a->continuous_usage && a->include_usage;
     return 0;
 }
 

@@ -153,6 +153,29 @@ static void test_stream_has_role_usage_and_done(void **state)
     reply_release(&r);
 }
 
+static void test_usage_goes_along_when_it_is_asked_for(void **state)
+{
+    struct reply r;
+    char wanted[96];
+    (void)state;
+    post(CHAT,
+         "{" HI ",\"stream\":true,\"stream_options\":{\"include_usage\":true,"
+         "\"continuous_usage_stats\":true}}",
+         &r);
+    for (int i = 0; i <= 5; i++) {
+        snprintf(wanted, sizeof(wanted),
+                 "],\"usage\":{\"prompt_tokens\":21,\"completion_tokens\":%d,\"total_tokens\":%d}}",
+                 i, 21 + i);
+        assert_non_null(strstr(buf_str(&r.body), wanted));
+    }
+    assert_null(strstr(buf_str(&r.body), "\"usage\":null"));
+    reply_release(&r);
+    /* Alone it asks for nothing. */
+    post(CHAT, "{" HI ",\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}}", &r);
+    assert_null(strstr(buf_str(&r.body), "usage"));
+    reply_release(&r);
+}
+
 static void test_completions_take_every_form_of_prompt(void **state)
 {
     struct reply r;
@@ -701,6 +724,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_chat_has_openais_shape),
         T(test_stream_has_role_usage_and_done),
+        T(test_usage_goes_along_when_it_is_asked_for),
         T(test_completions_take_every_form_of_prompt),
         T(test_special_tokens_of_a_client_stay_text),
         T(test_n_choices_have_seeds_of_their_own),
