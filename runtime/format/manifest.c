@@ -1,30 +1,62 @@
 #include "runtime/format/manifest.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
-#include <unistd.h>
+
+#include "runtime/base/threads.h"
 
 #define MANIFEST_VERSION "argosy-exact-1"
-#define READ_BYTES (1u << 20)
 #define DIGEST_BYTES 32u
 
-static int hash_begin(EVP_MD_CTX **ctx, struct err *e)
+struct hashing {
+    const unsigned char *bytes;
+    size_t n;
+    unsigned char (*digests)[DIGEST_BYTES]; /* (n_chunks) */
+    size_t n_chunks;
+    _Atomic size_t next;
+    atomic_bool failed;
+};
+
+static void hash_chunks(void *arg, uint32_t thread)
 {
-    *ctx = EVP_MD_CTX_new();
-    /* sizeof counts the NUL: the zero byte that ends the version. */
-    if (!*ctx || EVP_DigestInit_ex(*ctx, EVP_sha256(), NULL) != 1 ||
-        EVP_DigestUpdate(*ctx, MANIFEST_VERSION, sizeof(MANIFEST_VERSION)) != 1)
-        return err_set(e, ERR_NOMEM, "manifest: no memory for SHA-256");
-    return 0;
+    struct hashing *h = arg;
+    (void)thread;
+    for (;;) {
+        size_t i = atomic_fetch_add_explicit(&h->next, 1, memory_order_relaxed);
+        if (i >= h->n_chunks)
+            return;
+        size_t begin = i * MANIFEST_CHUNK_BYTES, left = h->n - begin;
+        if (EVP_Digest(h->bytes + begin, left < MANIFEST_CHUNK_BYTES ? left : MANIFEST_CHUNK_BYTES,
+                       h->digests[i], NULL, EVP_sha256(), NULL) != 1)
+            atomic_store(&h->failed, true);
+    }
 }
 
-static int hash_end(EVP_MD_CTX *ctx, char hex[65], struct err *e)
+static int hash_all_chunks(struct hashing *h, struct err *e)
+{
+    struct threads *crew;
+    int rc = threads_create(h->n_chunks > 1 ? 0 : 1, &crew, e);
+    if (rc < 0)
+        return rc;
+    threads_run(crew, hash_chunks, h);
+    threads_free(crew);
+    return atomic_load(&h->failed) ? err_set(e, ERR_NOMEM, "manifest: SHA-256 failed") : 0;
+}
+
+static int hash_digests(const struct hashing *h, char hex[65], struct err *e)
 {
     unsigned char digest[DIGEST_BYTES];
-    if (EVP_DigestFinal_ex(ctx, digest, NULL) != 1)
-        return err_set(e, ERR_NOMEM, "manifest: SHA-256 failed");
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    /* sizeof counts the NUL: the zero byte that ends the version. */
+    bool done = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 &&
+                EVP_DigestUpdate(ctx, MANIFEST_VERSION, sizeof(MANIFEST_VERSION)) == 1 &&
+                EVP_DigestUpdate(ctx, h->digests, h->n_chunks * DIGEST_BYTES) == 1 &&
+                EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
+    EVP_MD_CTX_free(ctx);
+    if (!done)
+        return err_set(e, ERR_NOMEM, "manifest: no memory for SHA-256");
     for (size_t i = 0; i < DIGEST_BYTES; i++) {
         hex[2 * i] = "0123456789abcdef"[digest[i] >> 4];
         hex[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
@@ -33,52 +65,16 @@ static int hash_end(EVP_MD_CTX *ctx, char hex[65], struct err *e)
     return 0;
 }
 
-static int hash_fd(EVP_MD_CTX *ctx, int fd, const char *path, struct err *e)
-{
-    int rc = 0;
-    unsigned char *bytes = malloc(READ_BYTES);
-    if (!bytes)
-        return err_set(e, ERR_NOMEM, "manifest: no memory");
-    for (;;) {
-        ssize_t n = read(fd, bytes, READ_BYTES);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            rc = err_sys(e, errno, "%s", path);
-        else if (n > 0 && EVP_DigestUpdate(ctx, bytes, (size_t)n) != 1)
-            rc = err_set(e, ERR_NOMEM, "manifest: SHA-256 failed");
-        if (n <= 0 || rc < 0)
-            break;
-    }
-    free(bytes);
-    return rc;
-}
-
-int manifest_of_file(const char *path, char hex[65], struct err *e)
-{
-    EVP_MD_CTX *ctx = NULL;
-    int rc = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_sys(e, errno, "%s", path);
-    rc = hash_begin(&ctx, e);
-    if (rc == 0)
-        rc = hash_fd(ctx, fd, path, e);
-    if (rc == 0)
-        rc = hash_end(ctx, hex, e);
-    EVP_MD_CTX_free(ctx);
-    close(fd);
-    return rc;
-}
-
 int manifest_of_bytes(const void *bytes, size_t n, char hex[65], struct err *e)
 {
-    EVP_MD_CTX *ctx = NULL;
-    int rc = hash_begin(&ctx, e);
-    if (rc == 0 && EVP_DigestUpdate(ctx, bytes, n) != 1)
-        rc = err_set(e, ERR_NOMEM, "manifest: SHA-256 failed");
+    struct hashing h = {.bytes = bytes, .n = n};
+    h.n_chunks = n / MANIFEST_CHUNK_BYTES + (n % MANIFEST_CHUNK_BYTES != 0);
+    h.digests = calloc(h.n_chunks ? h.n_chunks : 1, sizeof(*h.digests));
+    if (!h.digests)
+        return err_set(e, ERR_NOMEM, "manifest: no memory for %zu chunks", h.n_chunks);
+    int rc = hash_all_chunks(&h, e);
     if (rc == 0)
-        rc = hash_end(ctx, hex, e);
-    EVP_MD_CTX_free(ctx);
+        rc = hash_digests(&h, hex, e);
+    free(h.digests);
     return rc;
 }

@@ -16,7 +16,7 @@
 /* A packing job: large enough to be worth taking, small enough to share out evenly. */
 #define JOB_BYTES (1u << 20)
 
-/* What the threads do at the end of a load: rows of matrices to pack, and the hash of the file. */
+/* What the threads do at the end of a load: rows of matrices to pack. */
 struct packing {
     const struct loader *loader;
     struct pack_job {
@@ -25,9 +25,6 @@ struct packing {
     } * jobs;
     size_t n_jobs;
     _Atomic size_t next_job;
-    _Atomic int hash_taken;
-    int hash_rc;
-    struct err hash_err;
 };
 
 /* ---- packing ----------------------------------------------------------------------------------
@@ -49,13 +46,6 @@ static void pack_thread(void *arg, uint32_t thread)
     struct packing *p = arg;
     bool mapped = gguf_is_mapped(p->loader->gguf);
     (void)thread;
-    if (p->loader->model->shard.rank == 0 && atomic_exchange(&p->hash_taken, 1) == 0) {
-        size_t n;
-        const void *bytes = gguf_mapping(p->loader->gguf, &n);
-        p->hash_rc = manifest_of_bytes(bytes, n, p->loader->model->manifest_sha256, &p->hash_err);
-        if (mapped)
-            mapping_forget(bytes, n);
-    }
     for (;;) {
         size_t i = atomic_fetch_add(&p->next_job, 1);
         if (i >= p->n_jobs)
@@ -101,12 +91,21 @@ static int pack_all(struct loader *l, struct threads *threads, struct err *e)
     for (size_t i = 0; i < l->n_matrices; i++)
         l->matrices[i].dst->data = (char *)m->block + l->matrices[i].offset;
     int rc = make_jobs(l, &p, e);
-    if (rc == 0) {
+    if (rc == 0)
         threads_run(threads, pack_thread, &p);
-        if (p.hash_rc < 0)
-            rc = err_set(e, p.hash_rc, "%s", p.hash_err.msg);
-    }
     free(p.jobs);
+    return rc;
+}
+
+/* Before the weights are packed, and nothing of the file stays in memory: side by side with
+ * packing, file and weights would both be there. */
+static int name_manifest(struct model *m, const struct gguf *g, struct err *e)
+{
+    size_t n;
+    const void *bytes = gguf_mapping(g, &n);
+    int rc = manifest_of_bytes(bytes, n, m->manifest_sha256, e);
+    if (gguf_is_mapped(g))
+        mapping_forget(bytes, n);
     return rc;
 }
 
@@ -169,6 +168,8 @@ int model_load_rank(struct model *m, const struct gguf *g, enum kn_isa isa, uint
     rc = m->arch->load(&l, m, e);
     if (rc == 0)
         rc = refuse_unused(&l, e);
+    if (rc == 0)
+        rc = m->shard.rank == 0 ? name_manifest(m, g, e) : 0;
     if (rc == 0)
         rc = pack_all(&l, threads, e);
     if (rc == 0 && m->head.data == NULL)

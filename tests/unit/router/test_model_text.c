@@ -17,10 +17,11 @@
 
 #define MODEL "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-/* The manifest by its definition: SHA-256 of the version, a zero byte and the file. */
+/* The manifest by its definition: SHA-256 of the version, a zero byte and the SHA-256 of each 4 MiB
+ * of the file. */
 static void hash_of_file(const char *path, char hex[65])
 {
-    static unsigned char bytes[1 << 16];
+    static unsigned char bytes[4 << 20];
     unsigned char digest[32];
     size_t n;
     FILE *f = fopen(path, "rb");
@@ -29,8 +30,10 @@ static void hash_of_file(const char *path, char hex[65])
     EVP_MD_CTX *c = EVP_MD_CTX_new();
     EVP_DigestInit_ex(c, EVP_sha256(), NULL);
     EVP_DigestUpdate(c, "argosy-exact-1", sizeof("argosy-exact-1"));
-    while ((n = fread(bytes, 1, sizeof(bytes), f)) > 0)
-        EVP_DigestUpdate(c, bytes, n);
+    while ((n = fread(bytes, 1, sizeof(bytes), f)) > 0) {
+        EVP_Digest(bytes, n, digest, NULL, EVP_sha256(), NULL);
+        EVP_DigestUpdate(c, digest, sizeof(digest));
+    }
     EVP_DigestFinal_ex(c, digest, NULL);
     EVP_MD_CTX_free(c);
     fclose(f);
