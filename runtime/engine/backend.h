@@ -33,7 +33,7 @@ struct threads;
 struct pick {
     uint32_t row;                       /* of the batch */
     uint64_t position;                  /* of the token to pick: prompt and output before it */
-    const struct kn_sampling *sampling; /* NULL: no token; the logits stay (backend_logits) */
+    const struct kn_sampling *sampling; /* NULL: no token yet; the logits stay (backend_logits) */
     bool want_digest;
 
     struct kn_sampled sampled; /* out */
@@ -60,6 +60,7 @@ struct backend_limits {
 
 struct backend {
     void (*run)(struct backend *b, struct batch *batch);
+    void (*sample)(struct backend *b, struct batch *batch, const uint32_t *which, uint32_t n);
     const float *(*logits)(const struct backend *b, uint32_t pick);
     const float *(*hidden)(const struct backend *b, uint32_t row);
     void (*free)(struct backend *b);
@@ -76,6 +77,14 @@ int backend_cpu_create(const struct model *m, struct threads *threads,
 static inline void backend_run(struct backend *b, struct batch *batch)
 {
     b->run(b, batch);
+}
+
+/* After a run of this batch, until the next: answers n of its picks that had no sampling then and
+ * have it now, each once. which: their indices. */
+static inline void backend_sample(struct backend *b, struct batch *batch, const uint32_t *which,
+                                  uint32_t n)
+{
+    b->sample(b, batch, which, n);
 }
 
 /* After a run, until the next: logits of a pick without sampling (vocab), on the host. */

@@ -210,6 +210,15 @@ static uint64_t digest_of(const float *v, uint32_t n)
     return hash;
 }
 
+static void sample_pick(struct cpu *c, uint32_t thread, uint32_t i)
+{
+    struct pick *k = &c->batch->picks[i];
+    uint32_t vocab = c->model->h.vocab;
+    if (k->sampling && k->finite)
+        c->ops->sample(c->logits + (uint64_t)i * vocab, vocab, k->sampling, k->position,
+                       c->per_thread[thread].scratch, &k->sampled);
+}
+
 static void pick_tokens(struct cpu *c, uint32_t thread)
 {
     uint32_t vocab = c->model->h.vocab;
@@ -218,13 +227,11 @@ static void pick_tokens(struct cpu *c, uint32_t thread)
         if (i >= c->batch->n_picks)
             return;
         struct pick *k = &c->batch->picks[i];
-        float *logits = c->logits + (uint64_t)i * vocab;
+        const float *logits = c->logits + (uint64_t)i * vocab;
         k->finite = all_finite(logits, vocab);
         if (k->want_digest)
             k->logits_digest = digest_of(logits, vocab);
-        if (k->sampling && k->finite)
-            c->ops->sample(logits, vocab, k->sampling, k->position, c->per_thread[thread].scratch,
-                           &k->sampled);
+        sample_pick(c, thread, i);
     }
 }
 
@@ -248,6 +255,30 @@ static void cpu_run(struct backend *b, struct batch *batch)
     ASSERT(batch->n_rows <= c->limits.rows_max && batch->n_picks <= c->limits.picks_max);
     plan(c, batch);
     threads_run(c->threads, run_thread, c);
+}
+
+static void sample_thread(void *arg, uint32_t thread)
+{
+    struct cpu *c = arg;
+    for (;;) {
+        uint32_t i = atomic_fetch_add_explicit(&c->next_pick, 1, memory_order_relaxed);
+        if (i >= c->n_which)
+            return;
+        sample_pick(c, thread, c->which[i]);
+    }
+}
+
+static void cpu_sample(struct backend *b, struct batch *batch, const uint32_t *which, uint32_t n)
+{
+    struct cpu *c = (struct cpu *)b;
+    ASSERT(batch == c->batch);
+    c->which = which;
+    c->n_which = n;
+    atomic_store_explicit(&c->next_pick, 0, memory_order_relaxed);
+    if (n == 1)
+        sample_thread(c, 0); /* the others may sleep on */
+    else
+        threads_run(c->threads, sample_thread, c);
 }
 
 static const float *cpu_logits(const struct backend *b, uint32_t pick)
@@ -294,7 +325,7 @@ int backend_cpu_create(const struct model *m, struct threads *threads,
     struct cpu *c = calloc(1, sizeof(*c));
     if (!c)
         return err_set(e, ERR_NOMEM, "engine: no memory");
-    c->base = (struct backend){cpu_run, cpu_logits, cpu_hidden, cpu_free};
+    c->base = (struct backend){cpu_run, cpu_sample, cpu_logits, cpu_hidden, cpu_free};
     c->model = m;
     c->ops = kn_ops(m->isa);
     c->threads = threads;

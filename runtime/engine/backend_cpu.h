@@ -81,6 +81,8 @@ struct cpu {
     uint32_t n_units;
     _Atomic uint32_t *next_unit; /* (n_layers) */
     _Atomic uint32_t next_pick;
+    const uint32_t *which; /* (n_which): picks of backend_sample */
+    uint32_t n_which;
 
     struct cpu_thread *per_thread; /* (n_threads) */
     void *block;

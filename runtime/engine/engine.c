@@ -1,8 +1,9 @@
 /* engine.c: the life of a request.
  *
  *     engine_submit ─► sequence ─► scheduler: waiting
- *     engine_step:     scheduler_plan: rows and pages ─► batch ─► backend_run: all threads
- *                      picks ─► sequence_accept ─► deltas; what finished gives its pages back
+ *     engine_step:     speculator_draft: guesses ─► scheduler_plan: rows and pages ─► batch
+ *                      ─► backend_run: all threads ─► verifier_take: tokens ─► deltas; what
+ * finished gives its pages back
  */
 #include "runtime/engine/engine.h"
 
@@ -19,6 +20,8 @@
 #include "runtime/engine/prefixcache.h"
 #include "runtime/engine/scheduler.h"
 #include "runtime/engine/sequence.h"
+#include "runtime/engine/speculator.h"
+#include "runtime/engine/verifier.h"
 #include "runtime/format/gguf.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/model.h"
@@ -36,19 +39,18 @@ struct engine {
     struct kvpool pool;
     struct prefixcache cache;
     struct scheduler scheduler;
+    struct speculator speculator;
+    struct verifier verifier;
     struct sequence_limits limits;
     struct engine_info info;
     uint32_t *eog;
     uint32_t live_max; /* requests that run or wait */
     uint64_t arrivals;
     uint64_t steps;
-    bool digests;
 
     /* of a step */
     uint32_t *ids;               /* (step_tokens_max) */
     struct kn_span *spans;       /* (sequences_max) */
-    struct pick *picks;          /* (sequences_max) */
-    struct sequence **picked;    /* (sequences_max): whose picks they are */
     struct engine_delta *deltas; /* (live_max) */
     uint32_t n_deltas;
     uint64_t *evicted, *stored; /* (kv_pages): news of the cache */
@@ -152,7 +154,7 @@ static int size_cache(const struct engine *g, const struct engine_config *c,
     if (context < 2)
         return err_set(e, ERR_CONFIG, "a context of %u token has no room for an answer", context);
     *l = (struct backend_limits){.rows_max = c->step_tokens_max,
-                                 .picks_max = c->sequences_max,
+                                 .picks_max = c->sequences_max + speculator_drafts_max(c),
                                  .context = context,
                                  .kv_pages = (uint32_t)pages};
     if (l->picks_max > l->rows_max)
@@ -166,12 +168,10 @@ static int take_tables(struct engine *g, const struct engine_config *c, struct e
     g->live_max = c->sequences_max + c->waiting_max;
     g->ids = calloc(c->step_tokens_max, sizeof(*g->ids));
     g->spans = calloc(c->sequences_max, sizeof(*g->spans));
-    g->picks = calloc(c->sequences_max, sizeof(*g->picks));
-    g->picked = calloc(c->sequences_max, sizeof(struct sequence *));
     g->deltas = calloc(g->live_max, sizeof(*g->deltas));
     g->evicted = calloc(cached_max, sizeof(*g->evicted));
     g->stored = calloc(cached_max, sizeof(*g->stored));
-    if (!g->ids || !g->spans || !g->picks || !g->picked || !g->deltas || !g->evicted || !g->stored)
+    if (!g->ids || !g->spans || !g->deltas || !g->evicted || !g->stored)
         return err_set(e, ERR_NOMEM, "engine: no memory");
     return 0;
 }
@@ -183,7 +183,6 @@ static void describe(struct engine *g, const struct engine_config *c,
     g->limits.manifest = g->model.manifest_sha256;
     g->limits.model.tokenizer = g->tokenizer;
     g->limits.model.vocab = g->model.h.vocab;
-    g->digests = c->logits_digests;
     g->info = (struct engine_info){.architecture = g->model.arch->name,
                                    .manifest_sha256 = g->model.manifest_sha256,
                                    .isa = kn_isa_name(g->model.isa),
@@ -219,6 +218,11 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
         rc = scheduler_init(&g->scheduler, &g->cache, config->sequences_max,
                             config->step_tokens_max, e);
     if (rc == 0)
+        rc = speculator_init(&g->speculator, config, e);
+    if (rc == 0)
+        rc = verifier_init(&g->verifier, limits.picks_max, config->sequences_max,
+                           config->logits_digests, e);
+    if (rc == 0)
         rc = take_tables(g, config, e);
     if (rc < 0) {
         engine_free(g);
@@ -248,6 +252,7 @@ static void free_finished(struct engine *g)
 static void discard(struct engine *g, struct sequence *q)
 {
     scheduler_remove(&g->scheduler, q);
+    speculator_forget(&g->speculator, q);
     sequence_free(q);
 }
 
@@ -260,6 +265,8 @@ void engine_free(struct engine *g)
         discard(g, g->scheduler.running[0]);
     while (g->scheduler.waiting)
         discard(g, g->scheduler.waiting);
+    speculator_release(&g->speculator);
+    verifier_release(&g->verifier);
     scheduler_release(&g->scheduler);
     prefixcache_release(&g->cache);
     kvpool_release(&g->pool);
@@ -270,8 +277,6 @@ void engine_free(struct engine *g)
     free(g->eog);
     free(g->ids);
     free(g->spans);
-    free(g->picks);
-    free(g->picked);
     free(g->deltas);
     free(g->evicted);
     free(g->stored);
@@ -333,7 +338,9 @@ struct engine_load engine_load(const struct engine *g)
                                 .kv_pages_used = g->pool.n_pages - prefixcache_available(&g->cache),
                                 .kv_pages_idle = g->cache.n_idle,
                                 .steps = g->steps,
-                                .preempted = g->scheduler.n_preempted};
+                                .preempted = g->scheduler.n_preempted,
+                                .drafted = g->speculator.n_drafted,
+                                .drafts_right = g->speculator.n_right};
 }
 
 void engine_cache_news(struct engine *g, struct engine_cache_news *out)
@@ -370,6 +377,7 @@ static struct engine_delta *add_delta(struct engine *g, const struct sequence *q
 static void finish(struct engine *g, struct sequence *q)
 {
     scheduler_remove(&g->scheduler, q);
+    speculator_forget(&g->speculator, q);
     q->next = g->finished;
     g->finished = q;
 }
@@ -414,54 +422,58 @@ static void add_rows(struct engine *g, struct batch *b, struct sequence *q)
     g->spans[b->n_spans++] =
         (struct kn_span){.page_table = q->pages, .pos = q->n_computed, .rows = q->step_rows};
     b->n_rows += q->step_rows;
-    if (!scheduler_samples(q))
-        return;
-    g->picked[b->n_picks] = q;
-    g->picks[b->n_picks++] = (struct pick){.row = b->n_rows - 1,
-                                           .position = q->n_tokens,
-                                           .sampling = sampler_params(&q->sampler),
-                                           .want_digest = g->digests};
+    if (scheduler_samples(q))
+        verifier_add(&g->verifier, q, b->n_rows - 1 - q->n_drafts);
 }
 
 static struct batch make_batch(struct engine *g, struct engine_step *out)
 {
-    struct batch b = {.ids = g->ids, .spans = g->spans, .picks = g->picks};
+    struct batch b = {.ids = g->ids, .spans = g->spans, .picks = g->verifier.picks};
+    verifier_clear(&g->verifier);
     for (uint32_t i = 0; i < g->scheduler.n_running; i++) {
         struct sequence *q = g->scheduler.running[i];
-        bool decodes = q->n_tokens - q->n_computed == 1 && q->n_tokens > q->n_prompt;
+        bool decodes = sequence_decodes(q) && q->n_tokens > q->n_prompt;
         if (q->step_rows == 0)
             continue;
         add_rows(g, &b, q);
+        out->prefill_tokens += decodes ? 0 : q->step_rows - q->n_drafts;
         out->decode_tokens += decodes ? 1 : 0;
-        out->prefill_tokens += decodes ? 0 : q->step_rows;
     }
+    b.n_picks = g->verifier.n_picks;
     return b;
 }
 
-static void take_pick(struct engine *g, struct sequence *q, const struct pick *k)
+static void tell(struct engine *g, const struct verified *d)
 {
-    if (!k->finite) {
+    struct sequence *q = d->sequence;
+    if (d->n_taken == 0) {
         fail(g, q, "the model's logits are not finite");
         return;
     }
-    q->sampled = k->sampled;
-    sequence_accept(q, k->sampled.id);
-    struct engine_delta *d = add_delta(g, q, 1);
-    d->sampled = k->sampling->want_logprobs ? &q->sampled : NULL;
-    d->logits_digest = k->logits_digest;
+    struct engine_delta *delta = add_delta(g, q, d->n_taken);
+    if (q->sampler.params.want_logprobs)
+        delta->sampled = &g->verifier.sampled[d->first];
+    if (g->verifier.digests)
+        delta->logits_digests = &g->verifier.digests[d->first];
     if (q->finish != ENGINE_GOES_ON)
         finish(g, q);
 }
 
 static void compute(struct engine *g, struct engine_step *out)
 {
+    struct verifier *v = &g->verifier;
+    speculator_draft(&g->speculator, &g->scheduler);
     if (scheduler_plan(&g->scheduler) == 0)
         return;
     struct batch b = make_batch(g, out);
     backend_run(g->backend, &b);
+    verifier_take(v, g->backend, &b);
+    for (uint32_t i = 0; i < v->n_of; i++)
+        out->decode_tokens += v->of[i].sequence->n_drafts;
+    speculator_learn(&g->speculator, v, b.n_rows);
     scheduler_computed(&g->scheduler);
-    for (uint32_t i = 0; i < b.n_picks; i++)
-        take_pick(g, g->picked[i], &g->picks[i]);
+    for (uint32_t i = 0; i < v->n_of; i++)
+        tell(g, &v->of[i]);
     g->steps++;
 }
 

@@ -19,8 +19,16 @@
 #include "kernels/kernels.h"
 #include "runtime/base/err.h"
 
+struct drafter;
 struct engine;
 struct tokenizer;
+
+/* How tokens are guessed ahead, so that a step can give several of them. The tokens are the same.
+ */
+enum engine_speculation {
+    ENGINE_SPECULATE_OFF,
+    ENGINE_SPECULATE_LOOKUP, /* what followed the same tokens before */
+};
 
 struct engine_config {
     const char *model_path; /* a GGUF file */
@@ -32,7 +40,11 @@ struct engine_config {
     uint32_t waiting_max;     /* requests that wait; one more is refused */
     uint32_t step_tokens_max; /* prompt and output tokens that one step computes at most */
     bool prefix_cache;        /* keep the KV of full blocks for prompts that begin the same */
-    bool logits_digests;      /* fill in engine_delta.logits_digest; costs a pass over the logits */
+    enum engine_speculation speculate;
+    uint32_t draft_tokens_max; /* guesses of one request in one step */
+    bool draft_always;         /* also where it does not pay: for tests and measurements */
+    struct drafter *drafter;   /* in place of those of `speculate`, borrowed: for tests */
+    bool logits_digests; /* fill in engine_delta.logits_digests; costs a pass over the logits */
 };
 
 /* What the worker tells the router about the model. Strings live as long as the engine. */
@@ -101,10 +113,10 @@ struct engine_delta {
     uint32_t n_tokens;      /* 0 only with a finish */
     const uint32_t *tokens; /* (n_tokens) */
     const struct kn_sampled *sampled; /* (n_tokens) with logprobs, NULL when none were asked for */
-    uint32_t cached_tokens;           /* prompt tokens that came from the cache; with index 0 */
+    const uint64_t *logits_digests; /* (n_tokens) of what they were picked from; NULL: not wanted */
+    uint32_t cached_tokens;         /* prompt tokens that came from the cache; with index 0 */
     enum engine_finish finish;
     const char *error;
-    uint64_t logits_digest; /* of the logits that the last token was picked from; 0 if not wanted */
 };
 
 /* What a step did. Valid until the next call on the engine. */
@@ -112,7 +124,7 @@ struct engine_step {
     const struct engine_delta *deltas;
     uint32_t n_deltas;
     uint32_t prefill_tokens;
-    uint32_t decode_tokens;
+    uint32_t decode_tokens; /* that came to sequences behind their first */
     uint32_t duration_us;
 };
 
@@ -122,7 +134,9 @@ struct engine_load {
     uint32_t kv_pages_used; /* by requests */
     uint32_t kv_pages_idle; /* of the prefix cache, in nobody's use: as good as free */
     uint64_t steps;
-    uint64_t preempted; /* times that a request lost its pages and was computed again */
+    uint64_t drafted;      /* tokens that were guessed */
+    uint64_t drafts_right; /* those of them that came */
+    uint64_t preempted;    /* times that a request lost its pages and was computed again */
 };
 
 /* Does one step if there is anything to do. Returns true while requests are left. */

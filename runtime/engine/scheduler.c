@@ -38,6 +38,7 @@ static void drop_pages(struct scheduler *s, struct sequence *q)
     prefix_rewind(&q->prefix);
     q->n_computed = 0;
     q->step_rows = 0;
+    q->n_drafts = 0;
 }
 
 /* Pages for the first n tokens of q; false leaves those that it got. */
@@ -49,6 +50,13 @@ static bool take_pages(struct scheduler *s, struct sequence *q, uint32_t n)
         else
             q->n_pages++;
     return true;
+}
+
+/* Gives back what only guesses needed. */
+static void give_back(struct scheduler *s, struct sequence *q)
+{
+    while (q->n_pages > sequence_pages(q->n_tokens))
+        prefixcache_drop(s->cache, q->pages[--q->n_pages]);
 }
 
 /* Blocks of q that may come from the cache: its last token is computed, for its logits. */
@@ -146,11 +154,6 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static bool decodes(const struct sequence *q)
-{
-    return q->n_tokens - q->n_computed == 1;
-}
-
 /* Rows for those that decode. A sequence may be preempted by one before it in order, or by itself
  * when it is the last. */
 static uint32_t plan_decodes(struct scheduler *s, uint32_t room)
@@ -158,7 +161,7 @@ static uint32_t plan_decodes(struct scheduler *s, uint32_t room)
     uint32_t rows = 0;
     for (uint32_t i = 0; i < s->n_running && rows < room; i++) {
         struct sequence *q = s->running[i];
-        if (!decodes(q))
+        if (!sequence_decodes(q))
             continue;
         while (!take_pages(s, q, q->n_tokens) && s->running[s->n_running - 1] != q)
             preempt(s, s->running[s->n_running - 1]);
@@ -172,12 +175,28 @@ static uint32_t plan_decodes(struct scheduler *s, uint32_t room)
     return rows;
 }
 
+/* Rows for guesses, as far as they fit. */
+static uint32_t plan_drafts(struct scheduler *s, uint32_t room)
+{
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        struct sequence *q = s->running[i];
+        uint32_t n = q->step_rows == 0 ? 0 : min_u32(q->n_drafts, room - rows);
+        if (n > 0 && !take_pages(s, q, q->n_tokens + n))
+            n = min_u32(n, q->n_pages * KN_PAGE_TOKENS - q->n_tokens);
+        q->n_drafts = n;
+        q->step_rows += n;
+        rows += n;
+    }
+    return rows;
+}
+
 static uint32_t plan_prefills(struct scheduler *s, uint32_t room)
 {
     uint32_t rows = 0;
     for (uint32_t i = 0; i < s->n_running && rows < room; i++) {
         struct sequence *q = s->running[i];
-        if (decodes(q))
+        if (sequence_decodes(q))
             continue;
         follow(s, q);
         q->step_rows = min_u32(q->n_tokens - q->n_computed, room - rows);
@@ -221,6 +240,7 @@ uint32_t scheduler_plan(struct scheduler *s)
     for (uint32_t i = 0; i < s->n_running; i++)
         s->running[i]->step_rows = 0;
     uint32_t rows = plan_decodes(s, room);
+    rows += plan_drafts(s, room - rows);
     rows += plan_prefills(s, room - rows);
     return rows + plan_admissions(s, room - rows);
 }
@@ -230,6 +250,7 @@ void scheduler_computed(struct scheduler *s)
     for (uint32_t i = 0; i < s->n_running; i++) {
         struct sequence *q = s->running[i];
         q->n_computed += q->step_rows;
+        give_back(s, q);
         for (uint32_t at; (at = q->prefix.n_blocks) < q->n_computed / KN_PAGE_TOKENS;) {
             q->pages[at] = prefixcache_store(s->cache, &q->prefix, q->tokens, q->pages[at]);
             if (q->prefix.n_blocks == at)

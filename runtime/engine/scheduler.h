@@ -5,8 +5,10 @@
  *      Where it needs a new page and none is to be had, the last running sequence in order is
  *      preempted: its pages are dropped, and it waits again and goes on later (with the same bits)
  *      from what the prefix cache still has of it.
- *   2. What is left of step_tokens_max goes to prefills, in order, in chunks.
- *   3. The first of those waiting is admitted while there is a place, room in the step, and pages
+ *   2. Those get rows for their guesses too (speculator.h), while there is room and pages are to be
+ *      had without preempting anybody.
+ *   3. What is left of step_tokens_max goes to prefills, in order, in chunks.
+ *   4. The first of those waiting is admitted while there is a place, room in the step, and pages
  *      for all its tokens, one more, and one for each that runs. Nobody overtakes it.
  * A prefill that stands at the end of a block first takes what the prefix cache has behind it: at
  * its admission, and again when another one has computed the same since. Its last token is always
@@ -48,13 +50,15 @@ void scheduler_remove(struct scheduler *s, struct sequence *q);
  * Returns the rows in all; 0 only when nothing runs and nothing can be admitted. */
 uint32_t scheduler_plan(struct scheduler *s);
 
-/* The rows of the plan are computed: their KV counts, and full blocks go into the prefix cache. */
+/* The rows of the plan are computed: their KV counts, and full blocks go into the prefix cache.
+ * step_rows has been lowered to what was right, and n_tokens raised; pages that only wrong guesses
+ * had are given back. */
 void scheduler_computed(struct scheduler *s);
 
 /* Whether a sequence's rows of this step reach its last token, so that the next one is sampled. */
 static inline bool scheduler_samples(const struct sequence *q)
 {
-    return q->step_rows > 0 && q->n_computed + q->step_rows == q->n_tokens;
+    return q->step_rows > 0 && q->n_computed + q->step_rows >= q->n_tokens;
 }
 
 #endif

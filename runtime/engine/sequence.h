@@ -20,6 +20,11 @@
 
 enum sequence_state { SEQUENCE_WAITING, SEQUENCE_RUNNING };
 
+/* How guesses went lately: speculator.h. */
+struct draft_record {
+    float tried, right;
+};
+
 struct sequence {
     uint64_t id;
     int32_t priority;
@@ -32,7 +37,10 @@ struct sequence {
     uint32_t n_tokens;
     uint32_t tokens_max; /* at most the context: it ends with LENGTH there */
     uint32_t n_computed; /* tokens whose KV is in the pages; below n_tokens */
-    uint32_t step_rows;  /* how many more this step computes */
+    uint32_t step_rows;  /* how many more this step computes, guesses included */
+    uint32_t n_drafts;   /* guesses of this step, in tokens behind n_tokens */
+
+    struct draft_record drafted;
 
     uint32_t *pages; /* (pages of tokens_max): the first n_pages are taken */
     uint32_t n_pages;
@@ -41,7 +49,6 @@ struct sequence {
     bool restarted;       /* it was preempted */
 
     struct sampler sampler;
-    struct kn_sampled sampled; /* of the last step */
     enum engine_finish finish;
     const char *error;     /* static; with ENGINE_ERROR */
     struct sequence *next; /* in the list that it is in */
@@ -64,6 +71,18 @@ void sequence_free(struct sequence *s);
 
 /* Takes the token that was sampled: appends it and decides how the sequence goes on. */
 void sequence_accept(struct sequence *s, uint32_t token);
+
+/* Guesses that can be of use: with all of them right, the next token still has room. */
+static inline uint32_t sequence_drafts_max(const struct sequence *s)
+{
+    return s->tokens_max - s->n_tokens - 1;
+}
+
+/* Whether all its tokens but the last are computed: its next step gives a token for one row. */
+static inline bool sequence_decodes(const struct sequence *s)
+{
+    return s->n_tokens - s->n_computed == 1;
+}
 
 /* Tokens of the output. */
 static inline uint32_t sequence_output(const struct sequence *s)

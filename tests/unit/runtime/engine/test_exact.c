@@ -4,10 +4,11 @@
  *     test_exact [engines]     of the real model; `make test-exactness` runs many
  *
  * An engine has a random shape: instruction set, threads, requests at once, tokens a step, size of
- * the pool (small ones preempt), prefix cache or not. It runs some schedules one after the other,
- * so that a cache has something in it. Random in a schedule: when requests join, their priorities,
- * who is cancelled, and who moves, which is: cancelled after some tokens and submitted again with
- * those as its output. Prompts begin alike. */
+ * the pool (small ones preempt), prefix cache or not, who guesses tokens and how many. It runs some
+ * schedules one after the other, so that a cache has something in it. Random in a schedule: when
+ * requests join, their priorities, who is cancelled, and who moves, which is: cancelled after some
+ * tokens and submitted again with those as its output, or with fewer, as if the last ones were lost
+ * on their way. Prompts begin alike. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +22,10 @@
 
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
+#include "runtime/engine/drafter.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/sequence.h"
+#include "runtime/engine/speculator.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
 #define SMOLLM2 "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -50,7 +54,8 @@ struct sizes {
 
 /* Over all schedules. */
 struct totals {
-    uint64_t schedules, tokens, cached, preempted;
+    uint64_t schedules, tokens, cached, preempted, drafted, right;
+    uint64_t bursts[SPECULATOR_TOKENS_MAX + 2]; /* deltas by their number of tokens */
 };
 
 static uint32_t real_engines = 6; /* of 5 schedules each */
@@ -186,7 +191,7 @@ static void run_alone(struct engine *g, struct job *j)
             assert_int_equal(d->index, j->n_tokens);
             assert_int_equal(d->n_tokens, 1);
             j->tokens[j->n_tokens] = d->tokens[0];
-            j->digests[j->n_tokens] = d->logits_digest;
+            j->digests[j->n_tokens] = d->logits_digests[0];
             if (d->sampled)
                 j->sampled[j->n_tokens] = d->sampled[0];
             j->n_tokens++;
@@ -197,35 +202,46 @@ static void run_alone(struct engine *g, struct job *j)
     assert_int_not_equal(j->finish, ENGINE_GOES_ON);
 }
 
-static uint64_t check_delta(const struct job *j, struct life *l, const struct engine_delta *d)
+static void check_token(const struct job *j, const struct engine_delta *d, uint32_t i)
 {
-    assert_false(l->done);
-    assert_int_equal(d->index, l->n_seen);
-    assert_int_equal(d->n_tokens, 1);
-    assert_true(l->n_seen < j->n_tokens);
-    if (d->tokens[0] != j->tokens[l->n_seen] || d->logits_digest != j->digests[l->n_seen])
+    uint32_t at = d->index + i;
+    if (d->tokens[i] != j->tokens[at] || d->logits_digests[i] != j->digests[at])
         fail_msg("request %llu, output %u: token %u here, %u alone; logits %s",
-                 (unsigned long long)j->r.id, l->n_seen, d->tokens[0], j->tokens[l->n_seen],
-                 d->logits_digest == j->digests[l->n_seen] ? "equal" : "differ");
-    assert_int_equal(d->sampled != NULL, j->r.sampling.want_logprobs);
+                 (unsigned long long)j->r.id, at, d->tokens[i], j->tokens[at],
+                 d->logits_digests[i] == j->digests[at] ? "equal" : "differ");
     if (d->sampled) {
-        const struct kn_sampled *a = d->sampled, *b = &j->sampled[l->n_seen];
+        const struct kn_sampled *a = &d->sampled[i], *b = &j->sampled[at];
         size_t n = j->r.sampling.n_top;
         assert_memory_equal(&a->logprob, &b->logprob, sizeof(a->logprob));
         assert_memory_equal(a->top_ids, b->top_ids, n * sizeof(a->top_ids[0]));
         assert_memory_equal(a->top_logprobs, b->top_logprobs, n * sizeof(a->top_logprobs[0]));
     }
-    l->n_seen++;
+}
+
+static void check_delta(const struct job *j, struct life *l, const struct engine_delta *d,
+                        struct totals *t)
+{
+    assert_false(l->done);
+    assert_int_equal(d->index, l->n_seen);
+    assert_true(d->n_tokens >= 1 && d->n_tokens <= SPECULATOR_TOKENS_MAX + 1);
+    assert_true(l->n_seen + d->n_tokens <= j->n_tokens);
+    assert_int_equal(d->sampled != NULL, j->r.sampling.want_logprobs);
+    for (uint32_t i = 0; i < d->n_tokens; i++)
+        check_token(j, d, i);
+    l->n_seen += d->n_tokens;
     l->done = d->finish != ENGINE_GOES_ON;
     assert_int_equal(d->finish, l->n_seen == j->n_tokens ? j->finish : ENGINE_GOES_ON);
     assert_true(d->cached_tokens < j->r.n_prompt);
-    return d->cached_tokens;
+    t->cached += d->cached_tokens;
+    t->tokens += d->n_tokens;
+    t->bursts[d->n_tokens]++;
 }
 
-/* A request that moves goes on elsewhere with what it has. */
-static void move(struct engine *g, const struct job *j, const struct life *l)
+/* A request that moves goes on elsewhere with what has arrived. */
+static void move(struct engine *g, const struct job *j, struct life *l, struct rng *rng)
 {
     struct engine_request r = j->r;
+    l->n_seen -= (uint32_t)rng_below(rng, l->n_seen - l->move_at + 1);
     r.output = j->tokens;
     r.n_output = l->n_seen;
     engine_cancel(g, r.id);
@@ -233,7 +249,7 @@ static void move(struct engine *g, const struct job *j, const struct life *l)
 }
 
 static void join_and_leave(struct engine *g, const struct job *jobs, uint32_t n_jobs,
-                           struct life *lives, uint32_t step)
+                           struct life *lives, uint32_t step, struct rng *rng)
 {
     for (uint32_t i = 0; i < n_jobs; i++) {
         struct life *l = &lives[i];
@@ -246,7 +262,7 @@ static void join_and_leave(struct engine *g, const struct job *jobs, uint32_t n_
             l->done = true;
         }
         if (l->joined && !l->done && l->n_seen >= l->move_at) {
-            move(g, &jobs[i], l);
+            move(g, &jobs[i], l, rng);
             l->move_at = UINT32_MAX;
         }
     }
@@ -266,11 +282,10 @@ static void run_schedule(struct engine *g, struct job *jobs, const struct sizes 
     }
     while (n_done < z->jobs) {
         struct engine_step s;
-        join_and_leave(g, jobs, z->jobs, lives, step);
+        join_and_leave(g, jobs, z->jobs, lives, step, rng);
         engine_step(g, &s);
         for (uint32_t i = 0; i < s.n_deltas; i++)
-            t->cached += check_delta(&jobs[s.deltas[i].id], &lives[s.deltas[i].id], &s.deltas[i]);
-        t->tokens += s.n_deltas;
+            check_delta(&jobs[s.deltas[i].id], &lives[s.deltas[i].id], &s.deltas[i], t);
         assert_true(++step < STEPS_MAX);
         n_done = 0;
         for (uint32_t i = 0; i < z->jobs; i++)
@@ -287,10 +302,61 @@ static const char *random_isa(struct rng *rng, bool slow)
     return kn_isa_available(isa) && !(slow && isa == KN_ISA_REF) ? kn_isa_name(isa) : "auto";
 }
 
+/* ---- who guesses ------------------------------------------------------------------------------
+ */
+
+/* Knows what comes. Says the truth for a random number of tokens, then something else: every number
+ * of right guesses comes up. */
+struct seer {
+    struct drafter base;
+    const struct job *jobs; /* by the sequence's id */
+    struct rng rng;
+    uint32_t vocab;
+    bool lies; /* from the first token on */
+};
+
+static void see(struct drafter *d, struct sequence *const *sequences, uint32_t n)
+{
+    struct seer *s = (struct seer *)d;
+    for (uint32_t i = 0; i < n; i++) {
+        struct sequence *q = sequences[i];
+        const struct job *j = &s->jobs[q->id];
+        uint32_t at = sequence_output(q), *guesses = q->tokens + q->n_tokens;
+        uint32_t right = s->lies ? 0 : (uint32_t)rng_below(&s->rng, q->n_drafts + 1);
+        assert_true(q->n_drafts > 0 && q->n_tokens + q->n_drafts < q->tokens_max);
+        q->n_drafts -= (uint32_t)rng_below(&s->rng, 8) == 0;
+        for (uint32_t k = 0; k < q->n_drafts; k++) {
+            guesses[k] = (uint32_t)rng_below(&s->rng, s->vocab);
+            if (at + k < j->n_tokens && k < right)
+                guesses[k] = j->tokens[at + k];
+            else if (at + k < j->n_tokens && guesses[k] == j->tokens[at + k])
+                guesses[k] = (guesses[k] + 1) % s->vocab;
+        }
+    }
+}
+
+static const char *choose_drafter(struct engine_config *c, struct seer *s, const struct job *jobs,
+                                  uint32_t vocab, struct rng *rng)
+{
+    static const char *const names[] = {"nobody", "lookup", "a seer", "a liar", "lookup, always"};
+    size_t i = rng_below(rng, 5);
+    *s = (struct seer){.base = {.draft = see, .cheap = rng_below(rng, 2) == 0},
+                       .jobs = jobs,
+                       .vocab = vocab,
+                       .lies = i == 3};
+    rng_init(&s->rng, rng_u64(rng));
+    c->draft_tokens_max = 1 + (uint32_t)rng_below(rng, 6);
+    c->speculate = i == 0 ? ENGINE_SPECULATE_OFF : ENGINE_SPECULATE_LOOKUP;
+    c->drafter = i == 2 || i == 3 ? &s->base : NULL;
+    c->draft_always = i != 1 && rng_below(rng, 4) > 0;
+    return names[i];
+}
+
 /* An engine of random shape, and its schedules. */
-static void run_engine(const char *path, struct job *jobs, uint64_t page_bytes,
+static void run_engine(const char *path, struct job *jobs, const struct engine_info *info,
                        const struct sizes *z, uint64_t seed, struct totals *t)
 {
+    struct seer seer;
     struct rng rng;
     rng_init(&rng, seed);
     uint32_t context = z->prompt_max + z->output_max + 1, least = z->slow ? 12 : 2;
@@ -299,34 +365,39 @@ static void run_engine(const char *path, struct job *jobs, uint64_t page_bytes,
     struct engine_config c = {
         .isa = random_isa(&rng, z->slow),
         .threads = 1 + (uint32_t)rng_below(&rng, 2),
-        .kv_bytes = pages * page_bytes,
+        .kv_bytes = pages * (info->kv_bytes / info->kv_pages),
         .sequences_max = 2 + (uint32_t)rng_below(&rng, z->jobs - 2),
         .step_tokens_max = least + (uint32_t)rng_below(&rng, rng_below(&rng, 2) ? 8 * least : 60),
         .prefix_cache = rng_below(&rng, 3) > 0,
     };
+    const char *who = choose_drafter(&c, &seer, jobs, info->vocab, &rng);
     struct engine *g = open_engine(&c, path, context);
     struct totals before = *t;
     for (uint32_t i = 0; i < z->schedules; i++)
         run_schedule(g, jobs, z, &rng, t);
     if (!c.prefix_cache)
         assert_int_equal(t->cached, before.cached);
-    t->preempted += engine_load(g).preempted;
-    print_message("seed %llx: %s, threads %u, sequences %u, step tokens %u, pages %u; "
-                  "preempted %llu, cached %llu\n",
+    struct engine_load load = engine_load(g);
+    t->preempted += load.preempted;
+    t->drafted += load.drafted;
+    t->right += load.drafts_right;
+    print_message("seed %llx: %s, threads %u, sequences %u, step tokens %u, pages %u; %s guesses "
+                  "%u; preempted %llu, cached %llu, guessed %llu, right %llu\n",
                   (unsigned long long)seed, c.isa, c.threads, c.sequences_max, c.step_tokens_max,
-                  pages, (unsigned long long)engine_load(g).preempted,
-                  (unsigned long long)(t->cached - before.cached));
+                  pages, who, c.draft_tokens_max, (unsigned long long)load.preempted,
+                  (unsigned long long)(t->cached - before.cached), (unsigned long long)load.drafted,
+                  (unsigned long long)load.drafts_right);
     engine_free(g);
 }
 
-/* Makes the jobs, and what each of them gives alone. Returns the bytes of a page. */
-static uint64_t make_jobs(const char *path, struct job *jobs, const struct sizes *z,
-                          struct rng *rng)
+/* Makes the jobs, and what each of them gives alone. Returns what the engine says. */
+static struct engine_info make_jobs(const char *path, struct job *jobs, const struct sizes *z,
+                                    struct rng *rng)
 {
     struct engine_config c = {.threads = 1, .sequences_max = 1, .step_tokens_max = 4096};
     struct engine *alone = open_engine(&c, path, z->prompt_max + z->output_max + 1);
-    uint32_t stems[STEMS][PROMPT_MAX], vocab = engine_info(alone)->vocab;
-    uint64_t page_bytes = engine_info(alone)->kv_bytes / engine_info(alone)->kv_pages;
+    struct engine_info info = *engine_info(alone);
+    uint32_t stems[STEMS][PROMPT_MAX], vocab = info.vocab;
     for (uint32_t i = 0; i < STEMS * PROMPT_MAX; i++)
         stems[i / PROMPT_MAX][i % PROMPT_MAX] = (uint32_t)rng_below(rng, vocab);
     for (uint32_t i = 0; i < z->jobs; i++) {
@@ -334,7 +405,7 @@ static uint64_t make_jobs(const char *path, struct job *jobs, const struct sizes
         run_alone(alone, &jobs[i]);
     }
     engine_free(alone);
-    return page_bytes;
+    return info;
 }
 
 static void check_model(const char *path, uint64_t seed, const struct sizes *z)
@@ -344,17 +415,19 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
     clock_t begin = clock();
     struct job *jobs = calloc(z->jobs, sizeof(*jobs));
     rng_init(&rng, seed);
-    uint64_t page_bytes = make_jobs(path, jobs, z, &rng);
+    const struct engine_info info = make_jobs(path, jobs, z, &rng);
     for (uint32_t i = 0; i < z->engines; i++)
-        run_engine(path, jobs, page_bytes, z, rng_u64(&rng), &t);
+        run_engine(path, jobs, &info, z, rng_u64(&rng), &t);
     free(jobs);
     print_message("%llu schedules of %u requests, %llu tokens compared; %llu preemptions, %llu "
-                  "prompt tokens from the cache; %.0f s of processor time\n",
+                  "prompt tokens from the cache, %llu of %llu guesses right; %.0f s of processor "
+                  "time\n",
                   (unsigned long long)t.schedules, z->jobs, (unsigned long long)t.tokens,
                   (unsigned long long)t.preempted, (unsigned long long)t.cached,
+                  (unsigned long long)t.right, (unsigned long long)t.drafted,
                   (double)(clock() - begin) / CLOCKS_PER_SEC);
     if (z->engines >= 4)
-        assert_true(t.preempted > 0 && t.cached > 0);
+        assert_true(t.preempted > 0 && t.cached > 0 && t.right > 0 && t.right < t.drafted);
 }
 
 static void check_tiny(uint32_t type, bool untied, uint64_t seed)

@@ -427,6 +427,102 @@ static void test_scheduler_gets_everything_done(void **state)
     assert_true(hits > 20000);
 }
 
+/* ---- guesses ----------------------------------------------------------------------------------
+ */
+
+/* A step of which every sequence that decodes has `right` right guesses; the KV of the wrong ones
+ * is written too. */
+static void compute_guesses(struct fixture *f, uint32_t right)
+{
+    for (uint32_t i = 0; i < f->s.n_running; i++) {
+        struct sequence *q = f->s.running[i];
+        write_kv(f, q);
+        if (!scheduler_samples(q))
+            continue;
+        uint32_t n = right < q->n_drafts ? right : q->n_drafts;
+        q->step_rows -= q->n_drafts - n;
+        q->n_tokens += n + 1;
+        q->n_drafts = 0;
+    }
+    scheduler_computed(&f->s);
+}
+
+static void test_scheduler_gives_guesses_the_rows_behind_the_decodes(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 64, 4, 6);
+    struct sequence *a = add(&f, 0, 3, 0), *b = add(&f, 1, 3, 0);
+    scheduler_plan(&f.s);
+    compute(&f);
+    struct sequence *c = add(&f, 2, 30, 0);
+    a->n_drafts = 3;
+    b->n_drafts = 3;
+    assert_int_equal(scheduler_plan(&f.s), 6); /* 2 decodes, then guesses in order */
+    assert_int_equal(a->step_rows, 4);
+    assert_int_equal(b->step_rows, 2);
+    assert_int_equal(b->n_drafts, 1);
+    assert_true(scheduler_samples(a) && scheduler_samples(b));
+    compute_guesses(&f, 3);
+    assert_int_equal(a->n_tokens, 8);
+    assert_int_equal(a->n_computed, 7);
+    assert_int_equal(b->n_tokens, 6);
+    assert_int_equal(scheduler_plan(&f.s), 6); /* nobody guesses: the prompt gets the rest */
+    assert_int_equal(c->step_rows, 4);
+    release(&f);
+}
+
+static void test_scheduler_preempts_nobody_for_a_guess(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 3, 2, 64);
+    struct sequence *a = add(&f, 0, 13, 0), *b = add(&f, 1, 13, 0);
+    scheduler_plan(&f.s);
+    compute(&f);
+    a->n_drafts = b->n_drafts = 5; /* 14 tokens: each wants a second page, and there is one */
+    assert_int_equal(scheduler_plan(&f.s), 6 + 3);
+    assert_int_equal(a->n_drafts, 5);
+    assert_int_equal(b->n_drafts, 2);
+    assert_int_equal(f.s.n_preempted, 0);
+    compute_guesses(&f, 0);
+    assert_int_equal(f.pool.n_free, 1); /* given back: a has 15 tokens */
+    b->n_drafts = 5;
+    assert_int_equal(scheduler_plan(&f.s), 1 + 6);
+    compute_guesses(&f, 5);
+    assert_int_equal(f.pool.n_free, 0);
+    assert_int_equal(b->n_tokens, 21);
+    release(&f);
+}
+
+/* Wrong guesses fill a page: the block that is cached is that of the tokens that came. */
+static void test_scheduler_caches_no_guess(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init_cached(&f, 64, 2, 64, true);
+    struct sequence *a = add(&f, 0, 12, 0);
+    scheduler_plan(&f.s);
+    compute(&f);
+    a->n_drafts = 6;
+    for (uint32_t i = 0; i < 6; i++)
+        a->tokens[13 + i] = 7; /* two of them are right */
+    assert_int_equal(scheduler_plan(&f.s), 7);
+    compute_guesses(&f, 2);
+    assert_int_equal(a->n_tokens, 16);
+    assert_int_equal(a->prefix.n_blocks, 0);
+    a->tokens[15] = 3;
+    assert_int_equal(scheduler_plan(&f.s), 1);
+    compute(&f);
+    assert_int_equal(a->prefix.n_blocks, 1);
+    struct sequence *b = add(&f, 1, 18, 0);
+    memcpy(b->tokens, a->tokens, 16 * sizeof(*b->tokens));
+    scheduler_plan(&f.s);
+    assert_int_equal(b->n_cached, 16);
+    compute(&f); /* checks the KV of the page */
+    release(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +538,9 @@ int main(void)
         cmocka_unit_test(test_scheduler_admits_by_what_is_not_shared),
         cmocka_unit_test(test_scheduler_goes_on_from_the_cache_after_preemption),
         cmocka_unit_test(test_scheduler_gets_everything_done),
+        cmocka_unit_test(test_scheduler_gives_guesses_the_rows_behind_the_decodes),
+        cmocka_unit_test(test_scheduler_preempts_nobody_for_a_guess),
+        cmocka_unit_test(test_scheduler_caches_no_guess),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
