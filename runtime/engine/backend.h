@@ -41,6 +41,14 @@ struct pick {
     bool finite;               /* out: whether all logits were; if not, sampled means nothing */
 };
 
+/* Rows that follow one another in a span, whose states behind the output norm are added up. None of
+ * them is picked. */
+struct pooling {
+    uint32_t row; /* of the batch: the first */
+    uint32_t rows;
+    double *sum; /* (n_embd), added to, row after row */
+};
+
 /* Rows of one span follow one another, spans in order. */
 struct batch {
     const uint32_t *ids; /* (n_rows), below the vocabulary */
@@ -49,6 +57,8 @@ struct batch {
     uint32_t n_spans;
     struct pick *picks; /* (n_picks), rows ascending */
     uint32_t n_picks;
+    const struct pooling *pools; /* (n_pools) */
+    uint32_t n_pools;
 };
 
 struct backend_limits {
@@ -93,7 +103,8 @@ static inline const float *backend_logits(const struct backend *b, uint32_t pick
     return b->logits(b, pick);
 }
 
-/* After a run, until the next: the residual stream of a row behind the last layer (n_embd). */
+/* After a run, until the next: the residual stream of a row behind the last layer (n_embd); of a
+ * row that was pooled, its state behind the output norm. */
 static inline const float *backend_hidden(const struct backend *b, uint32_t row)
 {
     return b->hidden(b, row);

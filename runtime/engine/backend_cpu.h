@@ -101,5 +101,6 @@ struct cpu_pass {
 };
 
 extern const struct pass_ops cpu_pass_ops;
+void cpu_pool(struct pass *base, const float *w, float w_offset, float eps); /* cpu_pool.c */
 
 #endif

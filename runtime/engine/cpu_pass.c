@@ -449,6 +449,7 @@ const struct pass_ops cpu_pass_ops = {
     .route = cpu_route,
     .project_experts = cpu_project_experts,
     .combine_experts = cpu_combine_experts,
+    .pool = cpu_pool,
     .select = cpu_select,
     .head = cpu_head,
     .softcap = cpu_softcap,

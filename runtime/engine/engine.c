@@ -51,6 +51,7 @@ struct engine {
     /* of a step */
     uint32_t *ids;               /* (step_tokens_max) */
     struct kn_span *spans;       /* (sequences_max) */
+    struct pooling *pools;       /* (sequences_max) */
     struct engine_delta *deltas; /* (live_max) */
     uint32_t n_deltas;
     uint64_t *evicted, *stored; /* (kv_pages): news of the cache */
@@ -168,10 +169,11 @@ static int take_tables(struct engine *g, const struct engine_config *c, struct e
     g->live_max = c->sequences_max + c->waiting_max;
     g->ids = calloc(c->step_tokens_max, sizeof(*g->ids));
     g->spans = calloc(c->sequences_max, sizeof(*g->spans));
+    g->pools = calloc(c->sequences_max, sizeof(*g->pools));
     g->deltas = calloc(g->live_max, sizeof(*g->deltas));
     g->evicted = calloc(cached_max, sizeof(*g->evicted));
     g->stored = calloc(cached_max, sizeof(*g->stored));
-    if (!g->ids || !g->spans || !g->deltas || !g->evicted || !g->stored)
+    if (!g->ids || !g->spans || !g->pools || !g->deltas || !g->evicted || !g->stored)
         return err_set(e, ERR_NOMEM, "engine: no memory");
     return 0;
 }
@@ -181,6 +183,7 @@ static void describe(struct engine *g, const struct engine_config *c,
 {
     g->limits.context = l->context;
     g->limits.manifest = g->model.manifest_sha256;
+    g->limits.n_embd = g->model.h.n_embd;
     g->limits.model.tokenizer = g->tokenizer;
     g->limits.model.vocab = g->model.h.vocab;
     g->info = (struct engine_info){.architecture = g->model.arch->name,
@@ -188,6 +191,7 @@ static void describe(struct engine *g, const struct engine_config *c,
                                    .isa = kn_isa_name(g->model.isa),
                                    .context_tokens = l->context,
                                    .vocab = g->model.h.vocab,
+                                   .n_embd = g->model.h.n_embd,
                                    .kv_pages = l->kv_pages,
                                    .page_tokens = KN_PAGE_TOKENS,
                                    .sequences_max = c->sequences_max,
@@ -277,6 +281,7 @@ void engine_free(struct engine *g)
     free(g->eog);
     free(g->ids);
     free(g->spans);
+    free(g->pools);
     free(g->deltas);
     free(g->evicted);
     free(g->stored);
@@ -421,14 +426,18 @@ static void add_rows(struct engine *g, struct batch *b, struct sequence *q)
     memcpy(g->ids + b->n_rows, q->tokens + q->n_computed, q->step_rows * sizeof(*g->ids));
     g->spans[b->n_spans++] =
         (struct kn_span){.page_table = q->pages, .pos = q->n_computed, .rows = q->step_rows};
+    if (embedding_rows(&q->embedding, b->n_rows, q->step_rows, q->n_computed, q->n_prompt,
+                       &g->pools[b->n_pools]))
+        b->n_pools++;
     b->n_rows += q->step_rows;
-    if (scheduler_samples(q))
+    if (q->embedding.pooling == ENGINE_POOLING_NONE && scheduler_samples(q))
         verifier_add(&g->verifier, q, b->n_rows - 1 - q->n_drafts);
 }
 
 static struct batch make_batch(struct engine *g, struct engine_step *out)
 {
-    struct batch b = {.ids = g->ids, .spans = g->spans, .picks = g->verifier.picks};
+    struct batch b = {
+        .ids = g->ids, .spans = g->spans, .picks = g->verifier.picks, .pools = g->pools};
     verifier_clear(&g->verifier);
     for (uint32_t i = 0; i < g->scheduler.n_running; i++) {
         struct sequence *q = g->scheduler.running[i];
@@ -459,6 +468,26 @@ static void tell(struct engine *g, const struct verified *d)
         finish(g, q);
 }
 
+/* Those that want a vector and have all their rows. */
+static void take_embeddings(struct engine *g)
+{
+    for (uint32_t i = 0; i < g->scheduler.n_running;) {
+        struct sequence *q = g->scheduler.running[i];
+        if (q->embedding.pooling == ENGINE_POOLING_NONE || q->n_computed < q->n_prompt) {
+            i++;
+            continue;
+        }
+        const float *v = embedding_finish(&q->embedding, q->n_prompt);
+        if (!v) {
+            fail(g, q, "the model's states are not finite");
+            continue;
+        }
+        q->finish = ENGINE_STOP;
+        add_delta(g, q, 0)->embedding = v;
+        finish(g, q);
+    }
+}
+
 static void compute(struct engine *g, struct engine_step *out)
 {
     struct verifier *v = &g->verifier;
@@ -474,6 +503,7 @@ static void compute(struct engine *g, struct engine_step *out)
     scheduler_computed(&g->scheduler);
     for (uint32_t i = 0; i < v->n_of; i++)
         tell(g, &v->of[i]);
+    take_embeddings(g);
     g->steps++;
 }
 

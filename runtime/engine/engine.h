@@ -54,6 +54,7 @@ struct engine_info {
     const char *isa;
     uint32_t context_tokens;
     uint32_t vocab;
+    uint32_t n_embd;
     uint32_t kv_pages;
     uint32_t page_tokens;
     uint32_t sequences_max;
@@ -65,6 +66,9 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
 void engine_free(struct engine *g);
 const struct engine_info *engine_info(const struct engine *g);
 const struct tokenizer *engine_tokenizer(const struct engine *g);
+
+/* A vector of the prompt in place of tokens (kernels/NUMERICS.md, "Pooling"). */
+enum engine_pooling { ENGINE_POOLING_NONE, ENGINE_POOLING_MEAN, ENGINE_POOLING_LAST };
 
 /* Everything is borrowed for the call; the engine copies what it keeps. */
 struct engine_request {
@@ -86,6 +90,9 @@ struct engine_request {
     uint64_t deadline_ms;   /* clock_mono_ms at which to give up; 0: none */
     int32_t priority;       /* higher first, then order of arrival */
     uint8_t cache_salt[16]; /* the prefix cache is shared only under equal salts */
+    /* Not NONE: n_output is 0, and nothing of sampling, stops and numbers of tokens is read. The
+     * prompt may fill the context. */
+    enum engine_pooling pooling;
 };
 
 /* Queues the request. ERR_BUSY: the queue is full. ERR_RANGE, ERR_LIMIT: it can never run here (a
@@ -105,8 +112,8 @@ enum engine_finish {
 };
 
 /* News of one request. The token that ends the output (EOS, a stop id, the last of a stop string)
- * is among the tokens. Without tokens: a failure, or a request whose output was complete when it
- * came. */
+ * is among the tokens. Without tokens: an embedding, a failure, or a request whose output was
+ * complete when it came. */
 struct engine_delta {
     uint64_t id;
     uint32_t index;         /* place of the first token among the request's output tokens */
@@ -117,6 +124,7 @@ struct engine_delta {
     uint32_t cached_tokens;         /* prompt tokens that came from the cache; with index 0 */
     enum engine_finish finish;
     const char *error;
+    const float *embedding; /* (info.n_embd) with the finish of a request that pools; else NULL */
 };
 
 /* What a step did. Valid until the next call on the engine. */

@@ -59,9 +59,12 @@ static void give_back(struct scheduler *s, struct sequence *q)
         prefixcache_drop(s->cache, q->pages[--q->n_pages]);
 }
 
-/* Blocks of q that may come from the cache: its last token is computed, for its logits. */
+/* Blocks of q that may come from the cache: its last token is computed, for its logits, and every
+ * one for a mean of their states. */
 static uint32_t blocks_to_follow(const struct sequence *q)
 {
+    if (q->embedding.pooling == ENGINE_POOLING_MEAN)
+        return 0;
     return (q->n_tokens - 1) / KN_PAGE_TOKENS;
 }
 

@@ -15,11 +15,26 @@ static int check_tokens(const char *what, const uint32_t *ids, uint32_t n, uint3
     return 0;
 }
 
+static int check_pooled(const struct engine_request *r, const struct sequence_limits *l,
+                        struct err *e)
+{
+    if (r->pooling != ENGINE_POOLING_MEAN && r->pooling != ENGINE_POOLING_LAST)
+        return err_set(e, ERR_UNSUPPORTED, "pooling %d is not served", (int)r->pooling);
+    if (r->n_output > 0)
+        return err_set(e, ERR_RANGE, "an embedding has no output tokens");
+    if (r->n_prompt > l->context)
+        return err_set(e, ERR_LIMIT, "the prompt has %u tokens, the context %u", r->n_prompt,
+                       l->context);
+    return check_tokens("prompt", r->prompt, r->n_prompt, l->model.vocab, e);
+}
+
 static int check_request(const struct engine_request *r, const struct sequence_limits *l,
                          struct err *e)
 {
     if (r->n_prompt == 0)
         return err_set(e, ERR_RANGE, "the prompt is empty");
+    if (r->pooling != ENGINE_POOLING_NONE)
+        return check_pooled(r, l, e);
     if (r->n_prompt >= l->context)
         return err_set(e, ERR_LIMIT,
                        "the prompt has %u tokens, the context of %u has room for %u and an answer",
@@ -41,6 +56,8 @@ static int copy_request(struct sequence *s, const struct engine_request *r,
 {
     uint32_t room = l->context - r->n_prompt;
     uint32_t output_max = r->max_tokens < room ? r->max_tokens : room;
+    if (r->pooling != ENGINE_POOLING_NONE)
+        output_max = 0;
     s->id = r->id;
     s->priority = r->priority;
     s->deadline_ms = r->deadline_ms;
@@ -53,7 +70,10 @@ static int copy_request(struct sequence *s, const struct engine_request *r,
     if (!s->tokens || !s->pages)
         return err_set(e, ERR_NOMEM, "no memory for the request");
     memcpy(s->tokens, r->prompt, r->n_prompt * sizeof(*s->tokens));
-    int rc = sampler_init(&s->sampler, &l->model, r, output_max, &s->arena, e);
+    int rc = embedding_init(&s->embedding, r->pooling, l->n_embd, &s->arena, e);
+    if (rc < 0 || r->pooling != ENGINE_POOLING_NONE)
+        return rc;
+    rc = sampler_init(&s->sampler, &l->model, r, output_max, &s->arena, e);
     for (uint32_t i = 0; rc == 0 && i < r->n_output && s->finish == ENGINE_GOES_ON; i++)
         sequence_accept(s, r->output[i]);
     return rc;

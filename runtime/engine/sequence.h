@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "runtime/base/arena.h"
+#include "runtime/engine/embedding.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/prefixcache.h"
 #include "runtime/engine/sampler.h"
@@ -48,6 +49,7 @@ struct sequence {
     uint32_t n_cached;    /* tokens that came from the cache before it was first preempted */
     bool restarted;       /* it was preempted */
 
+    struct embedding embedding; /* what it wants in place of tokens, or nothing */
     struct sampler sampler;
     enum engine_finish finish;
     const char *error;     /* static; with ENGINE_ERROR */
@@ -59,6 +61,7 @@ struct sequence {
 struct sequence_limits {
     uint32_t context;     /* prompt and output together */
     const char *manifest; /* of the model: part of every block's hash */
+    uint32_t n_embd;
     struct sampler_model model;
 };
 
@@ -75,7 +78,7 @@ void sequence_accept(struct sequence *s, uint32_t token);
 /* Guesses that can be of use: with all of them right, the next token still has room. */
 static inline uint32_t sequence_drafts_max(const struct sequence *s)
 {
-    return s->tokens_max - s->n_tokens - 1;
+    return s->embedding.pooling == ENGINE_POOLING_NONE ? s->tokens_max - s->n_tokens - 1 : 0;
 }
 
 /* Whether all its tokens but the last are computed: its next step gives a token for one row. */

@@ -72,6 +72,7 @@ void decoder_forward(const struct model *m, struct pass *p)
         else
             feed_forward(y, p);
     }
+    op->pool(p, m->out_norm, 0.0f, h->rms_eps);
     op->select(p);
     op->norm(p, m->out_norm, 0.0f, h->rms_eps);
     op->head(p, &m->head);

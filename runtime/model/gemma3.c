@@ -97,6 +97,7 @@ static void forward(const struct model *m, struct pass *p)
         op->project(p, down, 1, NULL);
         op->add_norm(p, y->ffn_post, 0.0f, h->rms_eps);
     }
+    op->pool(p, m->out_norm, 0.0f, h->rms_eps);
     op->select(p);
     op->norm(p, m->out_norm, 0.0f, h->rms_eps);
     op->head(p, &m->head);

@@ -64,6 +64,8 @@ struct pass_ops {
     /* x += weighted sum of w[e] act over the row's experts, ids ascending */
     void (*combine_experts)(struct pass *p, const struct kn_matrix *w);
 
+    /* Adds up rows of rmsnorm(x) for the requests that want an embedding. */
+    void (*pool)(struct pass *p, const float *w, float w_offset, float eps);
     /* Keeps the rows of x whose logits are wanted, for norm and head; the rest is finished. */
     void (*select)(struct pass *p);
     /* logits = w act */

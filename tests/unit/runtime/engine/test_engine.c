@@ -528,6 +528,75 @@ static void test_engine_knows_the_capital_of_france(void **state)
     engine_free(g);
 }
 
+/* ---- embeddings -------------------------------------------------------------------------------
+ */
+
+static void embed(struct engine *g, const uint32_t *ids, uint32_t n, enum engine_pooling pooling,
+                  float *out)
+{
+    uint32_t n_tokens;
+    struct engine_request r = {.id = 1, .prompt = ids, .n_prompt = n, .pooling = pooling};
+    submit(g, &r);
+    struct engine_delta d = run_to_end(g, 1, &n_tokens);
+    assert_int_equal(d.finish, ENGINE_STOP);
+    assert_int_equal(n_tokens, 0);
+    assert_non_null(d.embedding);
+    memcpy(out, d.embedding, engine_info(g)->n_embd * sizeof(float));
+    expect_idle(g);
+}
+
+/* The last state of every prefix, added up here, is the mean of the whole. */
+static void test_engine_embeds_by_mean_and_last_token(void **state)
+{
+    (void)state;
+    enum { N = 40, D = 64 };
+    uint32_t ids[N];
+    float last[D], mean[D];
+    double sum[D] = {0};
+    struct engine_config c = config();
+    c.prefix_cache = true;
+    c.step_tokens_max = 7;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    assert_int_equal(engine_info(g)->n_embd, D);
+    for (uint32_t i = 0; i < N; i++)
+        ids[i] = 37 * i % TINY_VOCAB;
+    for (uint32_t n = 1; n <= N; n++) {
+        embed(g, ids, n, ENGINE_POOLING_LAST, last);
+        for (uint32_t i = 0; i < D; i++)
+            sum[i] += (double)last[i];
+    }
+    embed(g, ids, N, ENGINE_POOLING_MEAN, mean);
+    for (uint32_t i = 0; i < D; i++)
+        assert_true(mean[i] == (float)(sum[i] / N));
+    assert_memory_not_equal(mean, last, sizeof(mean));
+    engine_free(g);
+}
+
+static void test_engine_embeds_a_prompt_that_fills_the_context(void **state)
+{
+    (void)state;
+    uint32_t ids[41] = {0};
+    float v[64];
+    struct engine_config c = config();
+    c.context_max = 40;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    embed(g, ids, 40, ENGINE_POOLING_MEAN, v);
+    struct engine_request r = {
+        .id = 1, .prompt = ids, .n_prompt = 41, .pooling = ENGINE_POOLING_LAST};
+    expect_refusal(g, &r, ERR_LIMIT, "41");
+    r.n_prompt = 5;
+    r.pooling = (enum engine_pooling)3;
+    expect_refusal(g, &r, ERR_UNSUPPORTED, "pooling 3");
+    r.pooling = ENGINE_POOLING_LAST;
+    r.output = ids;
+    r.n_output = 1;
+    expect_refusal(g, &r, ERR_RANGE, "output");
+    ids[4] = TINY_VOCAB;
+    r.n_output = 0;
+    expect_refusal(g, &r, ERR_RANGE, "vocabulary");
+    engine_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -546,6 +615,8 @@ int main(void)
         cmocka_unit_test(test_engine_keeps_priorities_with_a_cache),
         cmocka_unit_test(test_engine_ends_the_one_whose_logits_are_not_finite),
         cmocka_unit_test(test_engine_knows_the_capital_of_france),
+        cmocka_unit_test(test_engine_embeds_by_mean_and_last_token),
+        cmocka_unit_test(test_engine_embeds_a_prompt_that_fills_the_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

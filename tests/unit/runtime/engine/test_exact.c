@@ -1,5 +1,5 @@
-/* A request's tokens, logits and logprobs are the same bits whatever happens around it: random
- * schedules of requests, against each of them alone on one thread.
+/* A request's tokens, logits and logprobs, or its embedding, are the same bits whatever happens
+ * around it: random schedules of requests, against each of them alone on one thread.
  *
  *     test_exact [engines]     of the real model; `make test-exactness` runs many
  *
@@ -42,6 +42,7 @@ enum {
     PROMPT_MAX = 150,
     OUTPUT_MAX = 100,
     STOPS = 2,
+    EMBD_MAX = 576,
     STEPS_MAX = 100000
 };
 
@@ -54,7 +55,7 @@ struct sizes {
 
 /* Over all schedules. */
 struct totals {
-    uint64_t schedules, tokens, cached, preempted, drafted, right;
+    uint64_t schedules, tokens, embeddings, cached, preempted, drafted, right;
     uint64_t bursts[SPECULATOR_TOKENS_MAX + 2]; /* deltas by their number of tokens */
 };
 
@@ -74,6 +75,7 @@ struct job {
     uint64_t digests[OUTPUT_MAX];
     struct kn_sampled sampled[OUTPUT_MAX];
     uint32_t n_tokens;
+    float embedding[EMBD_MAX];
     enum engine_finish finish;
 };
 
@@ -154,6 +156,8 @@ static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab
     if (rng_below(rng, 2) == 0)
         j->r.min_tokens = (uint32_t)rng_below(rng, 12);
     make_sampling(j, rng, vocab);
+    if (id % 8 == 7)
+        j->r.pooling = rng_below(rng, 2) ? ENGINE_POOLING_MEAN : ENGINE_POOLING_LAST;
 }
 
 /* ---- running ----------------------------------------------------------------------------------
@@ -179,6 +183,23 @@ static void submit(struct engine *g, const struct engine_request *r)
         fail_msg("request %llu: %s", (unsigned long long)r->id, e.msg);
 }
 
+static void keep_delta(struct engine *g, struct job *j, const struct engine_delta *d)
+{
+    j->finish = d->finish;
+    assert_int_equal(d->index, j->n_tokens);
+    assert_int_equal(d->n_tokens, j->r.pooling == ENGINE_POOLING_NONE);
+    if (j->r.pooling != ENGINE_POOLING_NONE) {
+        assert_true(d->embedding && engine_info(g)->n_embd <= EMBD_MAX);
+        memcpy(j->embedding, d->embedding, engine_info(g)->n_embd * sizeof(float));
+        return;
+    }
+    j->tokens[j->n_tokens] = d->tokens[0];
+    j->digests[j->n_tokens] = d->logits_digests[0];
+    if (d->sampled)
+        j->sampled[j->n_tokens] = d->sampled[0];
+    j->n_tokens++;
+}
+
 static void run_alone(struct engine *g, struct job *j)
 {
     struct engine_step s;
@@ -186,17 +207,8 @@ static void run_alone(struct engine *g, struct job *j)
     submit(g, &j->r);
     while (more) {
         more = engine_step(g, &s);
-        for (uint32_t i = 0; i < s.n_deltas; i++) {
-            const struct engine_delta *d = &s.deltas[i];
-            assert_int_equal(d->index, j->n_tokens);
-            assert_int_equal(d->n_tokens, 1);
-            j->tokens[j->n_tokens] = d->tokens[0];
-            j->digests[j->n_tokens] = d->logits_digests[0];
-            if (d->sampled)
-                j->sampled[j->n_tokens] = d->sampled[0];
-            j->n_tokens++;
-            j->finish = d->finish;
-        }
+        for (uint32_t i = 0; i < s.n_deltas; i++)
+            keep_delta(g, j, &s.deltas[i]);
     }
     assert_int_not_equal(j->finish, ENGINE_ERROR);
     assert_int_not_equal(j->finish, ENGINE_GOES_ON);
@@ -216,6 +228,18 @@ static void check_token(const struct job *j, const struct engine_delta *d, uint3
         assert_memory_equal(a->top_ids, b->top_ids, n * sizeof(a->top_ids[0]));
         assert_memory_equal(a->top_logprobs, b->top_logprobs, n * sizeof(a->top_logprobs[0]));
     }
+}
+
+static void check_embedding(const struct job *j, struct life *l, const struct engine_delta *d,
+                            uint32_t n_embd)
+{
+    assert_false(l->done);
+    assert_int_equal(d->n_tokens, 0);
+    assert_non_null(d->embedding);
+    if (memcmp(d->embedding, j->embedding, n_embd * sizeof(float)) != 0)
+        fail_msg("request %llu: the embedding differs", (unsigned long long)j->r.id);
+    assert_int_equal(d->finish, ENGINE_STOP);
+    l->done = true;
 }
 
 static void check_delta(const struct job *j, struct life *l, const struct engine_delta *d,
@@ -284,8 +308,14 @@ static void run_schedule(struct engine *g, struct job *jobs, const struct sizes 
         struct engine_step s;
         join_and_leave(g, jobs, z->jobs, lives, step, rng);
         engine_step(g, &s);
-        for (uint32_t i = 0; i < s.n_deltas; i++)
-            check_delta(&jobs[s.deltas[i].id], &lives[s.deltas[i].id], &s.deltas[i], t);
+        for (uint32_t i = 0; i < s.n_deltas; i++) {
+            const struct engine_delta *d = &s.deltas[i];
+            if (jobs[d->id].r.pooling == ENGINE_POOLING_NONE)
+                check_delta(&jobs[d->id], &lives[d->id], d, t);
+            else
+                check_embedding(&jobs[d->id], &lives[d->id], d, engine_info(g)->n_embd);
+            t->embeddings += d->embedding != NULL;
+        }
         assert_true(++step < STEPS_MAX);
         n_done = 0;
         for (uint32_t i = 0; i < z->jobs; i++)
@@ -419,13 +449,14 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
     for (uint32_t i = 0; i < z->engines; i++)
         run_engine(path, jobs, &info, z, rng_u64(&rng), &t);
     free(jobs);
-    print_message("%llu schedules of %u requests, %llu tokens compared; %llu preemptions, %llu "
-                  "prompt tokens from the cache, %llu of %llu guesses right; %.0f s of processor "
+    print_message("%llu schedules of %u requests, %llu tokens and %llu embeddings compared; %llu "
+                  "preemptions, %llu prompt tokens from the cache, %llu of %llu guesses right; "
+                  "%.0f s of processor "
                   "time\n",
                   (unsigned long long)t.schedules, z->jobs, (unsigned long long)t.tokens,
-                  (unsigned long long)t.preempted, (unsigned long long)t.cached,
-                  (unsigned long long)t.right, (unsigned long long)t.drafted,
-                  (double)(clock() - begin) / CLOCKS_PER_SEC);
+                  (unsigned long long)t.embeddings, (unsigned long long)t.preempted,
+                  (unsigned long long)t.cached, (unsigned long long)t.right,
+                  (unsigned long long)t.drafted, (double)(clock() - begin) / CLOCKS_PER_SEC);
     if (z->engines >= 4)
         assert_true(t.preempted > 0 && t.cached > 0 && t.right > 0 && t.right < t.drafted);
 }
