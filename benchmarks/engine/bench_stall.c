@@ -1,13 +1,18 @@
 /* bench_stall.c: what a long prompt does to the streams that run. Not a test.
  *
- *     bench_stall MODEL.gguf [streams [prompt_tokens]]
+ *     bench_stall MODEL.gguf [prompt_tokens [busy]]
  *
- * For each of several step budgets (step_tokens_max): streams decode alone for a while, then a long
- * prompt arrives. Printed are the times between a stream's tokens, before and while the prompt is
- * computed, how many times longer their 99th percentile is then, and the prompt's tokens a second.
+ * With 1 and with 4 streams, and for some stall_max: the streams decode alone for a while, then a
+ * long prompt arrives. Printed are the times between a stream's tokens, before and while the prompt
+ * is computed, how many times longer their 99th percentile is then, and the prompt's tokens a
+ * second.
+ *
+ * busy: for a machine that has other things to do. One thread, and all times are its processor
+ * time, those that the engine measures too.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -17,6 +22,15 @@
 #define ALONE_STEPS 200
 #define STEPS_MAX 10000
 #define LONG_ID 1000000u
+
+static uint64_t processor_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t (*now_ns)(void) = clock_mono_ns;
 
 static int compare(const void *a, const void *b)
 {
@@ -58,9 +72,9 @@ static uint32_t run(struct engine *g, uint32_t n, double *ms)
 {
     struct engine_step s;
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t begin = clock_mono_ns();
+        uint64_t begin = now_ns();
         engine_step(g, &s);
-        ms[i] = (double)(clock_mono_ns() - begin) / 1e6;
+        ms[i] = (double)(now_ns() - begin) / 1e6;
         for (uint32_t k = 0; k < s.n_deltas; k++)
             if (s.deltas[k].id == LONG_ID)
                 return i + 1;
@@ -68,14 +82,17 @@ static uint32_t run(struct engine *g, uint32_t n, double *ms)
     return n;
 }
 
-static void bench(const char *path, uint32_t step_tokens, uint32_t streams, uint32_t n_prompt)
+static void bench(const char *path, double stall_max, uint32_t streams, uint32_t n_prompt)
 {
     static double ms[STEPS_MAX];
     struct engine *g;
     struct err e;
     const struct engine_config c = {.model_path = path,
                                     .sequences_max = streams + 1,
-                                    .step_tokens_max = step_tokens,
+                                    .threads = now_ns == processor_ns,
+                                    .clock_ns = now_ns,
+                                    .step_tokens_max = 256,
+                                    .stall_max = stall_max,
                                     .kv_bytes = (uint64_t)1 << 30};
     if (engine_open(&c, &g, &e) < 0) {
         fprintf(stderr, "bench_stall: %s\n", e.msg);
@@ -87,32 +104,33 @@ static void bench(const char *path, uint32_t step_tokens, uint32_t streams, uint
     uint32_t n = run(g, ALONE_STEPS, ms);
     double alone50 = percentile(ms, n, 0.5), alone99 = percentile(ms, n, 0.99);
     submit(g, LONG_ID, n_prompt, 1);
-    uint64_t begin = clock_mono_ns();
+    uint64_t begin = now_ns();
     n = run(g, STEPS_MAX, ms);
-    double seconds = (double)(clock_mono_ns() - begin) / 1e9;
+    double seconds = (double)(now_ns() - begin) / 1e9;
     double with50 = percentile(ms, n, 0.5), with99 = percentile(ms, n, 0.99);
-    printf("%11u %7.2f %7.2f %7.2f %7.2f %8.1f %9.0f\n", step_tokens, alone50, alone99, with50,
-           with99, with99 / alone99, n_prompt / seconds);
+    printf("%7u %9.2f %7.2f %7.2f %7.2f %7.2f %8.2f %9.0f\n", streams, stall_max, alone50, alone99,
+           with50, with99, with99 / alone99, n_prompt / seconds);
     fflush(stdout);
     engine_free(g);
 }
 
 int main(int argc, char **argv)
 {
-    static const uint32_t budgets[] = {256, 64, 32, 16};
+    static const double stalls[] = {0, 1.6, 3};
     if (argc < 2) {
-        fprintf(stderr, "usage: bench_stall MODEL.gguf [streams [prompt_tokens]]\n");
+        fprintf(stderr, "usage: bench_stall MODEL.gguf [prompt_tokens [busy]]\n");
         return 2;
     }
-    uint32_t streams = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 4;
-    uint32_t n_prompt = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 8000;
+    uint32_t n_prompt = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 8000;
+    if (argc > 3)
+        now_ns = processor_ns;
     log_init("bench_stall", LOG_LEVEL_WARN);
-    printf("%u streams, then a prompt of %u tokens; milliseconds between tokens\n", streams,
-           n_prompt);
-    printf("%11s %15s %15s %8s %9s\n", "", "alone", "with it", "p99", "prompt");
-    printf("%11s %7s %7s %7s %7s %8s %9s\n", "step_tokens", "p50", "p99", "p50", "p99", "times",
-           "tokens/s");
-    for (size_t i = 0; i < sizeof(budgets) / sizeof(budgets[0]); i++)
-        bench(argv[1], budgets[i], streams, n_prompt);
+    printf("streams, then a prompt of %u tokens; milliseconds between tokens\n", n_prompt);
+    printf("%7s %9s %15s %15s %8s %9s\n", "", "", "alone", "with it", "p99", "prompt");
+    printf("%7s %9s %7s %7s %7s %7s %8s %9s\n", "streams", "stall_max", "p50", "p99", "p50", "p99",
+           "times", "tokens/s");
+    for (uint32_t streams = 1; streams <= 4; streams += 3)
+        for (size_t i = 0; i < sizeof(stalls) / sizeof(stalls[0]); i++)
+            bench(argv[1], stalls[i], streams, n_prompt);
     return 0;
 }

@@ -30,6 +30,7 @@
 #define SEQUENCES_MAX 4096u
 #define WAITING_MAX (1u << 20)
 #define STEP_TOKENS_MAX (1u << 16)
+#define PRIORITY_TOKENS (1u << 16)
 
 struct engine {
     struct model model;
@@ -47,6 +48,7 @@ struct engine {
     uint32_t live_max; /* requests that run or wait */
     uint64_t arrivals;
     uint64_t steps;
+    uint64_t (*clock_ns)(void);
 
     /* of a step */
     uint32_t *ids;               /* (step_tokens_max) */
@@ -88,6 +90,8 @@ static int check_config(const struct engine_config *c, struct err *e)
     if (c->step_tokens_max < 1 || c->step_tokens_max > STEP_TOKENS_MAX)
         return err_set(e, ERR_CONFIG, "step_tokens_max is %u, wanted 1 to %u", c->step_tokens_max,
                        STEP_TOKENS_MAX);
+    if (c->stall_max != 0 && !(c->stall_max >= 1 && c->stall_max <= 1e6))
+        return err_set(e, ERR_CONFIG, "stall_max is %g, wanted 0, or 1 to 1e6", c->stall_max);
     if (c->waiting_max > WAITING_MAX)
         return err_set(e, ERR_CONFIG, "waiting_max is %u, wanted at most %u", c->waiting_max,
                        WAITING_MAX);
@@ -186,6 +190,7 @@ static void describe(struct engine *g, const struct engine_config *c,
     g->limits.n_embd = g->model.h.n_embd;
     g->limits.model.tokenizer = g->tokenizer;
     g->limits.model.vocab = g->model.h.vocab;
+    g->clock_ns = c->clock_ns ? c->clock_ns : clock_mono_ns;
     g->info = (struct engine_info){.architecture = g->model.arch->name,
                                    .manifest_sha256 = g->model.manifest_sha256,
                                    .isa = kn_isa_name(g->model.isa),
@@ -197,6 +202,16 @@ static void describe(struct engine *g, const struct engine_config *c,
                                    .sequences_max = c->sequences_max,
                                    .weight_bytes = g->model.weight_bytes,
                                    .kv_bytes = l->kv_pages * backend_page_bytes(&g->model)};
+}
+
+static int open_scheduler(struct engine *g, const struct engine_config *c, struct err *e)
+{
+    const struct scheduler_limits limits = {.running_max = c->sequences_max,
+                                            .step_tokens_max = c->step_tokens_max,
+                                            .priority_rows = c->priority_tokens ? c->priority_tokens
+                                                                                : PRIORITY_TOKENS,
+                                            .stall_max = c->stall_max};
+    return scheduler_init(&g->scheduler, &g->cache, &limits, e);
 }
 
 int engine_open(const struct engine_config *config, struct engine **out, struct err *e)
@@ -219,8 +234,7 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     if (rc == 0)
         rc = prefixcache_init(&g->cache, &g->pool, config->prefix_cache, e);
     if (rc == 0)
-        rc = scheduler_init(&g->scheduler, &g->cache, config->sequences_max,
-                            config->step_tokens_max, e);
+        rc = open_scheduler(g, config, e);
     if (rc == 0)
         rc = speculator_init(&g->speculator, config, e);
     if (rc == 0)
@@ -495,12 +509,14 @@ static void compute(struct engine *g, struct engine_step *out)
     if (scheduler_plan(&g->scheduler) == 0)
         return;
     struct batch b = make_batch(g, out);
+    uint64_t begin_ns = g->clock_ns();
     backend_run(g->backend, &b);
+    double seconds = (double)(g->clock_ns() - begin_ns) / 1e9;
     verifier_take(v, g->backend, &b);
     for (uint32_t i = 0; i < v->n_of; i++)
         out->decode_tokens += v->of[i].sequence->n_drafts;
     speculator_learn(&g->speculator, v, b.n_rows);
-    scheduler_computed(&g->scheduler);
+    scheduler_computed(&g->scheduler, seconds);
     for (uint32_t i = 0; i < v->n_of; i++)
         tell(g, &v->of[i]);
     take_embeddings(g);

@@ -39,7 +39,14 @@ struct engine_config {
     uint32_t sequences_max;   /* requests that run at once */
     uint32_t waiting_max;     /* requests that wait; one more is refused */
     uint32_t step_tokens_max; /* prompt and output tokens that one step computes at most */
-    bool prefix_cache;        /* keep the KV of full blocks for prompts that begin the same */
+    /* While requests decode, prompts get so much of a step that it takes at most so many times as
+     * long as without them; 0: all of step_tokens_max. */
+    double stall_max;
+    /* A request goes before those of one priority less that came up to so many computed tokens
+     * earlier; 0: 65,536. */
+    uint32_t priority_tokens;
+    uint64_t (*clock_ns)(void); /* that steps are measured with; NULL: clock_mono_ns */
+    bool prefix_cache;          /* keep the KV of full blocks for prompts that begin the same */
     enum engine_speculation speculate;
     uint32_t draft_tokens_max; /* guesses of one request in one step */
     bool draft_always;         /* also where it does not pay: for tests and measurements */
@@ -88,7 +95,7 @@ struct engine_request {
      * order. */
     struct kn_sampling sampling;
     uint64_t deadline_ms;   /* clock_mono_ms at which to give up; 0: none */
-    int32_t priority;       /* higher first, then order of arrival */
+    int32_t priority;       /* higher first, as far as engine_config.priority_tokens goes */
     uint8_t cache_salt[16]; /* the prefix cache is shared only under equal salts */
     /* Not NONE: n_output is 0, and nothing of sampling, stops and numbers of tokens is read. The
      * prompt may fill the context. */

@@ -147,6 +147,16 @@ uint32_t prefixcache_available(const struct prefixcache *c)
     return c->pool->n_free + c->n_idle;
 }
 
+uint32_t prefixcache_owned(const struct prefixcache *c, const uint32_t *pages, uint32_t n)
+{
+    uint32_t owned = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        bool cached = c->blocks && c->blocks[pages[i]].hash != 0;
+        owned += c->pool->refs[pages[i]] == (cached ? 2 : 1);
+    }
+    return owned;
+}
+
 bool prefixcache_take(struct prefixcache *c, uint32_t *page)
 {
     if (c->pool->n_free == 0 && c->n_idle > 0)

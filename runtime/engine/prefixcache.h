@@ -68,6 +68,9 @@ void prefixcache_release(struct prefixcache *c);
 
 /* Pages that can be taken. */
 uint32_t prefixcache_available(const struct prefixcache *c);
+/* How many of these pages, each with a user, have only one: dropping all of them makes at least so
+ * many available. */
+uint32_t prefixcache_owned(const struct prefixcache *c, const uint32_t *pages, uint32_t n);
 /* A page that nobody uses, evicting the oldest idle one if need be; false when all are in use. */
 bool prefixcache_take(struct prefixcache *c, uint32_t *page);
 /* A user less. Drop the last page of a sequence first. */

@@ -1,19 +1,23 @@
 #include "runtime/engine/scheduler.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/check.h"
 
-int scheduler_init(struct scheduler *s, struct prefixcache *cache, uint32_t running_max,
-                   uint32_t step_tokens_max, struct err *e)
+/* One step in so many goes without prefills. */
+#define MIXED_STEPS_MAX 31u
+
+int scheduler_init(struct scheduler *s, struct prefixcache *cache,
+                   const struct scheduler_limits *limits, struct err *e)
 {
-    ASSERT(running_max > 0 && step_tokens_max > 0);
-    *s = (struct scheduler){
-        .cache = cache, .running_max = running_max, .step_tokens_max = step_tokens_max};
-    s->running = calloc(running_max, sizeof(struct sequence *));
+    ASSERT(limits->running_max > 0 && limits->step_tokens_max > 0);
+    *s = (struct scheduler){.cache = cache, .limits = *limits};
+    stepcost_init(&s->cost);
+    s->running = calloc(limits->running_max, sizeof(struct sequence *));
     if (!s->running)
-        return err_set(e, ERR_NOMEM, "scheduler: no memory for %u sequences", running_max);
+        return err_set(e, ERR_NOMEM, "scheduler: no memory for %u sequences", limits->running_max);
     return 0;
 }
 
@@ -25,7 +29,7 @@ void scheduler_release(struct scheduler *s)
 
 static bool goes_before(const struct sequence *a, const struct sequence *b)
 {
-    return a->priority != b->priority ? a->priority > b->priority : a->arrival < b->arrival;
+    return a->rank != b->rank ? a->rank < b->rank : a->arrival < b->arrival;
 }
 
 /* ---- pages ------------------------------------------------------------------------------------
@@ -90,6 +94,8 @@ static void follow(struct scheduler *s, struct sequence *q)
 void scheduler_add(struct scheduler *s, struct sequence *q)
 {
     ASSERT(q->n_pages == 0 && q->prefix.n_blocks == 0);
+    if (!q->restarted)
+        q->rank = (int64_t)s->n_rows - (int64_t)q->priority * s->limits.priority_rows;
     struct sequence **at = &s->waiting;
     while (*at && goes_before(*at, q))
         at = &(*at)->next;
@@ -178,8 +184,8 @@ static uint32_t plan_decodes(struct scheduler *s, uint32_t room)
     return rows;
 }
 
-/* Rows for guesses, as far as they fit. */
-static uint32_t plan_drafts(struct scheduler *s, uint32_t room)
+/* Rows for guesses, as far as they fit; and what the step has so far. */
+static void plan_drafts(struct scheduler *s, uint32_t room)
 {
     uint32_t rows = 0;
     for (uint32_t i = 0; i < s->n_running; i++) {
@@ -190,66 +196,115 @@ static uint32_t plan_drafts(struct scheduler *s, uint32_t room)
         q->n_drafts = n;
         q->step_rows += n;
         rows += n;
+        stepcost_add(&s->work, q->n_computed, q->step_rows, q->step_rows);
     }
-    return rows;
 }
 
-static uint32_t plan_prefills(struct scheduler *s, uint32_t room)
+/* Pages that q needs to be admitted beside so many. Alone it may have everything: the context is no
+ * longer than the pool. */
+static uint64_t pages_wanted(const struct sequence *q, uint32_t n_others)
 {
-    uint32_t rows = 0;
-    for (uint32_t i = 0; i < s->n_running && rows < room; i++) {
-        struct sequence *q = s->running[i];
-        if (sequence_decodes(q))
-            continue;
-        follow(s, q);
-        q->step_rows = min_u32(q->n_tokens - q->n_computed, room - rows);
-        rows += q->step_rows;
-    }
-    return rows;
+    return n_others == 0 ? sequence_pages(q->n_tokens)
+                         : (uint64_t)sequence_pages(q->n_tokens + 1) + n_others;
 }
 
 static bool can_admit(const struct scheduler *s, const struct sequence *q)
 {
-    if (s->n_running == s->running_max)
+    if (s->n_running == s->limits.running_max)
         return false;
-    /* Alone it may have everything; the context is no longer than the pool. */
-    uint64_t wanted = (uint64_t)sequence_pages(q->n_tokens);
-    if (s->n_running > 0)
-        wanted = (uint64_t)sequence_pages(q->n_tokens + 1) + s->n_running;
     /* Cached pages that others use cost nothing; idle ones are taken like free ones. */
     uint32_t n_used;
     prefixcache_look(s->cache, &q->prefix, q->tokens, blocks_to_follow(q), &n_used);
-    return wanted - n_used <= prefixcache_available(s->cache);
+    return pages_wanted(q, s->n_running) - n_used <= prefixcache_available(s->cache);
 }
 
-static uint32_t plan_admissions(struct scheduler *s, uint32_t room)
+/* Preempts those of lower priority behind the first of the waiting, from the last on, if that is
+ * enough to admit it. What it may share is not counted: a victim may be who shares it. */
+static void make_way(struct scheduler *s)
 {
-    uint32_t rows = 0;
-    while (s->waiting && rows < room && can_admit(s, s->waiting)) {
+    struct sequence *q = s->waiting;
+    if (!q || can_admit(s, q))
+        return;
+    uint64_t pages = prefixcache_available(s->cache);
+    for (uint32_t left = s->n_running; left > 0;) {
+        const struct sequence *v = s->running[--left];
+        if (v->priority >= q->priority || !goes_before(q, v))
+            return;
+        pages += prefixcache_owned(s->cache, v->pages, v->n_pages);
+        if (pages < pages_wanted(q, left))
+            continue;
+        while (s->n_running > left)
+            preempt(s, s->running[s->n_running - 1]);
+        return;
+    }
+}
+
+static void plan_admissions(struct scheduler *s)
+{
+    while (s->waiting && can_admit(s, s->waiting)) {
         struct sequence *q = s->waiting;
         admit(s);
         follow(s, q);
         bool taken = take_pages(s, q, q->n_tokens);
         ASSERT(taken);
-        q->step_rows = min_u32(q->n_tokens - q->n_computed, room - rows);
-        rows += q->step_rows;
     }
-    return rows;
+}
+
+static int64_t prefill_rank(const struct sequence *q)
+{
+    return q->rank + (q->n_tokens - q->n_computed);
+}
+
+/* The next without rows: it prefills, or there is no room for any. */
+static struct sequence *next_prefill(const struct scheduler *s)
+{
+    struct sequence *best = NULL;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        struct sequence *q = s->running[i];
+        if (q->step_rows == 0 && (!best || prefill_rank(q) < prefill_rank(best)))
+            best = q;
+    }
+    return best;
+}
+
+/* limit: seconds that the step may be predicted to take. */
+static void plan_prefills(struct scheduler *s, double limit)
+{
+    uint32_t decoding = s->work.rows;
+    for (struct sequence *q; s->work.rows < s->limits.step_tokens_max && (q = next_prefill(s));) {
+        follow(s, q);
+        uint32_t room = s->limits.step_tokens_max - s->work.rows,
+                 rest = q->n_tokens - q->n_computed;
+        uint32_t rows = stepcost_rows(&s->cost, &s->work, q->n_computed, rest, room, limit);
+        if (rows == 0 && s->work.rows > decoding)
+            return;
+        q->step_rows = rows > 0 ? rows : 1;
+        stepcost_add(&s->work, q->n_computed, q->step_rows, scheduler_samples(q));
+    }
 }
 
 uint32_t scheduler_plan(struct scheduler *s)
 {
-    uint32_t room = s->step_tokens_max;
     for (uint32_t i = 0; i < s->n_running; i++)
         s->running[i]->step_rows = 0;
-    uint32_t rows = plan_decodes(s, room);
-    rows += plan_drafts(s, room - rows);
-    rows += plan_prefills(s, room - rows);
-    return rows + plan_admissions(s, room - rows);
+    s->work = (struct stepcost_work){0};
+    make_way(s);
+    plan_drafts(s, s->limits.step_tokens_max - plan_decodes(s, s->limits.step_tokens_max));
+    plan_admissions(s);
+    uint32_t decoding = s->work.rows;
+    bool limited = decoding > 0 && s->limits.stall_max > 0;
+    if (!limited)
+        plan_prefills(s, INFINITY);
+    else if (s->n_mixed < MIXED_STEPS_MAX)
+        plan_prefills(s, s->limits.stall_max * stepcost_predict(&s->cost, &s->work));
+    s->n_mixed = limited && s->work.rows > decoding ? s->n_mixed + 1 : 0;
+    return s->work.rows;
 }
 
-void scheduler_computed(struct scheduler *s)
+void scheduler_computed(struct scheduler *s, double seconds)
 {
+    s->n_rows += s->work.rows;
+    stepcost_learn(&s->cost, &s->work, seconds);
     for (uint32_t i = 0; i < s->n_running; i++) {
         struct sequence *q = s->running[i];
         q->n_computed += q->step_rows;

@@ -30,6 +30,7 @@ struct sequence {
     uint64_t id;
     int32_t priority;
     uint64_t arrival;     /* its number among all submitted: later is larger */
+    int64_t rank;         /* scheduler.h: low first */
     uint64_t deadline_ms; /* 0: none */
     enum sequence_state state;
 

@@ -49,6 +49,8 @@ static struct engine_config engine_options(const struct worker_config *c)
         .sequences_max = (uint32_t)c->sequences_max,
         .waiting_max = (uint32_t)c->waiting_max,
         .step_tokens_max = (uint32_t)c->step_tokens_max,
+        .stall_max = c->stall_max,
+        .priority_tokens = (uint32_t)c->priority_tokens,
         .prefix_cache = c->prefix_cache,
     };
 }

@@ -53,6 +53,10 @@ static const struct config_option options[] = {
      "Requests that wait; one more is refused"},
     {"step_tokens_max", CONFIG_INT, AT(step_tokens_max), "256", 1, 65536, NULL, "N",
      "Tokens that one step computes; bounds how long a step takes"},
+    {"stall_max", CONFIG_DOUBLE, AT(stall_max), "1.6", 0, 1000, NULL, "TIMES",
+     "While answers run, prompts may make a step so many times as long at most; 0 is no limit"},
+    {"priority_tokens", CONFIG_INT, AT(priority_tokens), "65536", 1, 1 << 30, NULL, "N",
+     "A request passes those of one priority less that came up to so many computed tokens before"},
     {"prefix_cache", CONFIG_BOOL, AT(prefix_cache), "yes", 0, 0, NULL, NULL,
      "Keep the KV of prompts for others that begin the same, in pages that are free"},
     {.help = "Log:"},
@@ -79,6 +83,8 @@ static int check(const void *out, struct err *e)
     const struct worker_config *c = out;
     if (!c->model || !*worker_model_path(c))
         return err_set(e, ERR_CONFIG, "model: which GGUF file to serve is not said");
+    if (c->stall_max > 0 && c->stall_max < 1)
+        return err_set(e, ERR_CONFIG, "stall_max is %g: wanted 0, or at least 1", c->stall_max);
     if (c->routers.n == 0)
         return err_set(e, ERR_CONFIG, "routers: none is given");
     if (c->backoff_min_ms > c->backoff_max_ms)

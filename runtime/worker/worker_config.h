@@ -26,6 +26,8 @@ struct worker_config {
     int64_t sequences_max;
     int64_t waiting_max;
     int64_t step_tokens_max;
+    double stall_max;
+    int64_t priority_tokens;
     bool prefix_cache;
     /* log */
     char *log_level;

@@ -382,6 +382,14 @@ static const char *choose_drafter(struct engine_config *c, struct seer *s, const
     return names[i];
 }
 
+/* Steps seem to take any time, so prompts are cut anywhere. */
+static uint64_t random_clock_ns(void)
+{
+    static uint64_t now;
+    static struct rng rng;
+    return now += (uint64_t)1 << (10 + rng_below(&rng, 15));
+}
+
 /* An engine of random shape, and its schedules. */
 static void run_engine(const char *path, struct job *jobs, const struct engine_info *info,
                        const struct sizes *z, uint64_t seed, struct totals *t)
@@ -398,6 +406,9 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
         .kv_bytes = pages * (info->kv_bytes / info->kv_pages),
         .sequences_max = 2 + (uint32_t)rng_below(&rng, z->jobs - 2),
         .step_tokens_max = least + (uint32_t)rng_below(&rng, rng_below(&rng, 2) ? 8 * least : 60),
+        .stall_max = rng_below(&rng, 3) ? 1 + 2 * rng_unit(&rng) : 0,
+        .priority_tokens = 1 + (uint32_t)rng_below(&rng, 2000),
+        .clock_ns = random_clock_ns,
         .prefix_cache = rng_below(&rng, 3) > 0,
     };
     const char *who = choose_drafter(&c, &seer, jobs, info->vocab, &rng);
@@ -411,12 +422,13 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
     t->preempted += load.preempted;
     t->drafted += load.drafted;
     t->right += load.drafts_right;
-    print_message("seed %llx: %s, threads %u, sequences %u, step tokens %u, pages %u; %s guesses "
-                  "%u; preempted %llu, cached %llu, guessed %llu, right %llu\n",
-                  (unsigned long long)seed, c.isa, c.threads, c.sequences_max, c.step_tokens_max,
-                  pages, who, c.draft_tokens_max, (unsigned long long)load.preempted,
-                  (unsigned long long)(t->cached - before.cached), (unsigned long long)load.drafted,
-                  (unsigned long long)load.drafts_right);
+    print_message(
+        "seed %llx: %s, threads %u, sequences %u, step tokens %u, stall %.2f, pages %u; %s "
+        "guesses %u; preempted %llu, cached %llu, guessed %llu, right %llu\n",
+        (unsigned long long)seed, c.isa, c.threads, c.sequences_max, c.step_tokens_max, c.stall_max,
+        pages, who, c.draft_tokens_max, (unsigned long long)load.preempted,
+        (unsigned long long)(t->cached - before.cached), (unsigned long long)load.drafted,
+        (unsigned long long)load.drafts_right);
     engine_free(g);
 }
 

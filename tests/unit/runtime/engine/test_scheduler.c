@@ -52,7 +52,9 @@ static void init_cached(struct fixture *f, uint32_t pages, uint32_t running_max,
     memset(f, 0, sizeof(*f));
     assert_int_equal(kvpool_init(&f->pool, pages, &e), 0);
     assert_int_equal(prefixcache_init(&f->cache, &f->pool, cached, &e), 0);
-    assert_int_equal(scheduler_init(&f->s, &f->cache, running_max, step_tokens_max, &e), 0);
+    const struct scheduler_limits limits = {
+        .running_max = running_max, .step_tokens_max = step_tokens_max, .priority_rows = 1000000};
+    assert_int_equal(scheduler_init(&f->s, &f->cache, &limits, &e), 0);
     f->kv = calloc((size_t)pages * KN_PAGE_TOKENS, sizeof(*f->kv));
 }
 
@@ -113,16 +115,21 @@ static void write_kv(struct fixture *f, const struct sequence *q)
 
 /* What the engine does behind a plan: the rows are computed, and where the last token was reached,
  * there is one more. */
-static void compute(struct fixture *f)
+static void compute_in(struct fixture *f, double seconds)
 {
     bool samples[64];
     for (uint32_t i = 0; i < f->s.n_running; i++) {
         write_kv(f, f->s.running[i]);
         samples[i] = scheduler_samples(f->s.running[i]);
     }
-    scheduler_computed(&f->s);
+    scheduler_computed(&f->s, seconds);
     for (uint32_t i = 0; i < f->s.n_running; i++)
         f->s.running[i]->n_tokens += samples[i];
+}
+
+static void compute(struct fixture *f)
+{
+    compute_in(f, 0);
 }
 
 static void test_scheduler_cuts_prefill_into_chunks(void **state)
@@ -361,6 +368,173 @@ static void test_scheduler_goes_on_from_the_cache_after_preemption(void **state)
     release(&f);
 }
 
+/* A step of streams takes 1, each row of a prompt 0.1: at most 1.75 times as long is 7 rows. */
+static void test_scheduler_leaves_prompts_what_the_streams_can_spare(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 64, 4, 100);
+    f.s.limits.stall_max = 1.75;
+    struct sequence *stream = add(&f, 0, 3, 0);
+    scheduler_plan(&f.s);
+    compute(&f);
+    struct sequence *prompt = add(&f, 1, 120, 0);
+    for (int k = 0; k < STEPCOST_PRICES; k++)
+        f.s.cost.price[k] = 1e-9;
+    f.s.cost.price[0] = 1 - 1.2 / 12;
+    f.s.cost.price[1] = 1.2;
+    assert_int_equal(scheduler_plan(&f.s), 8);
+    assert_int_equal(stream->step_rows, 1);
+    assert_int_equal(prompt->step_rows, 7);
+    compute(&f);
+    f.s.limits.stall_max = 1; /* nothing to spare: the prompt goes on all the same */
+    assert_int_equal(scheduler_plan(&f.s), 2);
+    assert_int_equal(prompt->step_rows, 1);
+    compute(&f);
+    f.s.limits.stall_max = 1.75;
+    take_out(&f, stream); /* and alone, there is no limit */
+    assert_int_equal(scheduler_plan(&f.s), 100);
+    compute(&f);
+    release(&f);
+}
+
+/* How long streams take without prompts stays known only if they have a step to themselves. */
+static void test_scheduler_decodes_alone_now_and_then(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 64, 4, 100);
+    f.s.limits.stall_max = 1;
+    add(&f, 0, 3, 0);
+    scheduler_plan(&f.s);
+    compute(&f);
+    struct sequence *prompt = add(&f, 1, 120, 0);
+    uint32_t n_alone = 0;
+    for (int i = 0; i < 96; i++) {
+        scheduler_plan(&f.s);
+        n_alone += prompt->step_rows == 0;
+        compute(&f);
+    }
+    assert_int_equal(n_alone, 3);
+    assert_int_equal(prompt->n_computed, 93);
+    release(&f);
+}
+
+static void test_scheduler_lets_a_short_prompt_pass_a_long_one(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 64, 4, 10);
+    struct sequence *a = add(&f, 0, 100, 0);
+    assert_int_equal(scheduler_plan(&f.s), 10);
+    compute(&f);
+    struct sequence *b = add(&f, 1, 15, 0);
+    scheduler_plan(&f.s);
+    assert_int_equal(b->step_rows, 10);
+    assert_int_equal(a->step_rows, 0);
+    compute(&f);
+    scheduler_plan(&f.s);
+    assert_int_equal(b->step_rows, 5);
+    assert_int_equal(a->step_rows, 5);
+    compute(&f);
+    release(&f);
+}
+
+/* Short prompts without end: the long one waits for about as many tokens as it has itself. */
+static void test_scheduler_starves_no_prompt(void **state)
+{
+    (void)state;
+    struct fixture f;
+    uint32_t others = 0, id = 1;
+    init(&f, 640, 60, 10);
+    struct sequence *a = add(&f, 0, 100, 0);
+    for (int i = 0; i < 60 && a->n_tokens == a->n_prompt; i++) {
+        if (id < 60)
+            add(&f, id++, 10, 0);
+        scheduler_plan(&f.s);
+        for (uint32_t k = 0; k < f.s.n_running; k++)
+            others += f.s.running[k] != a ? f.s.running[k]->step_rows : 0;
+        compute(&f);
+        for (uint32_t k = 1; k < id; k++)
+            if (f.all[k] && f.all[k]->n_tokens > f.all[k]->n_prompt)
+                take_out(&f, f.all[k]);
+    }
+    assert_int_equal(a->n_tokens, 101);
+    assert_true(others >= 50 && others <= 120);
+    release(&f);
+}
+
+static void test_scheduler_preempts_for_a_higher_priority(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 8, 2, 1000);
+    struct sequence *low = add(&f, 0, 40, 0), *same = add(&f, 1, 20, 1);
+    scheduler_plan(&f.s);
+    compute(&f);
+    struct sequence *also = add(&f, 2, 20, 0), *high = add(&f, 3, 60, 1);
+    scheduler_plan(&f.s); /* no place: the lowest gives way, and not to its equal */
+    assert_int_equal(low->state, SEQUENCE_WAITING);
+    assert_int_equal(low->n_pages, 0);
+    assert_int_equal(high->state, SEQUENCE_RUNNING);
+    assert_int_equal(also->state, SEQUENCE_WAITING);
+    assert_int_equal(same->step_rows, 1);
+    assert_int_equal(f.s.n_preempted, 1);
+    compute(&f);
+    struct sequence *higher = add(&f, 4, 100, 2); /* 7 pages and more: both must go */
+    scheduler_plan(&f.s);
+    assert_int_equal(higher->state, SEQUENCE_RUNNING);
+    assert_int_equal(high->state, SEQUENCE_WAITING);
+    assert_int_equal(same->state, SEQUENCE_WAITING);
+    compute(&f);
+    take_out(&f, higher);
+    scheduler_plan(&f.s);
+    assert_int_equal(same->state, SEQUENCE_RUNNING); /* by arrival */
+    compute(&f);
+    release(&f);
+}
+
+/* Where preempting would not help, nobody loses anything. */
+static void test_scheduler_preempts_only_if_that_is_enough(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 10, 4, 1000);
+    struct sequence *peer = add(&f, 0, 80, 3), *low = add(&f, 1, 16, 0);
+    scheduler_plan(&f.s);
+    compute(&f);
+    struct sequence *high = add(&f, 2, 80, 3);
+    scheduler_plan(&f.s);
+    assert_int_equal(peer->state, SEQUENCE_RUNNING);
+    assert_int_equal(low->state, SEQUENCE_RUNNING);
+    assert_int_equal(high->state, SEQUENCE_WAITING);
+    assert_int_equal(f.s.n_preempted, 0);
+    compute(&f);
+    release(&f);
+}
+
+/* A level of priority is worth so many computed rows, and no more. */
+static void test_scheduler_ages_what_waits(void **state)
+{
+    (void)state;
+    struct fixture f;
+    init(&f, 64, 1, 100);
+    f.s.limits.priority_rows = 50;
+    add(&f, 0, 5, 0);
+    add(&f, 1, 5, 0);
+    uint32_t place = 0;
+    for (uint32_t id = 2; id < 40 && f.all[1]; id++) {
+        add(&f, id, 5, 1); /* one after another, all of higher priority */
+        scheduler_plan(&f.s);
+        assert_int_equal(f.s.n_running, 1);
+        compute(&f);
+        take_out(&f, f.s.running[0]);
+        place = id;
+    }
+    assert_int_equal(place, 2 + 10 + 1); /* the ten that came within 50 rows go before both */
+    release(&f);
+}
+
 /* Pages that the running sequences hold, shared ones once. */
 static uint32_t pages_held(const struct scheduler *s)
 {
@@ -390,6 +564,10 @@ static void test_scheduler_gets_everything_done(void **state)
         uint32_t step_max = 1 + (uint32_t)rng_below(&rng, 40), next = 0;
         init_cached(&f, PAGES_OF_CONTEXT + (uint32_t)rng_below(&rng, 8), running_max, step_max,
                     seed % 4 > 0);
+        if (seed % 3)
+            f.s.limits.priority_rows = 1 + (uint32_t)rng_below(&rng, 2000);
+        if (seed % 2)
+            f.s.limits.stall_max = 1 + rng_unit(&rng);
         for (int step = 0; step < 20000; step++) {
             if (next < 40 && rng_below(&rng, 4) == 0) {
                 struct sequence *q = fake(next, 1 + (uint32_t)rng_below(&rng, CONTEXT - 2),
@@ -405,14 +583,14 @@ static void test_scheduler_gets_everything_done(void **state)
                 sum += q->step_rows;
                 assert_true(sequence_pages(q->n_computed + q->step_rows) <= q->n_pages);
                 if (i > 0)
-                    assert_true(f.s.running[i - 1]->priority >= q->priority);
+                    assert_true(f.s.running[i - 1]->rank <= q->rank);
             }
             assert_int_equal(sum, rows);
             assert_true(rows <= step_max && f.s.n_running <= running_max);
             assert_int_equal(pages_held(&f.s), f.pool.n_pages - prefixcache_available(&f.cache));
             assert_true(prefixcache_consistent(&f.cache));
             assert_int_equal(rows == 0, f.s.n_running + f.s.n_waiting == 0);
-            compute(&f);
+            compute_in(&f, rng_unit(&rng));
             for (size_t i = 0; i < 64; i++)
                 if (f.all[i] && (f.all[i]->n_tokens == CONTEXT || rng_below(&rng, 300) == 0)) {
                     hits += f.all[i]->n_cached;
@@ -444,7 +622,7 @@ static void compute_guesses(struct fixture *f, uint32_t right)
         q->n_tokens += n + 1;
         q->n_drafts = 0;
     }
-    scheduler_computed(&f->s);
+    scheduler_computed(&f->s, 0);
 }
 
 static void test_scheduler_gives_guesses_the_rows_behind_the_decodes(void **state)
@@ -537,6 +715,13 @@ int main(void)
         cmocka_unit_test(test_scheduler_gives_back_pages_that_it_need_not_fill),
         cmocka_unit_test(test_scheduler_admits_by_what_is_not_shared),
         cmocka_unit_test(test_scheduler_goes_on_from_the_cache_after_preemption),
+        cmocka_unit_test(test_scheduler_leaves_prompts_what_the_streams_can_spare),
+        cmocka_unit_test(test_scheduler_decodes_alone_now_and_then),
+        cmocka_unit_test(test_scheduler_lets_a_short_prompt_pass_a_long_one),
+        cmocka_unit_test(test_scheduler_starves_no_prompt),
+        cmocka_unit_test(test_scheduler_preempts_for_a_higher_priority),
+        cmocka_unit_test(test_scheduler_preempts_only_if_that_is_enough),
+        cmocka_unit_test(test_scheduler_ages_what_waits),
         cmocka_unit_test(test_scheduler_gets_everything_done),
         cmocka_unit_test(test_scheduler_gives_guesses_the_rows_behind_the_decodes),
         cmocka_unit_test(test_scheduler_preempts_nobody_for_a_guess),

@@ -42,6 +42,8 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_string_equal(c.isa, "auto");
     assert_false(c.die_with_parent);
     assert_true(c.prefix_cache);
+    assert_true(c.stall_max > 1.59 && c.stall_max < 1.61);
+    assert_int_equal(c.priority_tokens, 65536);
     config_release(&worker_program, &c);
 }
 
@@ -86,6 +88,9 @@ static void test_worker_config_refuses_what_does_not_fit_together(void **state)
     assert_int_equal(load(&c, &e, 2, "--model=a", "--price=-1"), ERR_CONFIG);
     assert_int_equal(load(&c, &e, 2, "--model=a", "--heartbeat=2s"), ERR_CONFIG);
     assert_int_equal(load(&c, &e, 2, "--model=a", "--sequences-max=0"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--stall-max=0.5"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "stall_max"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--priority-tokens=0"), ERR_CONFIG);
 }
 
 /* The page is troff: a dash is written \-. */
