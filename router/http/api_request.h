@@ -20,6 +20,7 @@ struct json_object;
 
 #define API_SEED_NONE INT64_MIN
 #define API_TOP_LOGPROBS_MAX 20
+#define API_PRIORITY_MAX 1000
 #define API_LOGIT_BIAS_MAX 1024
 #define API_STOP_IDS_MAX 128
 
@@ -74,6 +75,8 @@ struct api_request {
     float *bias_values;
     uint32_t n_bias;
     const char *user, *prompt_cache_key, *cache_salt; /* or NULL */
+    int64_t priority;                                 /* lower goes first, as in vLLM */
+    double timeout_s;                                 /* 0: not given */
 };
 
 /* 0, or -1 with the error. */

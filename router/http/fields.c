@@ -79,6 +79,10 @@ static const struct field table[] = {
     SET_STRING("user", BOTH, user, "keeps a user's requests at one worker"),
     SET_STRING("prompt_cache_key", BOTH, prompt_cache_key, "the same, before user"),
     SET_STRING("cache_salt", BOTH, cache_salt, "prompts share cache only under one salt"),
+    /* vLLM's, and its way round; unbounded, a level of it could not age
+       (runtime/engine/scheduler.h). */
+    SET_INT("priority", BOTH, -API_PRIORITY_MAX, API_PRIORITY_MAX, priority),
+    SET_NUMBER("timeout", 0.001, 86400, timeout_s),
 
     IGNORED("metadata", API_CHAT, FIELD_OBJECT, "nothing is stored"),
     IGNORED("store", API_CHAT, FIELD_BOOL, "nothing is stored"),

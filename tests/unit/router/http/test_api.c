@@ -355,6 +355,36 @@ static void test_completion_logprobs(void **state)
     reply_release(&r);
 }
 
+/* vLLM: lower goes first. Ours: higher does. */
+static void test_priority_and_timeout_reach_the_pool(void **state)
+{
+    struct reply r;
+    (void)state;
+    post(CHAT, "{" HI ",\"priority\":-7,\"timeout\":2.5}", &r);
+    assert_int_equal(r.status, 200);
+    assert_int_equal(fake.last.priority, 7);
+    assert_int_equal(fake.last.deadline_ms, 2500);
+    reply_release(&r);
+    post(TEXT, "{" SAY ",\"priority\":1000,\"timeout\":0.001}", &r);
+    assert_int_equal(fake.last.priority, -1000);
+    assert_int_equal(fake.last.deadline_ms, 1);
+    reply_release(&r);
+    post(CHAT, "{" HI "}", &r);
+    assert_int_equal(fake.last.priority, 0);
+    uint32_t longest = fake.last.deadline_ms;
+    reply_release(&r);
+    post(CHAT, "{" HI ",\"timeout\":86400}", &r);
+    assert_true(longest == 0 ? fake.last.deadline_ms == 86400000
+                             : fake.last.deadline_ms == longest);
+    reply_release(&r);
+    post(CHAT, "{" HI ",\"priority\":1001}", &r);
+    assert_int_equal(r.status, 400);
+    reply_release(&r);
+    post(CHAT, "{" HI ",\"timeout\":0}", &r);
+    assert_int_equal(r.status, 400);
+    reply_release(&r);
+}
+
 static void test_sampling_reaches_the_pool(void **state)
 {
     struct reply r;
@@ -734,6 +764,7 @@ int main(void)
         T(test_characters_come_whole),
         T(test_chat_logprobs),
         T(test_completion_logprobs),
+        T(test_priority_and_timeout_reach_the_pool),
         T(test_sampling_reaches_the_pool),
         T(test_failures_before_the_first_token_are_http),
         T(test_failure_mid_stream_is_an_event_and_no_done),

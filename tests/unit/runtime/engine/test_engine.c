@@ -447,6 +447,45 @@ static void test_engine_keeps_priorities_with_a_cache(void **state)
 }
 
 /* Token 0 has an embedding that is not finite. */
+/* One place, taken by a request that has begun: a higher priority gets it, and what lost it goes on
+ * with the tokens that it gives alone. */
+static void test_engine_preempts_for_a_priority_and_goes_on_exactly(void **state)
+{
+    (void)state;
+    struct tiny_llama t = tiny_llama_small;
+    struct engine_config c = config();
+    struct engine_step s;
+    uint32_t alone[10], n = 0, n_low = 0, n_high;
+    c.sequences_max = 1;
+    struct engine *g = open_tiny(&t, &c);
+    struct engine_request low = request(1), high = request(2);
+    high.priority = 1;
+    submit(g, &low);
+    while (engine_step(g, &s) || s.n_deltas > 0)
+        for (uint32_t i = 0; i < s.n_deltas; i++)
+            alone[n++] = s.deltas[i].tokens[0];
+    assert_int_equal(n, 10);
+    submit(g, &low);
+    while (n_low < 4) {
+        engine_step(g, &s);
+        for (uint32_t i = 0; i < s.n_deltas; i++)
+            assert_int_equal(s.deltas[i].tokens[0], alone[n_low++]);
+    }
+    submit(g, &high);
+    run_to_end(g, 2, &n_high);
+    assert_int_equal(n_high, 10);
+    assert_int_equal(engine_load(g).waiting, 1);
+    assert_int_equal(engine_load(g).preempted, 1);
+    while (engine_step(g, &s) || s.n_deltas > 0)
+        for (uint32_t i = 0; i < s.n_deltas; i++) {
+            assert_int_equal(s.deltas[i].index, n_low);
+            assert_int_equal(s.deltas[i].tokens[0], alone[n_low++]);
+        }
+    assert_int_equal(n_low, 10);
+    expect_idle(g);
+    engine_free(g);
+}
+
 static void test_engine_ends_the_one_whose_logits_are_not_finite(void **state)
 {
     (void)state;
@@ -613,6 +652,7 @@ int main(void)
         cmocka_unit_test(test_engine_takes_a_prompt_from_the_cache),
         cmocka_unit_test(test_engine_caches_what_was_given_up),
         cmocka_unit_test(test_engine_keeps_priorities_with_a_cache),
+        cmocka_unit_test(test_engine_preempts_for_a_priority_and_goes_on_exactly),
         cmocka_unit_test(test_engine_ends_the_one_whose_logits_are_not_finite),
         cmocka_unit_test(test_engine_knows_the_capital_of_france),
         cmocka_unit_test(test_engine_embeds_by_mean_and_last_token),
