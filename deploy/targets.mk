@@ -1,6 +1,6 @@
 # What people type. The rules that compile are in the Makefile.
 
-# make run:  MODEL=NAME|FILE  WORKERS=N  PORT=N  ONCE="a prompt"
+# make run:  MODEL=NAME|PATH  WORKERS=N  PORT=N  ONCE="a prompt"
 MODEL ?= smollm2-135m
 WORKERS ?= 1
 PORT ?=

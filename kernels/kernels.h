@@ -89,9 +89,15 @@ size_t kn_pack_bytes(enum kn_isa isa, int type, int64_t rows, int64_t cols);
  * it is `rows`. Disjoint ranges may run in parallel. */
 void kn_pack(enum kn_isa isa, int type, int64_t rows, int64_t cols, const void *src, void *dst,
              int64_t row_begin, int64_t row_end);
+/* The same, src being row row_begin alone and what follows it. */
+void kn_pack_rows(enum kn_isa isa, int type, int64_t rows, int64_t cols, const void *src, void *dst,
+                  int64_t row_begin, int64_t row_end);
 /* One row of a GGUF tensor to fp32, exactly as the `gguf` package does; cols is a multiple of
  * kn_type_block(type). dst (cols). */
 void kn_dequantize_row(int type, const void *src, int64_t cols, float *dst);
+/* A row of fp32 to Q8_0, exactly as the `gguf` package does; cols is a multiple of 32. False, and
+ * nothing to be used, where an element is not finite or too large for the scale. */
+bool kn_quantize_q8_0(const float *x, int64_t cols, void *dst);
 
 /* ---- activations ----------------------------------------------------------------------------- */
 
@@ -163,6 +169,19 @@ struct kn_yarn {
 void kn_rope_yarn(const struct kn_yarn *y, int dim, double *inv_freq);
 /* 0.1 * mscale * ln(factor) + 1; 1 where factor <= 1. */
 double kn_rope_yarn_magnitude(double factor, double mscale);
+/* longrope (Ding et al., 2024): sqrt(1 + ln(factor) / ln(context)), the context that of the
+ * training before the extension, above 1; 1 where factor <= 1. */
+double kn_rope_longrope_magnitude(double factor, double context);
+
+/* Llama 3: a frequency that turns less than `low` times within `context` positions is divided by
+ * `factor`, one that turns more than `high` times is not, those between by a mixture; by fp32
+ * divisors, as GGUF stores them. 0 < low < high, factor and context above 0. */
+struct kn_llama3 {
+    double factor;
+    double context;
+    double low, high;
+};
+void kn_rope_llama3(const struct kn_llama3 *r, int dim, double *inv_freq);
 
 struct kn_attn {
     const float *q; /* (rows, n_heads * head_dim), row stride ldq, already rotated */

@@ -138,9 +138,17 @@ static void pack_row(const struct kn_format *f, const struct kn_layout *l, int64
 void kn_pack(enum kn_isa isa, int type, int64_t rows, int64_t cols, const void *src, void *dst,
              int64_t row_begin, int64_t row_end)
 {
+    const uint8_t *from = (const uint8_t *)src + (size_t)row_begin * kn_row_bytes(type, cols);
+
+    kn_pack_rows(isa, type, rows, cols, from, dst, row_begin, row_end);
+}
+
+void kn_pack_rows(enum kn_isa isa, int type, int64_t rows, int64_t cols, const void *src, void *dst,
+                  int64_t row_begin, int64_t row_end)
+{
     const struct kn_format *f = kn_format_find(type);
     size_t row_bytes = kn_row_bytes(type, cols);
-    const uint8_t *from = (const uint8_t *)src + (size_t)row_begin * row_bytes;
+    const uint8_t *from = src;
     uint8_t *to = dst;
 
     if (isa == KN_ISA_REF) {

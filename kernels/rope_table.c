@@ -5,6 +5,7 @@
  * is near 1 ulp of double over angles up to 2^20, so nearly all fp32 results are correctly rounded.
  */
 #include <float.h>
+#include <math.h>
 
 #include "kernels/kernels.h"
 
@@ -183,4 +184,25 @@ double kn_rope_yarn_magnitude(double factor, double mscale)
     const double ln2 = 0x1.62e42fefa39efp-1;
 
     return factor <= 1.0 ? 1.0 : 0.1 * mscale * (log2_own(factor) * ln2) + 1.0;
+}
+
+double kn_rope_longrope_magnitude(double factor, double context)
+{
+    return factor <= 1.0 ? 1.0 : sqrt(1.0 + log2_own(factor) / log2_own(context));
+}
+
+void kn_rope_llama3(const struct kn_llama3 *r, int dim, double *inv_freq)
+{
+    const double two_pi = 0x1.921fb54442d18p+2;
+
+    for (int i = 0; i < dim / 2; i++) {
+        double wave = two_pi / inv_freq[i], divisor = 1.0;
+        if (wave > r->context / r->low) {
+            divisor = r->factor;
+        } else if (wave >= r->context / r->high) {
+            double smooth = (r->context / wave - r->low) / (r->high - r->low);
+            divisor = 1.0 / ((1.0 - smooth) / r->factor + smooth);
+        }
+        inv_freq[i] /= (double)(float)divisor;
+    }
 }

@@ -15,7 +15,7 @@ static const struct config_option options[] = {
     {"listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 0, 0, NULL, "HOST:PORT",
      "Where the OpenAI HTTP API is served; HOST is numeric, port 0 lets the system choose"},
     {"models", CONFIG_LIST, AT(models), NULL, 0, 0, NULL, "NAME=PATH",
-     "A model that is served: its name and its GGUF file; may be repeated"},
+     "A model that is served: its name and its GGUF file or folder; may be repeated"},
     {"policy", CONFIG_CHOICE, AT(policy), "least_load", 0, 0,
      "least_load|power_of_two|round_robin|random", NULL, "How a worker is chosen"},
     {"deadline", CONFIG_MS, AT(deadline_ms), "10m", 1, 86400000, NULL, "TIME",

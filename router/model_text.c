@@ -6,9 +6,9 @@
 
 #include "runtime/base/buf.h"
 #include "runtime/base/check.h"
-#include "runtime/format/gguf.h"
-#include "runtime/format/manifest.h"
+#include "runtime/format/checkpoint.h"
 #include "runtime/text/chat.h"
+#include "runtime/text/checkpoint_text.h"
 #include "runtime/text/tokenizer.h"
 
 /* Names stand in requests, metrics and lists: visible ASCII, without what separates those. */
@@ -81,51 +81,57 @@ static uint32_t longest_token(const struct tokenizer *t)
 }
 
 /* A template that can't be used is no reason not to serve completions: chat_refusal says why. */
-static int read_template(const struct gguf *g, struct model_text *m, struct err *e)
+static int compile_template(const struct buf *text, struct model_text *m, struct err *e)
 {
-    struct gguf_str text;
     struct err why = {0};
     char *bos = NULL;
     char *eos = NULL;
-    if (!gguf_has(g, "tokenizer.chat_template")) {
-        m->chat_refusal = strdup("the model file has no chat template");
-        return m->chat_refusal ? 0 : err_set(e, ERR_NOMEM, "no memory for a model");
-    }
-    int rc = gguf_str(g, "tokenizer.chat_template", GGUF_REQUIRED, &text, e);
-    if (rc < 0 || (rc = token_text(m->tokenizer, tokenizer_bos(m->tokenizer), &bos, e)) < 0 ||
-        (rc = token_text(m->tokenizer, tokenizer_eos(m->tokenizer), &eos, e)) < 0)
-        goto out;
-    if (chat_template_compile(text.s, text.n, bos, eos, &m->chat, &why) < 0) {
+    int rc = token_text(m->tokenizer, tokenizer_bos(m->tokenizer), &bos, e);
+    if (rc == 0)
+        rc = token_text(m->tokenizer, tokenizer_eos(m->tokenizer), &eos, e);
+    if (rc == 0 && chat_template_compile(buf_str(text), text->len, bos, eos, &m->chat, &why) < 0) {
         m->chat = NULL;
         m->chat_refusal = strdup(why.msg);
         if (!m->chat_refusal)
             rc = err_set(e, ERR_NOMEM, "no memory for a model");
     }
-out:
     free(bos);
     free(eos);
     return rc;
 }
 
+static int read_template(const struct checkpoint *c, struct model_text *m, struct err *e)
+{
+    struct buf text;
+    buf_init(&text, 0);
+    int rc = chat_template_read(c, &text, e);
+    if (rc > 0) {
+        rc = compile_template(&text, m, e);
+    } else if (rc == 0) {
+        m->chat_refusal = strdup("the model has no chat template");
+        rc = m->chat_refusal ? 0 : err_set(e, ERR_NOMEM, "no memory for a model");
+    }
+    buf_release(&text);
+    return rc;
+}
+
 static int load_one(const char *spec, struct model_text *m, struct err *e)
 {
-    struct gguf *g = NULL;
+    struct checkpoint *c = NULL;
     struct stat st;
-    size_t n;
     int rc = split_spec(spec, m, e);
     if (rc < 0)
         return rc;
-    if ((rc = gguf_open(m->path, &g, e)) < 0)
+    if ((rc = checkpoint_open(m->path, &c, e)) < 0)
         goto out;
-    if ((rc = tokenizer_load(g, &m->tokenizer, e)) < 0 || (rc = read_context(g, m, e)) < 0 ||
-        (rc = read_template(g, m, e)) < 0)
+    if ((rc = tokenizer_open(c, &m->tokenizer, e)) < 0 ||
+        (rc = read_context(checkpoint_meta(c), m, e)) < 0 || (rc = read_template(c, m, e)) < 0)
         goto out;
     m->token_bytes_max = longest_token(m->tokenizer);
     m->created_s = stat(m->path, &st) == 0 ? (int64_t)st.st_mtime : 0;
-    const void *bytes = gguf_mapping(g, &n);
-    rc = manifest_of_bytes(bytes, n, m->manifest_sha256, e);
+    rc = checkpoint_manifest(c, m->manifest_sha256, e);
 out:
-    gguf_close(g);
+    checkpoint_close(c);
     return rc < 0 ? err_prefix(e, "model %s (%s)", m->name, m->path) : 0;
 }
 

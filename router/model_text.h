@@ -1,8 +1,8 @@
 /* model_text.h: what the router knows of a model: names, tokenizer, chat template, limits.
  *
- * Read from the model's GGUF at start (no weights are touched), immutable afterwards, shared by
- * everything. Owner: main. The pool accepts a worker for a model only when the manifest hashes are
- * equal.
+ * Read from the model's file or folder at start (no weights are touched), immutable afterwards,
+ * shared by everything. Owner: main. The pool accepts a worker for a model only when the manifest
+ * hashes are equal.
  */
 #ifndef ARGOSY_ROUTER_MODEL_TEXT_H
 #define ARGOSY_ROUTER_MODEL_TEXT_H

@@ -29,13 +29,27 @@ static int check_name(const char *name, size_t n, struct err *e)
     return 0;
 }
 
+/* Hugging Face's files, of which config.json is always there. */
+static int check_folder(const char *path, struct err *e)
+{
+    char config[PATH_MAX];
+    int n = snprintf(config, sizeof config, "%s/config.json", path);
+    if (n < 0 || (size_t)n >= sizeof config)
+        return err_set(e, ERR_CONFIG, "the model's path is too long");
+    if (access(config, R_OK) != 0)
+        return err_sys(e, errno, "the folder %s is no model: config.json", path);
+    return 0;
+}
+
 static int check_file(const char *path, struct err *e)
 {
     struct stat st;
     if (stat(path, &st) != 0)
         return err_sys(e, errno, "can't open the model %s", path);
+    if (S_ISDIR(st.st_mode))
+        return check_folder(path, e);
     if (!S_ISREG(st.st_mode))
-        return err_set(e, ERR_CONFIG, "the model %s is not a file", path);
+        return err_set(e, ERR_CONFIG, "the model %s is neither a file nor a folder", path);
     if (access(path, R_OK) != 0)
         return err_sys(e, errno, "can't read the model %s", path);
     return 0;
@@ -113,9 +127,12 @@ int model_ref_resolve(const char *typed, const char *const *dirs, struct model_r
     if (equals)
         return resolve_path(typed, (size_t)(equals - typed), equals + 1, out, e);
     if (strchr(typed, '/') || ends_with(typed, ".gguf")) {
-        const char *slash = strrchr(typed, '/');
-        const char *base = slash ? slash + 1 : typed;
-        size_t n = strlen(base) - (ends_with(base, ".gguf") ? 5 : 0);
+        const char *end = typed + strlen(typed), *base;
+        while (end > typed && end[-1] == '/') /* a folder may end in one */
+            end--;
+        for (base = end; base > typed && base[-1] != '/'; base--)
+            continue;
+        size_t n = (size_t)(end - base) - (ends_with(typed, ".gguf") ? 5 : 0);
         return resolve_path(base, n, typed, out, e);
     }
     int rc = check_name(typed, strlen(typed), e);
@@ -133,7 +150,8 @@ int model_ref_resolve(const char *typed, const char *const *dirs, struct model_r
     struct buf known;
     buf_init(&known, 300);
     list_known(dirs, &known);
-    err_set(e, ERR_NOT_FOUND, "there is no model '%s'. Known: %s. A path to a .gguf file works too",
+    err_set(e, ERR_NOT_FOUND,
+            "there is no model '%s'. Known: %s. A path to a .gguf file or a folder works too",
             typed, known.len ? buf_str(&known) : "none");
     buf_release(&known);
     return ERR_NOT_FOUND;

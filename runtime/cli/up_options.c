@@ -7,7 +7,8 @@
 enum { OPT_HOST = 256, OPT_REDIS, OPT_RPC_LISTEN, OPT_ONCE, OPT_THREADS };
 
 static const struct argp_option option_list[] = {
-    {"model", 'm', "NAME|FILE", 0, "A folder of models/, or a .gguf file (smollm2-135m)", 0},
+    {"model", 'm', "NAME|PATH", 0,
+     "A folder of models/, or a .gguf file or model folder (smollm2-135m)", 0},
     {"workers", 'w', "N", 0, "Worker processes (1)", 0},
     {"threads", OPT_THREADS, "N", 0, "Threads of each worker (the cores, shared out)", 0},
     {"port", 'p', "PORT", 0, "Where the endpoint listens; 0: any free port (8080)", 0},

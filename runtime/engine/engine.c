@@ -22,9 +22,10 @@
 #include "runtime/engine/sequence.h"
 #include "runtime/engine/speculator.h"
 #include "runtime/engine/verifier.h"
-#include "runtime/format/gguf.h"
+#include "runtime/format/checkpoint.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/model.h"
+#include "runtime/text/checkpoint_text.h"
 #include "runtime/text/tokenizer.h"
 
 #define SEQUENCES_MAX 4096u
@@ -119,18 +120,18 @@ static int list_eog(struct engine *g, struct err *e)
 static int load_model(struct engine *g, const struct engine_config *c, struct err *e)
 {
     enum kn_isa isa = KN_ISA_REF;
-    struct gguf *file = NULL;
+    struct checkpoint *file = NULL;
     int rc = choose_isa(c->isa, &isa, e);
     if (rc == 0)
         rc = threads_create(c->threads, &g->threads, e);
     if (rc == 0)
-        rc = gguf_open(c->model_path, &file, e);
+        rc = checkpoint_open(c->model_path, &file, e);
     if (rc < 0)
         return rc;
     rc = model_load(&g->model, file, isa, g->threads, e);
     if (rc == 0)
-        rc = tokenizer_load(file, &g->tokenizer, e);
-    gguf_close(file);
+        rc = tokenizer_open(file, &g->tokenizer, e);
+    checkpoint_close(file);
     if (rc == 0)
         rc = list_eog(g, e);
     return rc < 0 && e ? err_prefix(e, "%s", c->model_path) : rc;

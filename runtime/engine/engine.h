@@ -31,7 +31,7 @@ enum engine_speculation {
 };
 
 struct engine_config {
-    const char *model_path; /* a GGUF file */
+    const char *model_path; /* a GGUF file, or a folder (checkpoint.h) */
     const char *isa;        /* "auto", "ref", "avx2", "avx512" */
     uint32_t threads;       /* 0: one a core */
     uint64_t kv_bytes; /* for KV pages; 0: room for 4 contexts, at most a quarter of the memory */

@@ -17,28 +17,44 @@
 struct safetensors {
     struct tensor_table tensors; /* sorted by name */
     struct arena names;
-    struct mapping *maps;
-    size_t n_maps;
-    uint64_t bytes;
+    struct mapped *files;
+    size_t n_files;
+};
+
+struct mapped {
+    const char *name; /* without the folder; the arena's */
+    struct mapping map;
 };
 
 /* ---- files ------------------------------------------------------------------------------------
  */
 
+/* Maps one more file. */
+static int map_file(struct safetensors *s, const char *path, struct mapping *m, struct err *e)
+{
+    const char *slash = strrchr(path, '/');
+    struct mapped *files = realloc(s->files, (s->n_files + 1) * sizeof(*files));
+    if (!files)
+        return err_set(e, ERR_NOMEM, "safetensors: no memory");
+    s->files = files;
+    struct mapped f = {.name = arena_strdup(&s->names, slash ? slash + 1 : path)};
+    if (!f.name)
+        return err_set(e, ERR_NOMEM, "safetensors: no memory");
+    int rc = mapping_open(&f.map, path, e);
+    if (rc == 0)
+        files[s->n_files++] = f;
+    *m = f.map;
+    return rc;
+}
+
 /* Maps one more file of tensors and appends what is in it. */
 static int add_file(struct safetensors *s, const char *path, struct err *e)
 {
-    struct mapping *maps = realloc(s->maps, (s->n_maps + 1) * sizeof(*maps));
-    if (!maps)
-        return err_set(e, ERR_NOMEM, "safetensors: no memory");
-    s->maps = maps;
-    maps[s->n_maps] = (struct mapping){0};
-    int rc = mapping_open(&maps[s->n_maps], path, e);
+    struct mapping m;
+    int rc = map_file(s, path, &m, e);
     if (rc < 0)
         return rc;
-    const struct mapping *m = &maps[s->n_maps++];
-    s->bytes += m->n;
-    rc = safetensors_parse(m->bytes, m->n, &s->tensors, &s->names, e);
+    rc = safetensors_parse(m.bytes, m.n, &s->tensors, &s->names, e);
     if (rc < 0 && e)
         err_prefix(e, "%s", path);
     return rc;
@@ -176,7 +192,7 @@ static int open_shards(struct safetensors *s, const char *folder, struct shards 
         size_t from = s->tensors.n;
         for (end = first; end < sh->n_places && !strcmp(sh->places[end].file, file); end++)
             continue;
-        if (s->n_maps == SAFETENSORS_SHARDS_MAX) {
+        if (s->n_files > SAFETENSORS_SHARDS_MAX) {
             rc = err_set(e, ERR_LIMIT, INDEX ": more than %u shards", SAFETENSORS_SHARDS_MAX);
             break;
         }
@@ -215,13 +231,12 @@ static int open_index(struct safetensors *s, const char *folder, const struct ma
 static int open_folder(struct safetensors *s, const char *folder, struct err *e)
 {
     struct buf path;
-    struct mapping index = {0};
+    struct mapping index;
     buf_init(&path, 0);
     buf_addf(&path, "%s/" INDEX, folder);
-    int rc = mapping_open(&index, buf_str(&path), e);
+    int rc = map_file(s, buf_str(&path), &index, e);
     if (rc == 0) {
         rc = open_index(s, folder, &index, e);
-        mapping_release(&index);
     } else if (rc == ERR_NOT_FOUND) {
         buf_clear(&path);
         buf_addf(&path, "%s/" SINGLE, folder);
@@ -272,7 +287,6 @@ int safetensors_open_mem(const void *bytes, size_t n, struct safetensors **out, 
     struct safetensors *s = create(e);
     if (!s)
         return ERR_NOMEM;
-    s->bytes = n;
     return finish(s, safetensors_parse(bytes, n, &s->tensors, &s->names, e), out);
 }
 
@@ -280,9 +294,9 @@ void safetensors_close(struct safetensors *s)
 {
     if (!s)
         return;
-    for (size_t i = 0; i < s->n_maps; i++)
-        mapping_release(&s->maps[i]);
-    free(s->maps);
+    for (size_t i = 0; i < s->n_files; i++)
+        mapping_release(&s->files[i].map);
+    free(s->files);
     free(s->tensors.at);
     arena_release(&s->names);
     free(s);
@@ -321,7 +335,14 @@ int safetensors_data(const struct safetensors_tensor *t, const void **data, stru
     return 0;
 }
 
-uint64_t safetensors_file_bytes(const struct safetensors *s)
+size_t safetensors_file_count(const struct safetensors *s)
 {
-    return s->bytes;
+    return s->n_files;
+}
+
+struct safetensors_file safetensors_file_at(const struct safetensors *s, size_t i)
+{
+    ASSERT(i < s->n_files);
+    const struct mapped *f = &s->files[i];
+    return (struct safetensors_file){.name = f->name, .bytes = f->map.bytes, .n = f->map.n};
 }

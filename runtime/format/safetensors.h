@@ -61,7 +61,15 @@ const struct safetensors_tensor *safetensors_find(const struct safetensors *s, c
  */
 int safetensors_data(const struct safetensors_tensor *t, const void **data, struct err *e);
 
-/* Bytes that all mapped files have together. */
-uint64_t safetensors_file_bytes(const struct safetensors *s);
+/* A file that was read: tensors, or the index. */
+struct safetensors_file {
+    const char *name; /* without the folder */
+    const void *bytes;
+    size_t n;
+};
+
+/* 0 for safetensors_open_mem. */
+size_t safetensors_file_count(const struct safetensors *s);
+struct safetensors_file safetensors_file_at(const struct safetensors *s, size_t i);
 
 #endif

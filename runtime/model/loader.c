@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/model/rows.h"
 
 #define KEY_BYTES 128
 #define BLOCK_ALIGN 64u
@@ -21,7 +22,7 @@ int loader_u32(struct loader *l, const char *key, enum gguf_need need, uint32_t 
 {
     char name[KEY_BYTES];
     full_key(l, key, name);
-    int rc = gguf_u32(l->gguf, name, need, out, e);
+    int rc = gguf_u32(l->meta, name, need, out, e);
     if (rc == 0 && (*out < min || *out > max))
         rc = err_set(e, ERR_RANGE, "model: %s is %u, wanted %u to %u", name, *out, min, max);
     return rc;
@@ -32,7 +33,7 @@ int loader_f32(struct loader *l, const char *key, enum gguf_need need, float min
 {
     char name[KEY_BYTES];
     full_key(l, key, name);
-    int rc = gguf_f32(l->gguf, name, need, out, e);
+    int rc = gguf_f32(l->meta, name, need, out, e);
     if (rc == 0 && !(*out >= min && *out <= max))
         rc = err_set(e, ERR_RANGE, "model: %s is %g, wanted %g to %g", name, (double)*out,
                      (double)min, (double)max);
@@ -44,14 +45,14 @@ int loader_str(struct loader *l, const char *key, enum gguf_need need, struct gg
 {
     char name[KEY_BYTES];
     full_key(l, key, name);
-    return gguf_str(l->gguf, name, need, out, e);
+    return gguf_str(l->meta, name, need, out, e);
 }
 
 bool loader_has_key(const struct loader *l, const char *key)
 {
     char name[KEY_BYTES];
     full_key(l, key, name);
-    return gguf_has(l->gguf, name);
+    return gguf_has(l->meta, name);
 }
 
 bool loader_is_array(const struct loader *l, const char *key)
@@ -60,59 +61,59 @@ bool loader_is_array(const struct loader *l, const char *key)
     struct err e;
     char name[KEY_BYTES];
     full_key(l, key, name);
-    return gguf_array(l->gguf, name, GGUF_REQUIRED, &found, &e) == 0;
+    return gguf_array(l->meta, name, GGUF_REQUIRED, &found, &e) == 0;
 }
 
 int loader_array(struct loader *l, const char *key, struct gguf_array *out, struct err *e)
 {
     char name[KEY_BYTES];
     full_key(l, key, name);
-    return gguf_array(l->gguf, name, GGUF_REQUIRED, out, e);
+    return gguf_array(l->meta, name, GGUF_REQUIRED, out, e);
 }
 
 bool loader_has(const struct loader *l, const char *name)
 {
-    return gguf_find_tensor(l->gguf, name) != NULL;
+    return checkpoint_has(l->file, name);
 }
 
-static int find_tensor(struct loader *l, const char *name, const struct gguf_tensor **out,
-                       struct err *e)
+static int find_tensor(struct loader *l, const char *name, uint32_t matrix,
+                       struct checkpoint_tensor *out, struct err *e)
 {
-    const struct gguf_tensor *t = gguf_find_tensor(l->gguf, name);
-    if (!t)
-        return err_set(e, ERR_FORMAT, "model: tensor '%s' is missing", name);
-    if (!t->data || kn_type_block((int)t->type) == 0) {
-        const char *type = gguf_tensor_type_name(t->type);
+    int rc = checkpoint_find(l->file, name, matrix, out, e);
+    if (rc < 0)
+        return rc;
+    if (!out->data || kn_type_block((int)out->type) == 0) {
+        const char *type = gguf_tensor_type_name(out->type);
         return err_set(e, ERR_UNSUPPORTED,
-                       "model: tensor '%s' has type %s (%u), which is not served", name,
-                       type ? type : "unknown", t->type);
+                       "model: tensor '%s' has type %s (%u), which is not served", out->name,
+                       type ? type : "unknown", out->type);
     }
-    l->used[t - gguf_tensor_at(l->gguf, 0)] = true;
-    *out = t;
+    l->used[out->index] = true;
     return 0;
 }
 
 int loader_rows(struct loader *l, const char *name, uint32_t max, uint32_t *rows, struct err *e)
 {
-    const struct gguf_tensor *t;
-    int rc = find_tensor(l, name, &t, e);
+    struct checkpoint_tensor t;
+    int rc = find_tensor(l, name, 0, &t, e);
     if (rc < 0)
         return rc;
-    if (t->ne[1] > max)
+    if (t.ne[1] > max)
         return err_set(e, ERR_RANGE, "model: tensor '%s' has %llu rows, at most %u are served",
-                       name, (unsigned long long)t->ne[1], max);
-    *rows = (uint32_t)t->ne[1];
+                       name, (unsigned long long)t.ne[1], max);
+    *rows = (uint32_t)t.ne[1];
     return 0;
 }
 
-static int check_shape(const struct gguf_tensor *t, const char *name, uint32_t rows, uint32_t cols,
-                       uint32_t n, struct err *e)
+static int check_shape(const struct checkpoint_tensor *t, uint32_t rows, uint32_t cols, uint32_t n,
+                       struct err *e)
 {
-    if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != n || t->ne[3] != 1)
-        return err_set(e, ERR_FORMAT,
-                       "model: tensor '%s' is %llu × %llu × %llu × %llu, wanted %u × %u × %u", name,
-                       (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
-                       (unsigned long long)t->ne[2], (unsigned long long)t->ne[3], cols, rows, n);
+    uint32_t together = t->apart ? 1 : n;
+    if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != together || t->ne[3] != 1)
+        return err_set(
+            e, ERR_FORMAT, "model: tensor '%s' is %llu × %llu × %llu × %llu, wanted %u × %u × %u",
+            t->name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
+            (unsigned long long)t->ne[2], (unsigned long long)t->ne[3], cols, rows, together);
     return 0;
 }
 
@@ -133,43 +134,43 @@ static int note(struct loader *l, const struct loader_matrix *m, size_t bytes, s
     return 0;
 }
 
-/* The rows `part` of the tensor's n matrices into dst (n). */
-static int take_matrices(struct loader *l, const char *name, uint32_t n, uint32_t rows,
-                         uint32_t cols, struct shard_range part, struct kn_matrix *dst,
-                         struct err *e)
+/* What it is packed as. Rows that are no whole blocks stay in floats. */
+static int packed_type(const struct checkpoint_tensor *t)
+{
+    bool is_float = kn_type_block((int)t->type) == 1;
+    return t->quantise && is_float && t->ne[0] % KN_BLOCK == 0 ? KN_Q8_0 : (int)t->type;
+}
+
+/* The rows `part` of matrix i of the tensor's n into *dst. */
+static int take_matrix(struct loader *l, const char *name, uint32_t i, uint32_t n, uint32_t rows,
+                       uint32_t cols, struct shard_range part, struct kn_matrix *dst, struct err *e)
 {
     uint32_t held = shard_count(part);
-    const struct gguf_tensor *t;
-    int rc = find_tensor(l, name, &t, e);
+    struct loader_matrix m = {.dst = dst, .first = part.begin};
+    int rc = find_tensor(l, name, i, &m.src, e);
     if (rc == 0)
-        rc = check_shape(t, name, rows, cols, n, e);
+        rc = check_shape(&m.src, rows, cols, n, e);
+    if (rc == 0 && m.src.head_dim)
+        rc = rows_check_heads(&m.src, rows, e);
     if (rc < 0)
         return rc;
-    int type = (int)t->type;
+    int type = packed_type(&m.src);
     if (!kn_serves(type, rows, cols))
-        return err_set(e, ERR_UNSUPPORTED, "model: tensor '%s': %s of %u × %u is not served", name,
-                       kn_type_name(type), cols, rows);
+        return err_set(e, ERR_UNSUPPORTED, "model: tensor '%s': %s of %u × %u is not served",
+                       m.src.name, kn_type_name(type), cols, rows);
     size_t bytes = held ? kn_pack_bytes(l->model->isa, type, held, cols) : 0;
-    size_t row_bytes = (size_t)(t->bytes / n / rows);
-    for (uint32_t i = 0; i < n && rc == 0; i++) {
-        if ((bytes == 0 && held > 0) || bytes > SIZE_MAX / 4 - l->block_bytes)
-            return err_set(e, ERR_LIMIT, "model: tensor '%s' is too large", name);
-        dst[i] = (struct kn_matrix){.type = type, .isa = l->model->isa, .rows = held, .cols = cols};
-        size_t first = (size_t)i * rows + part.begin;
-        struct loader_matrix m = {.dst = &dst[i],
-                                  .src = (const char *)t->data + first * row_bytes,
-                                  .row_bytes = row_bytes};
-        rc = note(l, &m, bytes, e);
-    }
+    if ((bytes == 0 && held > 0) || bytes > SIZE_MAX / 4 - l->block_bytes)
+        return err_set(e, ERR_LIMIT, "model: tensor '%s' is too large", m.src.name);
+    *dst = (struct kn_matrix){.type = type, .isa = l->model->isa, .rows = held, .cols = cols};
     if (kn_type_block(type) == 1)
         l->model->has_float_matrix = true;
-    return rc;
+    return note(l, &m, bytes, e);
 }
 
 int loader_matrix(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
                   struct shard_range part, struct kn_matrix *dst, struct err *e)
 {
-    return take_matrices(l, name, 1, rows, cols, part, dst, e);
+    return take_matrix(l, name, 0, 1, rows, cols, part, dst, e);
 }
 
 int loader_matrices(struct loader *l, const char *name, uint32_t n, uint32_t rows, uint32_t cols,
@@ -178,21 +179,34 @@ int loader_matrices(struct loader *l, const char *name, uint32_t n, uint32_t row
     *dst = arena_calloc(&l->model->arena, n, sizeof(**dst));
     if (!*dst)
         return err_set(e, ERR_NOMEM, "model: no memory for '%s'", name);
-    return take_matrices(l, name, n, rows, cols, part, *dst, e);
+    int rc = 0;
+    for (uint32_t i = 0; i < n && rc == 0; i++)
+        rc = take_matrix(l, name, i, n, rows, cols, part, &(*dst)[i], e);
+    return rc;
 }
 
 int loader_values(struct loader *l, const char *name, uint32_t n, float *dst, struct err *e)
 {
-    const struct gguf_tensor *t;
-    int rc = find_tensor(l, name, &t, e);
+    struct checkpoint_tensor t;
+    int rc = find_tensor(l, name, 0, &t, e);
     if (rc == 0)
-        rc = check_shape(t, name, 1, n, 1, e);
+        rc = check_shape(&t, 1, n, 1, e);
+    if (rc == 0 && t.head_dim)
+        rc = rows_check_heads(&t, n, e);
     if (rc < 0)
         return rc;
-    kn_dequantize_row((int)t->type, t->data, n, dst);
-    for (uint32_t i = 0; i < n; i++)
+    if (t.head_dim == 0)
+        kn_dequantize_row((int)t.type, t.data, n, dst);
+    for (uint32_t i = 0; i < n && t.head_dim; i++) {
+        const char *at = t.data;
+        kn_dequantize_row((int)t.type, at + checkpoint_row(&t, i) * (t.row_bytes / n), 1, &dst[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (t.plus != 0) /* adding 0 would lose the sign of -0 */
+            dst[i] += t.plus;
         if (!isfinite(dst[i]))
-            return err_set(e, ERR_FORMAT, "model: tensor '%s': value %u is not finite", name, i);
+            return err_set(e, ERR_FORMAT, "model: tensor '%s': value %u is not finite", t.name, i);
+    }
     return 0;
 }
 

@@ -1,7 +1,8 @@
-/* loader.h: how an architecture asks a file for its hyperparameters and weights.
+/* loader.h: how an architecture asks a checkpoint for its hyperparameters and weights.
  *
  * Asking for a matrix checks type and shape and notes it; the packing happens at the end, over all
  * matrices at once and on all threads (model.c). Asking for a vector makes it fp32 on the spot.
+ * Keys and names are GGUF's, whatever the checkpoint is.
  *
  * Internal to runtime/model. Thread: the one that loads.
  */
@@ -12,25 +13,26 @@
 #include <stdint.h>
 
 #include "runtime/base/err.h"
-#include "runtime/format/gguf.h"
+#include "runtime/format/checkpoint.h"
 #include "runtime/model/model.h"
 
 /* A matrix to be packed. */
 struct loader_matrix {
     struct kn_matrix *dst;
-    const char *src; /* its rows in the file */
-    size_t row_bytes;
-    size_t offset; /* of its packed form in the model's block */
+    struct checkpoint_tensor src;
+    uint64_t first; /* the row of src that is row 0 of dst */
+    size_t offset;  /* of its packed form in the model's block */
 };
 
 struct loader {
-    const struct gguf *gguf;
+    const struct checkpoint *file;
+    const struct gguf *meta; /* its */
     struct model *model;
     const char *prefix;             /* "llama": of the metadata keys */
     struct loader_matrix *matrices; /* (n_matrices), model.c frees it */
     size_t n_matrices, room;        /* of matrices */
     size_t block_bytes;             /* of the matrices noted so far */
-    bool *used;                     /* by index in the file: which tensors were asked for */
+    bool *used;                     /* by index in the checkpoint: which tensors were asked for */
 };
 
 /* Metadata PREFIX.key, checked to lie in [min, max]. Optional ones leave *out as it was, and what

@@ -8,10 +8,11 @@
 #include "runtime/base/mapping.h"
 #include "runtime/base/memory.h"
 #include "runtime/base/threads.h"
-#include "runtime/format/gguf.h"
-#include "runtime/format/manifest.h"
+#include "runtime/format/checkpoint.h"
+#include "runtime/format/shown.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/loader.h"
+#include "runtime/model/rows.h"
 
 /* A packing job: large enough to be worth taking, small enough to share out evenly. */
 #define JOB_BYTES (1u << 20)
@@ -25,38 +26,49 @@ struct packing {
     } * jobs;
     size_t n_jobs;
     _Atomic size_t next_job;
+    _Atomic int failed;
+    struct err err; /* where failed */
 };
 
 /* ---- packing ----------------------------------------------------------------------------------
  */
 
-static void pack(const struct loader *l, const struct pack_job *job, bool drop)
+static int pack(const struct loader *l, const struct pack_job *job, bool forget, struct err *e)
 {
-    const struct kn_matrix *w = job->matrix->dst;
-    size_t row_bytes = job->matrix->row_bytes;
-    kn_pack(w->isa, w->type, w->rows, w->cols, job->matrix->src,
-            (char *)l->model->block + job->matrix->offset, job->row_begin, job->row_end);
-    if (drop)
-        mapping_forget(job->matrix->src + (size_t)job->row_begin * row_bytes,
-                       (size_t)(job->row_end - job->row_begin) * row_bytes);
+    const struct loader_matrix *m = job->matrix;
+    int rc = rows_pack(m, l->model->block, job->row_begin, job->row_end, e);
+    if (forget && m->src.head_dim == 0) /* rows in another order lie in other jobs' pages */
+        mapping_forget((const char *)m->src.data +
+                           (m->first + (size_t)job->row_begin) * m->src.row_bytes,
+                       (size_t)(job->row_end - job->row_begin) * m->src.row_bytes);
+    return rc;
+}
+
+/* Keeps the first of the threads' errors. */
+static void fail(struct packing *p, const struct err *e)
+{
+    if (atomic_exchange(&p->failed, 1) == 0)
+        p->err = *e;
 }
 
 static void pack_thread(void *arg, uint32_t thread)
 {
     struct packing *p = arg;
-    bool mapped = gguf_is_mapped(p->loader->gguf);
+    bool mapped = checkpoint_is_mapped(p->loader->file);
+    struct err e;
     (void)thread;
     for (;;) {
         size_t i = atomic_fetch_add(&p->next_job, 1);
-        if (i >= p->n_jobs)
+        if (i >= p->n_jobs || atomic_load(&p->failed))
             return;
-        pack(p->loader, &p->jobs[i], mapped);
+        if (pack(p->loader, &p->jobs[i], mapped, &e) < 0)
+            fail(p, &e);
     }
 }
 
 static int64_t rows_of_job(const struct loader_matrix *m)
 {
-    int64_t row_bytes = (int64_t)m->row_bytes;
+    int64_t row_bytes = (int64_t)m->src.row_bytes;
     int64_t rows = JOB_BYTES / (row_bytes > 0 ? row_bytes : 1) / KN_ROW_TILE * KN_ROW_TILE;
     return rows < KN_ROW_TILE ? KN_ROW_TILE : rows;
 }
@@ -93,19 +105,9 @@ static int pack_all(struct loader *l, struct threads *threads, struct err *e)
     int rc = make_jobs(l, &p, e);
     if (rc == 0)
         threads_run(threads, pack_thread, &p);
+    if (rc == 0 && p.failed)
+        rc = err_set(e, p.err.code, "%s", p.err.msg);
     free(p.jobs);
-    return rc;
-}
-
-/* Before the weights are packed, and nothing of the file stays in memory: side by side with
- * packing, file and weights would both be there. */
-static int name_manifest(struct model *m, const struct gguf *g, struct err *e)
-{
-    size_t n;
-    const void *bytes = gguf_mapping(g, &n);
-    int rc = manifest_of_bytes(bytes, n, m->manifest_sha256, e);
-    if (gguf_is_mapped(g))
-        mapping_forget(bytes, n);
     return rc;
 }
 
@@ -132,44 +134,45 @@ static int find_arch(struct model *m, const struct gguf *g, struct err *e)
 
 static int refuse_unused(const struct loader *l, struct err *e)
 {
-    for (uint64_t i = 0; i < gguf_tensor_count(l->gguf); i++)
-        if (!l->used[i])
+    for (size_t i = 0; i < checkpoint_tensor_count(l->file); i++)
+        if (!l->used[i] && !checkpoint_tensor_is_spare(l->file, i))
             return err_set(e, ERR_UNSUPPORTED,
                            "model: tensor '%s' is not part of architecture '%s' as served here",
-                           gguf_tensor_at(l->gguf, i)->name, l->prefix);
+                           SHOWN(checkpoint_tensor_name(l->file, i)), l->prefix);
     return 0;
 }
 
-int model_load(struct model *m, const struct gguf *g, enum kn_isa isa, struct threads *threads,
-               struct err *e)
+int model_load(struct model *m, const struct checkpoint *c, enum kn_isa isa,
+               struct threads *threads, struct err *e)
 {
-    return model_load_rank(m, g, isa, 0, 1, threads, e);
+    return model_load_rank(m, c, isa, 0, 1, threads, e);
 }
 
-int model_load_rank(struct model *m, const struct gguf *g, enum kn_isa isa, uint32_t rank,
+int model_load_rank(struct model *m, const struct checkpoint *c, enum kn_isa isa, uint32_t rank,
                     uint32_t ranks, struct threads *threads, struct err *e)
 {
     *m = (struct model){.isa = isa, .shard = {.rank = rank, .ranks = ranks}};
-    size_t n = (size_t)gguf_tensor_count(g);
-    size_t file_bytes;
-    gguf_mapping(g, &file_bytes);
-    struct loader l = {.gguf = g, .model = m};
+    size_t n = checkpoint_tensor_count(c);
+    struct loader l = {.file = c, .meta = checkpoint_meta(c), .model = m};
     /* Vectors at 2 bytes an element become 4; the rest is the table of layers. */
-    arena_init(&m->arena, 2 * file_bytes + MODEL_LAYERS_MAX * sizeof(*m->layers) + (1u << 20));
+    arena_init(&m->arena, 2 * (size_t)checkpoint_bytes(c) + MODEL_LAYERS_MAX * sizeof(*m->layers) +
+                              (1u << 20));
     l.used = calloc(n ? n : 1, sizeof(*l.used));
     int rc = 0;
     if (!l.used)
         rc = err_set(e, ERR_NOMEM, "model: no memory for %zu tensors", n);
     if (rc == 0)
-        rc = find_arch(m, g, e);
+        rc = find_arch(m, l.meta, e);
     if (rc < 0)
         goto out;
     l.prefix = m->arch->name;
     rc = m->arch->load(&l, m, e);
     if (rc == 0)
         rc = refuse_unused(&l, e);
+    /* Before the weights are packed, and nothing of the file stays in memory: side by side with
+     * packing, file and weights would both be there. */
     if (rc == 0)
-        rc = m->shard.rank == 0 ? name_manifest(m, g, e) : 0;
+        rc = m->shard.rank == 0 ? checkpoint_manifest(c, m->manifest_sha256, e) : 0;
     if (rc == 0)
         rc = pack_all(&l, threads, e);
     if (rc == 0 && m->head.data == NULL)

@@ -1,4 +1,4 @@
-/* model.h: a transformer's weights in memory, as a GGUF file says them.
+/* model.h: a transformer's weights in memory, as a checkpoint says them.
  *
  * The file is not trusted: every hyperparameter has bounds, every tensor is checked against them,
  * and a tensor that the architecture does not know is an error, because leaving it out would change
@@ -22,7 +22,7 @@
 #include "runtime/model/shard.h"
 
 struct arch;
-struct gguf;
+struct checkpoint;
 struct threads;
 
 /* Bounds of what a file may say; real models stay well inside. */
@@ -106,13 +106,13 @@ struct model {
     struct arena arena; /* layers and vectors */
 };
 
-/* Packs the weights of g for `isa` (available here) with all of `threads`. g may be closed after.
+/* Packs the weights of c for `isa` (available here) with all of `threads`. c may be closed after.
  * ERR_UNSUPPORTED names an architecture, type or option that is not served; ERR_FORMAT and
  * ERR_RANGE say what in the file is wrong. m is released on failure. */
-int model_load(struct model *m, const struct gguf *g, enum kn_isa isa, struct threads *threads,
-               struct err *e);
+int model_load(struct model *m, const struct checkpoint *c, enum kn_isa isa,
+               struct threads *threads, struct err *e);
 /* The part of `rank` of `ranks` (shard.h) alone. */
-int model_load_rank(struct model *m, const struct gguf *g, enum kn_isa isa, uint32_t rank,
+int model_load_rank(struct model *m, const struct checkpoint *c, enum kn_isa isa, uint32_t rank,
                     uint32_t ranks, struct threads *threads, struct err *e);
 void model_release(struct model *m);
 

@@ -9,7 +9,7 @@
 #define FACTOR_MAX 0x1p20f
 #define BASE_MAX 0x1p60f
 
-enum scaling { SCALING_NONE, SCALING_LINEAR, SCALING_YARN, SCALING_LONGROPE };
+enum scaling { SCALING_NONE, SCALING_LINEAR, SCALING_YARN, SCALING_LLAMA3, SCALING_LONGROPE };
 
 static bool is(const struct gguf_str *s, const char *word)
 {
@@ -28,6 +28,8 @@ static int load_scaling(struct loader *l, enum scaling *out, struct err *e)
         *out = SCALING_LINEAR;
     else if (is(&type, "yarn"))
         *out = SCALING_YARN;
+    else if (is(&type, "llama3")) /* of a folder: GGUF has the divisors as a tensor */
+        *out = SCALING_LLAMA3;
     else if (is(&type, "longrope"))
         *out = SCALING_LONGROPE;
     else
@@ -80,6 +82,42 @@ static int scale_yarn(struct loader *l, float base, uint32_t context, struct mod
                         &magnitude, e);
         r->magnitude = (double)magnitude;
     }
+    return rc;
+}
+
+static int scale_llama3(struct loader *l, uint32_t context, struct model_rope *r, struct err *e)
+{
+    float factor, low = 0, high = 0;
+    int rc = load_factor(l, &factor, e);
+    if (rc == 0)
+        rc = loader_f32(l, "rope.scaling.low_freq_factor", GGUF_REQUIRED, FACTOR_MIN, FACTOR_MAX,
+                        &low, e);
+    if (rc == 0)
+        rc = loader_f32(l, "rope.scaling.high_freq_factor", GGUF_REQUIRED, FACTOR_MIN, FACTOR_MAX,
+                        &high, e);
+    if (rc == 0 && !(low < high))
+        rc = err_set(e, ERR_RANGE, "model: low_freq_factor %g is not below high_freq_factor %g",
+                     (double)low, (double)high);
+    const struct kn_llama3 scaling = {.factor = (double)factor,
+                                      .context = (double)context,
+                                      .low = (double)low,
+                                      .high = (double)high};
+    if (rc == 0)
+        kn_rope_llama3(&scaling, (int)r->dim, r->inv_freq);
+    return rc;
+}
+
+/* A folder says how much longer the context became; a GGUF file what follows from it, as fp32. */
+static int load_longrope_magnitude(struct loader *l, uint32_t context, float *magnitude,
+                                   struct err *e)
+{
+    float factor = 1;
+    int rc = loader_f32(l, "rope.scaling.longrope_factor", GGUF_OPTIONAL, FACTOR_MIN, FACTOR_MAX,
+                        &factor, e);
+    if (rc == 0 && factor > 1 && context < 2)
+        rc = err_set(e, ERR_RANGE, "model: longrope from a context of %u", context);
+    if (rc == 0 && factor > 1)
+        *magnitude = (float)kn_rope_longrope_magnitude((double)factor, (double)context);
     return rc;
 }
 
@@ -145,6 +183,10 @@ int rope_load(struct loader *l, enum kn_rope kind, struct model_rope *r, struct 
         rc = take_frequencies(l, base, r, e);
     if (rc == 0 && scaling == SCALING_YARN)
         rc = scale_yarn(l, base, context, r, e);
+    if (rc == 0 && scaling == SCALING_LLAMA3)
+        rc = scale_llama3(l, context, r, e);
+    if (rc == 0 && scaling == SCALING_LONGROPE)
+        rc = load_longrope_magnitude(l, context, &magnitude, e);
     if (rc == 0 && (scaling == SCALING_LINEAR || scaling == SCALING_LONGROPE))
         rc = load_factor(l, &factor, e);
     if (rc == 0)

@@ -120,6 +120,16 @@ int tokenizer_set_ends(struct tokenizer *t, uint32_t bos, uint32_t eos, struct e
     return 0;
 }
 
+int tokenizer_add_end(struct tokenizer *t, uint32_t id, struct err *e)
+{
+    if (id >= t->vocab.n)
+        return err_set(e, ERR_RANGE, "token %u is past the vocabulary of %u", id, t->vocab.n);
+    add_eog(t, id);
+    if (!tokenizer_is_eog(t, id))
+        return err_set(e, ERR_LIMIT, "more than %u tokens end a text", TOKENIZER_EOG_MAX);
+    return 0;
+}
+
 void tokenizer_find_eog(struct tokenizer *t)
 {
     for (size_t i = 0; i < ARRAY_LEN(EOG_NAMES); i++) {

@@ -61,6 +61,9 @@ int tokenizer_load(const struct gguf *g, struct tokenizer **out, struct err *e);
  * and end a text. TOKENIZER_NONE leaves one as it is. Before the tokenizer is shared. ERR_RANGE
  * past the vocabulary. */
 int tokenizer_set_ends(struct tokenizer *t, uint32_t bos, uint32_t eos, struct err *e);
+/* One more token that ends generation. Before the tokenizer is shared. ERR_RANGE past the
+ * vocabulary, ERR_LIMIT where there are too many. */
+int tokenizer_add_end(struct tokenizer *t, uint32_t id, struct err *e);
 
 /* NULL is fine. */
 void tokenizer_free(struct tokenizer *t);

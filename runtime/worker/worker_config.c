@@ -38,7 +38,7 @@ static const struct config_option options[] = {
      "Drain when the process that started this one ends"},
     {.help = "Model:"},
     {"model", CONFIG_STRING, AT(model), NULL, 0, 0, NULL, "[NAME=]PATH",
-     "GGUF file to serve, and the name that requests call it; by default the file's"},
+     "GGUF file or folder to serve, and the name that requests call it; by default the file's"},
     {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512", NULL,
      "Instruction set of the kernels; every one gives the same bits"},
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
@@ -82,7 +82,7 @@ static int check(const void *out, struct err *e)
 {
     const struct worker_config *c = out;
     if (!c->model || !*worker_model_path(c))
-        return err_set(e, ERR_CONFIG, "model: which GGUF file to serve is not said");
+        return err_set(e, ERR_CONFIG, "model: which GGUF file or folder to serve is not said");
     if (c->stall_max > 0 && c->stall_max < 1)
         return err_set(e, ERR_CONFIG, "stall_max is %g: wanted 0, or at least 1", c->stall_max);
     if (c->routers.n == 0)
@@ -128,9 +128,11 @@ void worker_model_name(const struct worker_config *c, char *name, size_t cap)
 {
     const char *start = c->model, *end = name_end(c->model);
     if (!end) {
-        const char *slash = strrchr(start, '/');
-        start = slash ? slash + 1 : start;
         end = start + strlen(start);
+        while (end > start && end[-1] == '/') /* a folder may end in one */
+            end--;
+        for (const char *p = start; p < end; p++)
+            start = *p == '/' ? p + 1 : start;
         if (end - start > 5 && strcmp(end - 5, ".gguf") == 0)
             end -= 5;
     }

@@ -1,4 +1,5 @@
-"""kn_dequantize_row against the `gguf` package, bit for bit: random blocks, and the tensors of a real model."""
+"""kn_dequantize_row and kn_quantize_q8_0 against the `gguf` package, bit for bit: random blocks, and the tensors of a
+real model."""
 import os
 import pathlib
 import subprocess
@@ -6,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
-from gguf.quants import dequantize
+from gguf.quants import dequantize, quantize
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOL = ROOT / "build" / os.environ.get("BUILD", "release") / "tests/tools/dequantize_tool"
@@ -50,3 +51,48 @@ def test_a_real_model():
 @pytest.mark.parametrize("arguments", [["2", "33"], ["9", "256"], ["12", "32"], ["0", "0"], ["0", "-5"], []])
 def test_what_is_not_served_is_refused(arguments):
     assert subprocess.run([TOOL, *arguments], input=b"", capture_output=True).returncode == 2
+
+
+# ---- floats to Q8_0 -------------------------------------------------------------------------
+
+
+def to_q8_0(rows):
+    return subprocess.run([TOOL, "q8_0", str(rows.shape[1])], input=rows.tobytes(), capture_output=True)
+
+
+def hard_rows():
+    """Values that lie on, just below and just above the middle of two quants; of every size; zeros and subnormals."""
+    random = np.random.default_rng(2)
+    middles = (random.integers(-127, 127, (400, 64)) + 0.5).astype(np.float32)
+    middles[:, ::32] = 127
+    steps = random.integers(-1, 2, middles.shape).astype(np.int32)
+    near = (middles.view(np.int32) + steps).view(np.float32)
+    scales = np.exp2(random.integers(-100, 17, (400, 1))).astype(np.float32)
+    normal = random.standard_normal((2000, 64)).astype(np.float32)
+    sizes = normal * np.exp2(random.integers(-110, 20, (2000, 1))).astype(np.float32)
+    zeros = np.zeros((2, 64), np.float32)
+    zeros[1] = -0.0
+    zeros[1, 5] = 3.0
+    edge = np.full((1, 64), 127 * 65504.0, np.float32)
+    return np.concatenate([middles, near, near * scales, normal, sizes, zeros, edge])
+
+
+def test_quantised_rows_are_the_packages():
+    rows = hard_rows()
+    run = to_q8_0(rows)
+    assert run.returncode == 0
+    want = quantize(rows, GGMLQuantizationType.Q8_0)
+    got = np.frombuffer(run.stdout, np.uint8).reshape(want.shape)
+    assert np.array_equal(got, want)
+
+
+def test_values_too_small_for_a_scale_become_zero():
+    rows = np.full((1, 32), 2.0**-125, np.float32)
+    assert to_q8_0(rows).stdout == bytes(34)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 127 * 65520.0, 3e38])
+def test_what_no_scale_holds_is_refused(value):
+    rows = np.ones((2, 64), np.float32)
+    rows[1, 40] = value
+    assert to_q8_0(rows).returncode == 3

@@ -286,9 +286,22 @@ def write_metadata(writer, family, config):
         writer.add_expert_feed_forward_length(config.moe_intermediate_size)
 
 
+def stored_as(kind, name, shape):
+    """Whether `write` stores a tensor as `kind`: vectors, biases and routers stay F32, and so does
+    what has rows of no whole blocks."""
+    block = gguf.GGML_QUANT_SIZES[kind][0]
+    router = "ffn_gate_inp" in name or "mlp.gate.weight" in name
+    return (
+        len(shape) > 1
+        and not router
+        and shape[-1] % block == 0
+        and kind != gguf.GGMLQuantizationType.F32
+    )
+
+
 def write(family, model, path, kind, keys=None, bend=None):
-    """The model as GGUF with matrices of `kind` ("F32", "F16", "Q8_0", …). Vectors, biases and
-    routers are F32, as the converter leaves them. For files that say something wrong: `keys` are
+    """The model as GGUF with matrices of `kind` ("F32", "F16", "Q8_0", …), where `stored_as` says
+    so: as the converter does. For files that say something wrong: `keys` are
     metadata (without the architecture's prefix) that get another value, None for none at all;
     `bend` maps the name of a tensor to what is written in its place, None for nothing."""
     kind = gguf.GGMLQuantizationType[kind]
@@ -305,7 +318,7 @@ def write(family, model, path, kind, keys=None, bend=None):
         if w is None:
             continue
         w = np.ascontiguousarray(w, np.float32)
-        if w.ndim == 1 or "ffn_gate_inp" in name or kind == gguf.GGMLQuantizationType.F32:
+        if not stored_as(kind, name, w.shape):
             writer.add_tensor(name, w)
         else:
             writer.add_tensor(name, gguf.quants.quantize(w, kind), raw_dtype=kind)
@@ -322,6 +335,6 @@ def round_weights(model, kind):
         return
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if p.ndim > 1 and "mlp.gate.weight" not in name:
+            if stored_as(kind, name, p.shape):
                 stored = gguf.quants.quantize(p.numpy(), kind)
                 p.copy_(torch.from_numpy(gguf.quants.dequantize(stored, kind).reshape(p.shape)))

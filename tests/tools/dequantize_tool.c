@@ -1,12 +1,33 @@
 /* dequantize_tool TYPE COLS: rows of a GGUF tensor on stdin, the same rows in fp32 on stdout, for
- * tests in Python. TYPE is the number of the file format. */
+ * tests in Python. TYPE is the number of the file format. `dequantize_tool q8_0 COLS` does the
+ * opposite, to Q8_0; status 3 when a row is refused. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/kernels.h"
 
+static int quantize(int64_t cols)
+{
+    int status = 0;
+    size_t bytes = (size_t)(cols / KN_BLOCK) * kn_type_block_bytes(KN_Q8_0);
+    float *row = malloc((size_t)cols * sizeof *row);
+    unsigned char *out = malloc(bytes);
+    while (row != NULL && out != NULL && status == 0 &&
+           fread(row, sizeof *row, (size_t)cols, stdin) == (size_t)cols) {
+        status = kn_quantize_q8_0(row, cols, out) ? 0 : 3;
+        fwrite(out, 1, status ? 0 : bytes, stdout);
+    }
+    status = row == NULL || out == NULL || ferror(stdin) || fflush(stdout) != 0 ? 1 : status;
+    free(row);
+    free(out);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "q8_0") == 0 && kn_serves(KN_Q8_0, 1, atoll(argv[2])))
+        return quantize(atoll(argv[2]));
     int type = argc == 3 ? atoi(argv[1]) : -1;
     int64_t cols = argc == 3 ? atoll(argv[2]) : 0;
 

@@ -1,12 +1,13 @@
 /* logits_tool.c: the raw results of a model, for tests in Python.
  *
  *     logits_tool MODEL tokenize < text
+ *     logits_tool MODEL manifest
  *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids
  *
- * The first prints the token ids of a text. The second reads token ids in decimal from stdin and
- * computes them as one sequence, CHUNK rows a pass. Writes the logits of every position to LOGITS,
- * (n, vocab) fp32, and the residual stream behind the last layer to HIDDEN, (n, n_embd) fp32. "-"
- * for a file: not wanted. Prints n, vocab, n_embd.
+ * The first prints the token ids of a text, the second the manifest's hash. The third reads token
+ * ids in decimal from stdin and computes them as one sequence, CHUNK rows a pass. Writes the logits
+ * of every position to LOGITS, (n, vocab) fp32, and the residual stream behind the last layer to
+ * HIDDEN, (n, n_embd) fp32. "-" for a file: not wanted. Prints n, vocab, n_embd.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +16,9 @@
 #include "runtime/base/buf.h"
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
-#include "runtime/format/gguf.h"
+#include "runtime/format/checkpoint.h"
 #include "runtime/model/model.h"
+#include "runtime/text/checkpoint_text.h"
 #include "runtime/text/tokenizer.h"
 
 struct tool {
@@ -74,14 +76,14 @@ static void read_ids(struct tool *t)
 
 static int open_model(struct tool *t, char **argv, struct err *e)
 {
-    struct gguf *file;
+    struct checkpoint *file;
     int rc = threads_create(number_of(argv[3]), &t->threads, e);
     if (rc == 0)
-        rc = gguf_open(argv[1], &file, e);
+        rc = checkpoint_open(argv[1], &file, e);
     if (rc < 0)
         return rc;
     rc = model_load(&t->model, file, isa_of(argv[2]), t->threads, e);
-    gguf_close(file);
+    checkpoint_close(file);
     return rc;
 }
 
@@ -137,7 +139,7 @@ static int close_out(FILE *f)
 static int tokenize(const char *path)
 {
     struct err e;
-    struct gguf *file;
+    struct checkpoint *file;
     struct tokenizer *tokenizer;
     struct tokenvec ids;
     struct buf text;
@@ -147,7 +149,7 @@ static int tokenize(const char *path)
     tokenvec_init(&ids, 0);
     while ((n = fread(piece, 1, sizeof(piece), stdin)) > 0)
         buf_add(&text, piece, n);
-    if (gguf_open(path, &file, &e) < 0 || tokenizer_load(file, &tokenizer, &e) < 0 ||
+    if (checkpoint_open(path, &file, &e) < 0 || tokenizer_open(file, &tokenizer, &e) < 0 ||
         tokenizer_encode(tokenizer, buf_str(&text), text.len, TOKENIZER_PARSE_SPECIAL, &ids, &e) <
             0) {
         fprintf(stderr, "%s\n", e.msg);
@@ -158,8 +160,24 @@ static int tokenize(const char *path)
     tokenvec_release(&ids);
     buf_release(&text);
     tokenizer_free(tokenizer);
-    gguf_close(file);
+    checkpoint_close(file);
     return 0;
+}
+
+static int print_manifest(const char *path)
+{
+    struct err e;
+    struct checkpoint *file = NULL;
+    char hex[65];
+    int rc = checkpoint_open(path, &file, &e);
+    if (rc == 0)
+        rc = checkpoint_manifest(file, hex, &e);
+    if (rc == 0)
+        printf("%s\n", hex);
+    else
+        fprintf(stderr, "%s\n", e.msg);
+    checkpoint_close(file);
+    return rc < 0;
 }
 
 int main(int argc, char **argv)
@@ -168,6 +186,8 @@ int main(int argc, char **argv)
     struct tool t = {.n_ids = 0};
     if (argc == 3 && strcmp(argv[2], "tokenize") == 0)
         return tokenize(argv[1]);
+    if (argc == 3 && strcmp(argv[2], "manifest") == 0)
+        return print_manifest(argv[1]);
     if (argc != 7) {
         fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids\n");
         return 2;

@@ -8,22 +8,22 @@
 #include <cmocka.h>
 
 #include "runtime/base/threads.h"
-#include "runtime/format/gguf.h"
+#include "runtime/format/checkpoint.h"
 #include "runtime/model/model.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
 static int load(const struct tiny_llama *t, struct model *m, struct err *e)
 {
     struct buf b;
-    struct gguf *g = NULL;
+    struct checkpoint *g = NULL;
     struct threads *threads = NULL;
     buf_init(&b, 0);
     tiny_llama_write(t, &b);
-    assert_int_equal(gguf_open_mem(b.data, b.len, &g, e), 0);
+    assert_int_equal(checkpoint_open_gguf_mem(b.data, b.len, &g, e), 0);
     assert_int_equal(threads_create(2, &threads, e), 0);
     int rc = model_load(m, g, KN_ISA_REF, threads, e);
     threads_free(threads);
-    gguf_close(g);
+    checkpoint_close(g);
     buf_release(&b);
     return rc;
 }

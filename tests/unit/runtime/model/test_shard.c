@@ -9,7 +9,7 @@
 
 #include "runtime/base/rng.h"
 #include "runtime/base/threads.h"
-#include "runtime/format/gguf.h"
+#include "runtime/format/checkpoint.h"
 #include "runtime/model/model.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
@@ -116,13 +116,13 @@ static void test_model_ranks_hold_their_part_alone(void **state)
     t.n_ff = 512;
     t.qkv_bias = true;
     struct buf b;
-    struct gguf *g;
+    struct checkpoint *g;
     struct threads *threads;
     struct model whole, part;
     struct err e;
     buf_init(&b, 0);
     tiny_llama_write(&t, &b);
-    assert_int_equal(gguf_open_mem(b.data, b.len, &g, &e), 0);
+    assert_int_equal(checkpoint_open_gguf_mem(b.data, b.len, &g, &e), 0);
     assert_int_equal(threads_create(1, &threads, &e), 0);
     assert_int_equal(model_load(&whole, g, KN_ISA_REF, threads, &e), 0);
     size_t bytes = 0;
@@ -143,7 +143,7 @@ static void test_model_ranks_hold_their_part_alone(void **state)
     assert_true(bytes <= whole.block_bytes + 4 * kv + 8 * padding);
     model_release(&whole);
     threads_free(threads);
-    gguf_close(g);
+    checkpoint_close(g);
     buf_release(&b);
 }
 
