@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: deploy/setup.sh run|test
+# Installs the Debian packages that are missing: deploy/setup.sh run|test|bench
 #
 # Says what it does. Does nothing, and needs neither root nor a network, when all are there.
 set -eu
@@ -9,8 +9,9 @@ kind=${1:-run}
 case $kind in
 run) wanted=$(awk '$1 == "run" {print $2}' "$here/packages.txt") ;;
 test) wanted=$(awk '$1 ~ /^(run|test)$/ {print $2}' "$here/packages.txt") ;;
+bench) wanted=$(awk '$1 ~ /^(run|test|bench)$/ {print $2}' "$here/packages.txt") ;;
 *)
-    echo "usage: deploy/setup.sh run|test" >&2
+    echo "usage: deploy/setup.sh run|test|bench" >&2
     exit 2
     ;;
 esac

@@ -54,11 +54,27 @@ test-exactness: ## 1,000 random schedules of 64 requests on the real model, each
 	@$(SUBMAKE) build/release/tests/unit/runtime/engine/test_exact >&2
 	@build/release/tests/unit/runtime/engine/test_exact $(ENGINES)
 
-.PHONY: bench-kernels bench-stall
+.PHONY: bench-kernels bench-stall bench-engine
 bench-kernels: ## What each kernel reaches on this machine (minutes)
 	@deploy/setup.sh run
 	@$(SUBMAKE) build/release/benchmarks/kernels/bench_kernels >&2
 	@build/release/benchmarks/kernels/bench_kernels $(shell nproc)
+
+# MODELS="smollm2-q4_1 …"  QUICK=1: one run of each, no long prompts  ISA=avx2: both held to AVX2
+# THREADS=N: of each
+MODELS ?=
+QUICK ?=
+ISA ?=
+THREADS ?=
+empty :=
+comma := ,
+bench-engine: ## Tokens a second of the engine beside llama.cpp (10 minutes; the first time 30)
+	@deploy/setup.sh bench
+	@benchmarks/peers/setup.sh
+	@$(SUBMAKE) build/release/benchmarks/engine/bench_engine build/release/benchmarks/engine/bench_limits >&2
+	@python3 benchmarks/engine/compare.py $(if $(ISA),--isa '$(ISA)') \
+	    $(if $(THREADS),--threads '$(THREADS)') $(if $(QUICK),--rounds 1 --long-rounds 0) \
+	    $(if $(MODELS),--models '$(subst $(empty) $(empty),$(comma),$(strip $(MODELS)))')
 
 bench-stall: ## What a prompt of 8,000 tokens does to the streams that run
 	@deploy/setup.sh run

@@ -8,8 +8,9 @@ set -eu
 cd "$(dirname "$0")/.."
 venv=build/venv
 fixtures=build/fixtures/llama.cpp
-sdist=llama_cpp_python-0.3.36
-sdist_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+. benchmarks/peers/versions.sh
+sdist=$LLAMA_SDIST
+sdist_sha256=$LLAMA_SDIST_SHA256
 
 say() { echo "tests/setup: $*" >&2; }
 fail() {
@@ -33,7 +34,7 @@ if [ "$(cat $fixtures/.stamp 2>/dev/null)" != "$sdist_sha256" ]; then
     mkdir -p $new
     # pip asks the archive for its metadata: scikit-build-core of the venv answers, nothing is built.
     $venv/bin/python -m pip download --disable-pip-version-check -q --no-deps --no-cache-dir \
-        --no-binary llama-cpp-python --no-build-isolation --dest $new llama-cpp-python==0.3.36 ||
+        --no-binary llama-cpp-python --no-build-isolation --dest $new "$LLAMA_SDIST_REQUIREMENT" ||
         fail "pip could not download $sdist. Is there a network?"
     echo "$sdist_sha256  $new/$sdist.tar.gz" | sha256sum -c --quiet - ||
         fail "$sdist.tar.gz has the wrong SHA-256"
