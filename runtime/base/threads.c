@@ -127,7 +127,7 @@ uint32_t threads_count(const struct threads *t)
     return t->n;
 }
 
-static uint32_t cores_of_process(void)
+uint32_t threads_cores(void)
 {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -140,7 +140,7 @@ static uint32_t cores_of_process(void)
 int threads_create(uint32_t n, struct threads **out, struct err *e)
 {
     if (n == 0) {
-        n = cores_of_process();
+        n = threads_cores();
         n = n > THREADS_MAX ? THREADS_MAX : n;
     }
     if (n > THREADS_MAX)

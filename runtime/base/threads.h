@@ -23,6 +23,8 @@ int threads_create(uint32_t n, struct threads **out, struct err *e);
 /* NULL is fine. Not from inside a run. */
 void threads_free(struct threads *t);
 uint32_t threads_count(const struct threads *t);
+/* Cores that this process may use: at least 1. */
+uint32_t threads_cores(void);
 
 /* Runs fn(arg, i) for every i below threads_count, i = 0 here; returns when all have returned. */
 void threads_run(struct threads *t, void (*fn)(void *arg, uint32_t thread), void *arg);

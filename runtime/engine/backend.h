@@ -26,6 +26,7 @@
 #include "runtime/base/err.h"
 #include "runtime/model/pass.h"
 
+struct collective;
 struct model;
 struct threads;
 
@@ -76,11 +77,14 @@ struct backend {
     void (*free)(struct backend *b);
 };
 
-/* Bytes of a KV page over all layers. 0 when they are too many to count. */
+/* Bytes of a KV page over all layers, and over all ranks. 0 when they are too many to count. */
 uint64_t backend_page_bytes(const struct model *m);
 
-/* The CPU with the crew of `threads`. m and threads outlive it. Takes all its memory now. */
-int backend_cpu_create(const struct model *m, struct threads *threads,
+/* The CPU with the crew of `threads`. m, threads and group outlive it. Takes all its memory now.
+ * group: the other ranks that have the rest of m; NULL when it is the only one. All of them run the
+ * same batches; rank 0 alone answers picks. When the group fails, a run still ends, and what it
+ * leaves means nothing: the collective remembers. */
+int backend_cpu_create(const struct model *m, struct threads *threads, struct collective *group,
                        const struct backend_limits *limits, struct backend **out, struct err *e);
 
 /* Computes the batch: KV of all its rows is in the pages, picks are answered. */

@@ -5,6 +5,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/memory.h"
+#include "runtime/engine/collective.h"
 #include "runtime/model/arch.h"
 
 #define LINE_BYTES 64u
@@ -19,7 +20,7 @@ struct room {
     size_t elem_bytes;
 };
 
-#define ROOMS_MAX 32
+#define ROOMS_MAX 48
 
 struct rooms {
     struct room v[ROOMS_MAX];
@@ -73,9 +74,20 @@ static int take_rooms(const struct rooms *r, void **block, size_t *bytes, struct
     return 0;
 }
 
+static uint64_t rank_page_elems(const struct model *m, const struct shard *s)
+{
+    int kv_heads = (int)shard_count(s->kv_heads);
+    return kv_heads ? (uint64_t)kn_kv_page_elems(kv_heads, (int)m->h.head_dim) : 0;
+}
+
 uint64_t backend_page_bytes(const struct model *m)
 {
-    uint64_t elems = (uint64_t)kn_kv_page_elems((int)m->h.n_kv_heads, (int)m->h.head_dim);
+    uint64_t elems = 0;
+    for (uint32_t r = 0; r < m->shard.ranks; r++) {
+        struct shard s;
+        shard_of(&m->h, r, m->shard.ranks, &s);
+        elems += rank_page_elems(m, &s);
+    }
     return elems * m->h.n_layers * sizeof(uint16_t);
 }
 
@@ -85,13 +97,14 @@ static uint64_t act_width(const struct hparams *h)
     return most(most(h->n_embd, (uint64_t)h->n_heads * h->head_dim), h->n_ff);
 }
 
-static uint64_t y_elems(const struct hparams *h, uint64_t rows)
+static uint64_t y_elems(const struct cpu *c, uint64_t rows)
 {
-    uint64_t qkv = ((uint64_t)h->n_heads + 2 * (uint64_t)h->n_kv_heads) * h->head_dim;
-    uint64_t ffn = most(2 * (uint64_t)h->n_ff, h->n_embd);
+    const struct hparams *h = &c->model->h;
+    uint64_t qkv = ((uint64_t)c->n_heads + 2 * (uint64_t)c->n_kv_heads) * h->head_dim;
+    uint64_t ffn = most(2 * (uint64_t)c->n_ff, c->n_embd);
     if (h->n_experts == 0)
         return rows * most(qkv, ffn);
-    return most(rows * most(qkv, most(h->n_embd, h->n_experts)), rows * h->n_experts_used * ffn);
+    return most(rows * most(qkv, most(c->n_embd, h->n_experts)), rows * h->n_experts_used * ffn);
 }
 
 static void want_experts(struct rooms *r, struct cpu *c)
@@ -106,11 +119,29 @@ static void want_experts(struct rooms *r, struct cpu *c)
     want_act(r, c->model, &c->slot, slots, h->n_embd);
 }
 
+static void want_group(struct rooms *r, struct cpu *c)
+{
+    const struct hparams *h = &c->model->h;
+    uint64_t rows = c->limits.rows_max;
+    uint64_t width = most((uint64_t)c->n_heads * h->head_dim, c->n_ff);
+    want_act(r, c->model, &c->part, rows * most(h->n_experts_used, 1), width);
+    want(r, &c->whole, rows * h->n_embd, sizeof(float));
+    want(r, &c->owned, rows, sizeof(uint32_t));
+    want(r, &c->owned_rows, rows, sizeof(uint32_t));
+}
+
+/* Rank 0's become those of all. */
+static uint64_t logits_width(const struct cpu *c)
+{
+    const struct shard *s = &c->model->shard;
+    return s->rank == 0 ? c->model->h.vocab : shard_count(s->vocab);
+}
+
 static int take_shared(struct cpu *c, struct err *e)
 {
     const struct hparams *h = &c->model->h;
     const struct backend_limits *l = &c->limits;
-    uint64_t rows = l->rows_max, width = (uint64_t)h->n_heads * h->head_dim;
+    uint64_t rows = l->rows_max, width = (uint64_t)c->n_heads * h->head_dim;
     uint64_t splits = l->context / KN_ATTN_SPLIT + 1,
              angles = (uint64_t)l->context * (c->model->rope.dim / 2),
              local_angles = (uint64_t)l->context * (c->model->local_rope.dim / 2);
@@ -118,22 +149,24 @@ static int take_shared(struct cpu *c, struct err *e)
 
     want(&r, &c->x, rows * h->n_embd, sizeof(float));
     want(&r, &c->picked, (uint64_t)l->picks_max * h->n_embd, sizeof(float));
-    want(&r, &c->y, y_elems(h, rows), sizeof(float));
+    want(&r, &c->y, y_elems(c, rows), sizeof(float));
     want(&r, &c->out, rows * width, sizeof(float));
-    want(&r, &c->parts, h->n_heads * splits * (h->head_dim + 2u), sizeof(float));
+    want(&r, &c->parts, c->n_heads * splits * (h->head_dim + 2u), sizeof(float));
     want_act(&r, c->model, &c->act, rows * most(h->n_experts_used, 1), act_width(h));
     if (h->n_experts > 0)
         want_experts(&r, c);
+    if (c->group)
+        want_group(&r, c);
     want(&r, &c->span_begin, rows + 1, sizeof(uint32_t));
-    want(&r, &c->units, rows * h->n_kv_heads, sizeof(struct cpu_unit));
+    want(&r, &c->units, rows * c->n_kv_heads, sizeof(struct cpu_unit));
     want(&r, &c->next_unit, h->n_layers, sizeof(*c->next_unit));
     want(&r, &c->per_thread, c->n_threads, sizeof(*c->per_thread));
     want(&r, &c->rope_cos, angles, sizeof(float));
     want(&r, &c->rope_sin, angles, sizeof(float));
     want(&r, &c->local_cos, local_angles, sizeof(float));
     want(&r, &c->local_sin, local_angles, sizeof(float));
-    want(&r, &c->logits, (uint64_t)l->picks_max * h->vocab, sizeof(float));
-    want(&r, &c->kv, l->kv_pages * (backend_page_bytes(c->model) / sizeof(uint16_t)),
+    want(&r, &c->logits, l->picks_max * logits_width(c), sizeof(float));
+    want(&r, &c->kv, (uint64_t)l->kv_pages * h->n_layers * (uint64_t)c->page_elems,
          sizeof(uint16_t));
     return take_rooms(&r, &c->block, &c->block_bytes, e);
 }
@@ -146,7 +179,7 @@ static int take_private(struct cpu *c, struct err *e)
         struct cpu_thread *t = &c->per_thread[i];
         struct rooms r = {.n = 0};
         want_act(&r, c->model, &t->act, CPU_PRIVATE_ROWS, act_width(h));
-        want(&r, &t->out, CPU_PRIVATE_ROWS * (uint64_t)h->n_heads * h->head_dim, sizeof(float));
+        want(&r, &t->out, CPU_PRIVATE_ROWS * (uint64_t)c->n_heads * h->head_dim, sizeof(float));
         want(&r, &t->scratch, kn_sample_scratch_bytes(h->vocab), 1);
         int rc = take_rooms(&r, &t->block, &t->block_bytes, e);
         if (rc < 0)
@@ -162,7 +195,7 @@ static int take_private(struct cpu *c, struct err *e)
  * rows of a span cost most, and what is taken last should be small. */
 static void plan(struct cpu *c, struct batch *batch)
 {
-    int kv_heads = (int)c->model->h.n_kv_heads;
+    int kv_heads = (int)c->n_kv_heads;
     uint32_t row = 0, n = 0, page_parts = 0;
     c->batch = batch;
     for (uint32_t i = 0; i < batch->n_spans; i++) {
@@ -246,7 +279,8 @@ static void run_thread(void *arg, uint32_t thread)
                          .n_act = rows,
                          .x = c->x};
     c->model->arch->forward(c->model, &p.base);
-    pick_tokens(c, thread);
+    if (c->model->shard.rank == 0)
+        pick_tokens(c, thread);
 }
 
 static void cpu_run(struct backend *b, struct batch *batch)
@@ -318,10 +352,32 @@ static void cpu_free(struct backend *b)
     free(c);
 }
 
-int backend_cpu_create(const struct model *m, struct threads *threads,
+/* What this rank computes, and what the others do. */
+static void share_out(struct cpu *c)
+{
+    const struct model *m = c->model;
+    const struct shard *own = &m->shard;
+    c->n_heads = shard_count(own->q_heads);
+    c->n_kv_heads = shard_count(own->kv_heads);
+    c->n_ff = shard_count(own->ff);
+    c->n_embd = shard_count(own->embed);
+    c->page_elems = (int64_t)rank_page_elems(m, own);
+    for (uint32_t r = 0; r < own->ranks; r++) {
+        struct shard s;
+        shard_of(&m->h, r, own->ranks, &s);
+        c->by_heads.begin[r + 1] = s.q_heads.end * m->h.head_dim;
+        c->by_ff.begin[r + 1] = s.ff.end;
+        c->by_embd.begin[r + 1] = s.embed.end;
+        c->by_vocab.begin[r + 1] = s.vocab.end;
+    }
+}
+
+int backend_cpu_create(const struct model *m, struct threads *threads, struct collective *group,
                        const struct backend_limits *limits, struct backend **out, struct err *e)
 {
     ASSERT(kn_isa_available(m->isa) && limits->rows_max > 0);
+    ASSERT(group ? group->rank == m->shard.rank && group->size == m->shard.ranks
+                 : m->shard.ranks == 1);
     struct cpu *c = calloc(1, sizeof(*c));
     if (!c)
         return err_set(e, ERR_NOMEM, "engine: no memory");
@@ -331,7 +387,8 @@ int backend_cpu_create(const struct model *m, struct threads *threads,
     c->threads = threads;
     c->n_threads = threads_count(threads);
     c->limits = *limits;
-    c->page_elems = kn_kv_page_elems((int)m->h.n_kv_heads, (int)m->h.head_dim);
+    c->group = group;
+    share_out(c);
     int rc = take_shared(c, e);
     if (rc == 0)
         rc = take_private(c, e);

@@ -9,6 +9,7 @@
 #define ARGOSY_ENGINE_BACKEND_CPU_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
@@ -42,6 +43,11 @@ struct cpu_unit {
     int head_begin, head_end;    /* KV heads */
 };
 
+/* Where each rank's columns of a register begin, in elements; [ranks] is the width. */
+struct cpu_columns {
+    uint32_t begin[SHARD_RANKS_MAX + 1];
+};
+
 struct cpu {
     struct backend base;
     const struct model *model;
@@ -49,6 +55,8 @@ struct cpu {
     struct threads *threads;
     uint32_t n_threads;
     struct backend_limits limits;
+    /* What this rank computes of a row: all of it without a group. */
+    uint32_t n_heads, n_kv_heads, n_ff, n_embd;
     struct kn_rope_table rope, local_rope;
     int64_t page_elems; /* of a layer; a page of all layers is contiguous */
 
@@ -72,6 +80,15 @@ struct cpu {
     uint32_t *slot_rows;      /* (rows_max * n_experts_used) */
     uint32_t *expert_begin;   /* (n_experts + 1): first slot */
     struct cpu_act_room slot; /* act by slot */
+
+    /* With a group; else NULL. */
+    struct collective *group;
+    bool group_failed; /* thread 0's, between barriers: nothing is exchanged any more */
+    struct cpu_columns by_heads, by_ff, by_embd, by_vocab;
+    struct cpu_act_room part; /* this rank's columns of act: rows_max, or their experts' */
+    float *whole;             /* (rows_max, n_embd): what is gathered, where it cannot lie in x */
+    uint32_t *owned;      /* (rows_max): ids whose embedding this rank has, as rows of its own */
+    uint32_t *owned_rows; /* (rows_max): the batch's rows, those of rank 0's ids first */
 
     /* the step */
     struct batch *batch;
@@ -98,9 +115,24 @@ struct cpu_pass {
     uint32_t n_act; /* of act and y: rows, or the slots of their experts */
     float *x;
     struct kn_act act; /* shared or this thread's own */
+    bool in_parts;     /* act is this rank's columns, not gathered yet */
 };
 
 extern const struct pass_ops cpu_pass_ops;
 void cpu_pool(struct pass *base, const float *w, float w_offset, float eps); /* cpu_pool.c */
+
+/* ---- a rank of several (cpu_group.c): by all threads, with a barrier before and behind ----------
+ */
+
+/* act, which is this rank's columns, becomes those of all ranks. */
+void cpu_gather_act(struct cpu_pass *p, const struct cpu_columns *by);
+/* x is whole again: each rank has added to its columns. */
+void cpu_gather_x(struct cpu_pass *p);
+/* c->whole = the columns of y, (rows, n_embd of this rank), of all ranks. */
+void cpu_gather_y(struct cpu_pass *p);
+/* The logits of rank 0 are whole. */
+void cpu_gather_logits(struct cpu_pass *p);
+/* x = scale * rows of w, which has the vocabulary's part of this rank. */
+void cpu_group_embed(struct cpu_pass *p, const struct kn_matrix *w, float scale);
 
 #endif

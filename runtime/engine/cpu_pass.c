@@ -19,9 +19,10 @@ static void slice(const struct cpu_pass *p, int64_t n, int64_t *begin, int64_t *
     threads_slice(p->cpu->n_threads, p->thread, n, begin, end);
 }
 
+/* What is gathered is all threads'. */
 static bool is_private(const struct cpu_pass *p)
 {
-    return p->n_act <= CPU_PRIVATE_ROWS;
+    return p->n_act <= CPU_PRIVATE_ROWS && !p->in_parts;
 }
 
 /* Shapes the pass's act as rows of k, in this thread's memory or the shared one. */
@@ -47,10 +48,34 @@ static void act_done(struct cpu_pass *p)
         barrier(p);
 }
 
+/* The same for what a rank has k columns of: c->part, until end_act gathers it. */
+static void begin_act(struct cpu_pass *p, int64_t k)
+{
+    const struct cpu_act_room *r = &p->cpu->part;
+    p->in_parts = p->cpu->group != NULL;
+    if (p->in_parts)
+        p->act = (struct kn_act){.f = r->f, .q = r->q, .d = r->d, .s = r->s, .h = r->h, .k = k};
+    else
+        shape_act(p, k);
+}
+
+static void end_act(struct cpu_pass *p, const struct cpu_columns *by)
+{
+    if (p->in_parts)
+        cpu_gather_act(p, by);
+    else
+        act_done(p);
+    p->in_parts = false;
+}
+
 static void cpu_embed(struct pass *base, const struct kn_matrix *w, float scale)
 {
     struct cpu_pass *p = of(base);
     int64_t begin, end, d = w->cols;
+    if (p->cpu->group) {
+        cpu_group_embed(p, w, scale);
+        return;
+    }
     slice(p, p->rows, &begin, &end);
     if (end > begin)
         p->cpu->ops->embed(w, p->cpu->batch->ids + begin, end - begin, scale, p->x + begin * d);
@@ -110,13 +135,28 @@ static void cpu_project(struct pass *base, const struct kn_matrix *const *w, int
     barrier(p);
 }
 
+/* Where this rank's columns of x begin. */
+static float *own_x(const struct cpu_pass *p)
+{
+    return p->x + p->cpu->model->shard.embed.begin;
+}
+
+/* The end of what adds to x. */
+static void x_done(struct cpu_pass *p)
+{
+    if (p->cpu->group)
+        cpu_gather_x(p);
+    else
+        barrier(p);
+}
+
 static void cpu_project_add(struct pass *base, const struct kn_matrix *w)
 {
     struct cpu_pass *p = of(base);
     int64_t begin, end;
     slice(p, tiles_of(w), &begin, &end);
-    matrix_rows(p, w, begin, end, true, p->x, w->rows);
-    barrier(p);
+    matrix_rows(p, w, begin, end, true, own_x(p), p->cpu->model->h.n_embd);
+    x_done(p);
 }
 
 /* Rows in order, so that x + rmsnorm(y) is the sum of two finished numbers. */
@@ -125,9 +165,14 @@ static void cpu_add_norm(struct pass *base, const float *w, float w_offset, floa
     struct cpu_pass *p = of(base);
     const struct kn_ops *ops = p->cpu->ops;
     int64_t begin, end, d = p->cpu->model->h.n_embd;
+    float *y = p->cpu->y;
+    if (p->cpu->group) {
+        cpu_gather_y(p);
+        y = p->cpu->whole;
+    }
     slice(p, p->rows, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
-        float *row = p->cpu->y + i * d;
+        float *row = y + i * d;
         ops->rmsnorm(row, w, w_offset, eps, 1, d, row);
         ops->add_bias(p->x + i * d, d, 1, d, row);
     }
@@ -138,13 +183,13 @@ static void cpu_gate(struct pass *base, enum pass_gate kind)
 {
     struct cpu_pass *p = of(base);
     const struct kn_ops *ops = p->cpu->ops;
-    int64_t begin, end, ff = p->cpu->model->h.n_ff;
-    shape_act(p, ff);
+    int64_t begin, end, ff = p->cpu->n_ff;
+    begin_act(p, ff);
     act_rows(p, &begin, &end);
-    if (end > begin)
+    if (end > begin && ff > 0)
         (kind == PASS_GEGLU ? ops->geglu_quantize : ops->swiglu_quantize)(p->cpu->y, 2 * ff, begin,
                                                                           end, ff, &p->act);
-    act_done(p);
+    end_act(p, &p->cpu->by_ff);
 }
 
 /* ---- attention --------------------------------------------------------------------------------
@@ -161,11 +206,11 @@ static uint32_t rows_to_page_end(const struct kn_span *span, uint32_t row)
 static void norm_heads(const struct cpu *c, float *row, const struct pass_attention *a)
 {
     const struct hparams *h = &c->model->h;
-    float *k = row + (int64_t)h->n_heads * h->head_dim;
+    float *k = row + (int64_t)c->n_heads * h->head_dim;
     if (a->q_norm)
-        c->ops->rmsnorm(row, a->q_norm, 0.0f, a->norm_eps, h->n_heads, h->head_dim, row);
+        c->ops->rmsnorm(row, a->q_norm, 0.0f, a->norm_eps, c->n_heads, h->head_dim, row);
     if (a->k_norm)
-        c->ops->rmsnorm(k, a->k_norm, 0.0f, a->norm_eps, h->n_kv_heads, h->head_dim, k);
+        c->ops->rmsnorm(k, a->k_norm, 0.0f, a->norm_eps, c->n_kv_heads, h->head_dim, k);
 }
 
 /* Norms, rotates and stores this thread's share of the batch's rows. A page is one thread's: its
@@ -187,7 +232,7 @@ static void store_kv(struct cpu_pass *p, const struct kn_kv *kv, const struct pa
             float *qkv = c->y + (int64_t)(c->span_begin[i] + row) * ldy;
             for (uint32_t j = 0; j < n; j++)
                 norm_heads(c, qkv + j * ldy, a);
-            c->ops->rope_kv(qkv, ldy, a->n_heads, kv, &part, rope, a->rope);
+            c->ops->rope_kv(qkv, ldy, (int)c->n_heads, kv, &part, rope, a->rope);
         }
     }
 }
@@ -202,7 +247,7 @@ static struct kn_attn attention_of(const struct cpu *c, uint32_t span, const str
                             .ldo = ldo,
                             .kv = *kv,
                             .span = c->batch->spans[span],
-                            .n_heads = a->n_heads,
+                            .n_heads = (int)c->n_heads,
                             .scale = a->scale,
                             .window = a->window,
                             .softcap = a->softcap};
@@ -255,28 +300,29 @@ static void cpu_attend(struct pass *base, uint32_t layer, const struct pass_atte
 {
     struct cpu_pass *p = of(base);
     struct cpu *c = p->cpu;
-    const struct hparams *h = &c->model->h;
-    int64_t width = (int64_t)h->n_heads * h->head_dim, begin, end;
-    int64_t ldy = width + 2 * (int64_t)h->n_kv_heads * h->head_dim;
+    int64_t head_dim = c->model->h.head_dim, width = c->n_heads * head_dim, begin, end;
+    int64_t ldy = width + 2 * c->n_kv_heads * head_dim;
     const struct kn_kv kv = {.pages = c->kv + layer * c->page_elems,
-                             .page_stride = c->page_elems * h->n_layers,
-                             .n_kv_heads = (int)h->n_kv_heads,
-                             .head_dim = (int)h->head_dim};
+                             .page_stride = c->page_elems * c->model->h.n_layers,
+                             .n_kv_heads = (int)c->n_kv_heads,
+                             .head_dim = (int)head_dim};
     const float *out = c->out;
 
-    store_kv(p, &kv, a, ldy);
-    barrier(p);
-    if (wants_parts(p, a)) {
-        attend_parts(p, &kv, a, ldy, width);
-        out = c->per_thread[p->thread].out;
-    } else {
-        attend_units(p, layer, &kv, a, ldy, width);
+    if (width > 0) { /* a rank may have no heads */
+        store_kv(p, &kv, a, ldy);
+        barrier(p);
+        if (wants_parts(p, a)) {
+            attend_parts(p, &kv, a, ldy, width);
+            out = c->per_thread[p->thread].out;
+        } else {
+            attend_units(p, layer, &kv, a, ldy, width);
+        }
     }
-    shape_act(p, width);
+    begin_act(p, width);
     act_rows(p, &begin, &end);
-    if (end > begin)
+    if (end > begin && width > 0)
         c->ops->quantize(out, width, begin, end, &p->act);
-    act_done(p);
+    end_act(p, &c->by_heads);
 }
 
 /* ---- experts ----------------------------------------------------------------------------------
@@ -397,10 +443,10 @@ static void cpu_combine_experts(struct pass *base, const struct kn_matrix *w)
     barrier(p);
     p->n_act = p->rows;
     slice(p, p->rows, &begin, &end);
-    for (int64_t i = begin; i < end; i++)
+    for (int64_t i = begin; i < end && d > 0; i++)
         c->ops->combine(c->y, c->expert_slots + i * used, c->expert_weights + i * used, (int)used,
-                        d, p->x + i * d);
-    barrier(p);
+                        d, own_x(p) + i * c->model->h.n_embd);
+    x_done(p);
 }
 
 /* ---- the end ----------------------------------------------------------------------------------
@@ -420,19 +466,30 @@ static void cpu_select(struct pass *base)
     barrier(p);
 }
 
+/* Rank 0's rows become whole where they are. */
+static int64_t logits_stride(const struct cpu *c, const struct kn_matrix *w)
+{
+    return c->model->shard.rank == 0 ? c->model->h.vocab : w->rows;
+}
+
 static void cpu_head(struct pass *base, const struct kn_matrix *w)
 {
     struct cpu_pass *p = of(base);
     int64_t begin, end;
     slice(p, tiles_of(w), &begin, &end);
-    matrix_rows(p, w, begin, end, false, p->cpu->logits, w->rows);
-    barrier(p);
+    matrix_rows(p, w, begin, end, false, p->cpu->logits, logits_stride(p->cpu, w));
+    if (p->cpu->group)
+        cpu_gather_logits(p);
+    else
+        barrier(p);
 }
 
 static void cpu_softcap(struct pass *base, float cap)
 {
     struct cpu_pass *p = of(base);
     int64_t begin, end;
+    if (p->cpu->model->shard.rank != 0)
+        return;
     slice(p, (int64_t)p->rows * p->cpu->model->h.vocab, &begin, &end);
     p->cpu->ops->softcap(p->cpu->logits + begin, end - begin, cap);
     barrier(p);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/base/buf.h"
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -18,6 +19,8 @@
 #include "runtime/engine/backend.h"
 #include "runtime/engine/kvpool.h"
 #include "runtime/engine/prefixcache.h"
+#include "runtime/engine/rank.h"
+#include "runtime/engine/ranks.h"
 #include "runtime/engine/scheduler.h"
 #include "runtime/engine/sequence.h"
 #include "runtime/engine/speculator.h"
@@ -34,6 +37,9 @@
 #define PRIORITY_TOKENS (1u << 16)
 
 struct engine {
+    struct ranks *ranks; /* NULL: this process is the only one */
+    struct err lost;     /* of the group, once it failed */
+    struct buf message;  /* what a step tells the ranks */
     struct model model;
     struct tokenizer *tokenizer;
     struct threads *threads;
@@ -93,6 +99,8 @@ static int check_config(const struct engine_config *c, struct err *e)
                        STEP_TOKENS_MAX);
     if (c->stall_max != 0 && !(c->stall_max >= 1 && c->stall_max <= 1e6))
         return err_set(e, ERR_CONFIG, "stall_max is %g, wanted 0, or 1 to 1e6", c->stall_max);
+    if (c->ranks > SHARD_RANKS_MAX)
+        return err_set(e, ERR_CONFIG, "ranks is %u, wanted at most %u", c->ranks, SHARD_RANKS_MAX);
     if (c->waiting_max > WAITING_MAX)
         return err_set(e, ERR_CONFIG, "waiting_max is %u, wanted at most %u", c->waiting_max,
                        WAITING_MAX);
@@ -117,18 +125,50 @@ static int list_eog(struct engine *g, struct err *e)
     return 0;
 }
 
+static struct collective *group_of(const struct engine *g)
+{
+    return g->ranks ? ranks_collective(g->ranks) : NULL;
+}
+
+/* All ranks have come as far as this one; or the first fault among them. */
+static int agree(const struct engine *g, int rc, struct err *e)
+{
+    struct err own = {0};
+    if (rc < 0 && e)
+        own = *e;
+    return g->ranks ? collective_agree(group_of(g), rc, &own, e) : rc;
+}
+
+/* Loads the weights, each rank its part. The ranks are forked before there are threads. */
+static int load_weights(struct engine *g, const struct engine_config *c, enum kn_isa isa,
+                        struct checkpoint *file, struct err *e)
+{
+    uint32_t ranks = c->ranks > 1 ? c->ranks : 1;
+    struct rank_setup setup = {.file = file, .isa = isa, .threads = c->threads};
+    int rc = 0;
+    if (setup.threads == 0 && ranks > 1)
+        setup.threads = threads_cores() / ranks > 1 ? threads_cores() / ranks : 1;
+    if (ranks > 1)
+        rc = ranks_start(ranks, rank_serve, &setup, &g->ranks, e);
+    if (rc == 0)
+        rc = threads_create(setup.threads, &g->threads, e);
+    if (rc == 0)
+        rc = model_load_rank(&g->model, file, setup.isa, 0, ranks, g->threads, e);
+    if (rc == 0)
+        rc = shard_check(&g->model.h, ranks, e);
+    return agree(g, rc, e);
+}
+
 static int load_model(struct engine *g, const struct engine_config *c, struct err *e)
 {
     enum kn_isa isa = KN_ISA_REF;
     struct checkpoint *file = NULL;
     int rc = choose_isa(c->isa, &isa, e);
     if (rc == 0)
-        rc = threads_create(c->threads, &g->threads, e);
-    if (rc == 0)
         rc = checkpoint_open(c->model_path, &file, e);
     if (rc < 0)
         return rc;
-    rc = model_load(&g->model, file, isa, g->threads, e);
+    rc = load_weights(g, c, isa, file, e);
     if (rc == 0)
         rc = tokenizer_open(file, &g->tokenizer, e);
     checkpoint_close(file);
@@ -166,6 +206,20 @@ static int size_cache(const struct engine *g, const struct engine_config *c,
     if (l->picks_max > l->rows_max)
         l->picks_max = l->rows_max;
     return 0;
+}
+
+/* Takes the memory of a step on all ranks. */
+static int create_backend(struct engine *g, const struct engine_config *c,
+                          const struct backend_limits *limits, struct err *e)
+{
+    int rc = g->ranks ? rank_send_limits(group_of(g), limits, e) : 0;
+    if (rc < 0)
+        return rc;
+    rc = backend_cpu_create(&g->model, g->threads, group_of(g), limits, &g->backend, e);
+    rc = agree(g, rc, e);
+    if (rc == 0 && g->ranks)
+        collective_set_patience(group_of(g), c->ranks_patience_ms);
+    return rc;
 }
 
 static int take_tables(struct engine *g, const struct engine_config *c, struct err *e)
@@ -225,11 +279,12 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     struct engine *g = calloc(1, sizeof(*g));
     if (!g)
         return err_set(e, ERR_NOMEM, "engine: no memory");
+    buf_init(&g->message, 0);
     rc = load_model(g, config, e);
     if (rc == 0)
         rc = size_cache(g, config, &limits, e);
     if (rc == 0)
-        rc = backend_cpu_create(&g->model, g->threads, &limits, &g->backend, e);
+        rc = create_backend(g, config, &limits, e);
     if (rc == 0)
         rc = kvpool_init(&g->pool, limits.kv_pages, e);
     if (rc == 0)
@@ -249,11 +304,12 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     }
     describe(g, config, &limits);
     log_info("model loaded",
-             "path=%s architecture=%s isa=%s threads=%u weight_bytes=%llu context=%u kv_pages=%u "
+             "path=%s architecture=%s isa=%s ranks=%u threads=%u weight_bytes=%llu context=%u "
+             "kv_pages=%u "
              "kv_bytes=%llu load_ms=%llu",
-             config->model_path, g->info.architecture, g->info.isa, threads_count(g->threads),
-             (unsigned long long)g->info.weight_bytes, g->info.context_tokens, g->info.kv_pages,
-             (unsigned long long)g->info.kv_bytes,
+             config->model_path, g->info.architecture, g->info.isa, g->model.shard.ranks,
+             threads_count(g->threads), (unsigned long long)g->info.weight_bytes,
+             g->info.context_tokens, g->info.kv_pages, (unsigned long long)g->info.kv_bytes,
              (unsigned long long)(clock_mono_ms() - begin_ms));
     *out = g;
     return 0;
@@ -290,6 +346,8 @@ void engine_free(struct engine *g)
     prefixcache_release(&g->cache);
     kvpool_release(&g->pool);
     backend_free(g->backend);
+    ranks_free(g->ranks);
+    buf_release(&g->message);
     model_release(&g->model);
     threads_free(g->threads);
     tokenizer_free(g->tokenizer);
@@ -503,15 +561,39 @@ static void take_embeddings(struct engine *g)
     }
 }
 
+/* False: a rank is lost, and the batch means nothing. */
+static bool run(struct engine *g, struct batch *b)
+{
+    struct collective *group = group_of(g);
+    if (group && rank_send_batch(group, b, &g->message, &g->lost) < 0)
+        return false;
+    backend_run(g->backend, b);
+    if (group)
+        g->lost = group->lost;
+    return g->lost.code == 0;
+}
+
+int engine_check(struct engine *g, struct err *e)
+{
+    if (g->ranks && g->lost.code == 0)
+        ranks_check(g->ranks, &g->lost);
+    return g->lost.code < 0 ? err_set(e, g->lost.code, "%s", g->lost.msg) : 0;
+}
+
 static void compute(struct engine *g, struct engine_step *out)
 {
     struct verifier *v = &g->verifier;
+    if (g->lost.code < 0)
+        return;
     speculator_draft(&g->speculator, &g->scheduler);
     if (scheduler_plan(&g->scheduler) == 0)
         return;
     struct batch b = make_batch(g, out);
     uint64_t begin_ns = g->clock_ns();
-    backend_run(g->backend, &b);
+    if (!run(g, &b)) {
+        *out = (struct engine_step){0};
+        return;
+    }
     double seconds = (double)(g->clock_ns() - begin_ns) / 1e9;
     verifier_take(v, g->backend, &b);
     for (uint32_t i = 0; i < v->n_of; i++)

@@ -4,7 +4,8 @@
  * tokens are never depends on that (kernels/NUMERICS.md).
  *
  * Thread: one thread owns an engine and makes every call; the engine keeps a pool of helper threads
- * for the arithmetic, idle between steps.
+ * for the arithmetic, idle between steps. Ranks are child processes of it (ranks.h): they end with
+ * the thread that opened the engine.
  *
  * Memory: weights, KV pages and activations are taken in engine_open; a request takes an arena of
  * its own, bounded by the limits of the config.
@@ -31,10 +32,13 @@ enum engine_speculation {
 };
 
 struct engine_config {
-    const char *model_path; /* a GGUF file, or a folder (checkpoint.h) */
-    const char *isa;        /* "auto", "ref", "avx2", "avx512" */
-    uint32_t threads;       /* 0: one a core */
-    uint64_t kv_bytes; /* for KV pages; 0: room for 4 contexts, at most a quarter of the memory */
+    const char *model_path;     /* a GGUF file, or a folder (checkpoint.h) */
+    const char *isa;            /* "auto", "ref", "avx2", "avx512" */
+    uint32_t threads;           /* of each rank; 0: one a core, shared out over the ranks */
+    uint32_t ranks;             /* processes that share the model out; 0 or 1: this one alone */
+    uint32_t ranks_patience_ms; /* how long a rank may keep the others waiting */
+    uint64_t kv_bytes; /* of all ranks, for KV pages; 0: room for 4 contexts, at most a quarter of
+                          the memory */
     uint32_t context_max;     /* tokens of one request; 0: what the model was trained for */
     uint32_t sequences_max;   /* requests that run at once */
     uint32_t waiting_max;     /* requests that wait; one more is refused */
@@ -156,6 +160,10 @@ struct engine_load {
 
 /* Does one step if there is anything to do. Returns true while requests are left. */
 bool engine_step(struct engine *g, struct engine_step *out);
+
+/* 0, or ERR_PEER with the words once a rank is lost: the engine computes nothing any more, and
+ * steps have no deltas, because the requests can go on elsewhere. Never waits. */
+int engine_check(struct engine *g, struct err *e);
 struct engine_load engine_load(const struct engine *g);
 
 /* Hashes of cached blocks (runtime/base/blockhash.h) that came and went since the last call; at

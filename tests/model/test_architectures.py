@@ -202,6 +202,9 @@ def test_architecture_has_the_same_bits_everywhere(build_dir, tmp_path, name, ki
             print(f"\n{isa} is not available on this machine: NOT compared")
             continue
         assert np.array_equal(expected, np.asarray(found).view(np.uint32)), (isa, threads, chunk)
+    for ranks, threads, chunk in [(2, 2, 7), (3, 1, 33), (4, 1, 64), (8, 1, 150)]:
+        found, _ = compute(build_dir, path, ids, tmp_path, "auto", threads, chunk, ranks)
+        assert np.array_equal(expected, np.asarray(found).view(np.uint32)), (ranks, threads, chunk)
 
 
 def refused(build_dir, tmp_path, name, keys=None, bend=None):

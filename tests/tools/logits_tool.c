@@ -2,12 +2,13 @@
  *
  *     logits_tool MODEL tokenize < text
  *     logits_tool MODEL manifest
- *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids
+ *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN [RANKS] < ids
  *
  * The first prints the token ids of a text, the second the manifest's hash. The third reads token
  * ids in decimal from stdin and computes them as one sequence, CHUNK rows a pass. Writes the logits
  * of every position to LOGITS, (n, vocab) fp32, and the residual stream behind the last layer to
  * HIDDEN, (n, n_embd) fp32. "-" for a file: not wanted. Prints n, vocab, n_embd.
+ * RANKS: processes that share the model out.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +17,16 @@
 #include "runtime/base/buf.h"
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
+#include "runtime/engine/rank.h"
+#include "runtime/engine/ranks.h"
 #include "runtime/format/checkpoint.h"
 #include "runtime/model/model.h"
 #include "runtime/text/checkpoint_text.h"
 #include "runtime/text/tokenizer.h"
 
 struct tool {
+    struct ranks *ranks; /* NULL: this process alone */
+    struct buf message;
     struct model model;
     struct threads *threads;
     struct backend *backend;
@@ -76,14 +81,19 @@ static void read_ids(struct tool *t)
 
 static int open_model(struct tool *t, char **argv, struct err *e)
 {
-    struct checkpoint *file;
-    int rc = threads_create(number_of(argv[3]), &t->threads, e);
+    struct rank_setup setup = {.isa = isa_of(argv[2]), .threads = number_of(argv[3])};
+    uint32_t ranks = argv[7] ? number_of(argv[7]) : 1;
+    int rc = checkpoint_open(argv[1], &setup.file, e);
+    if (rc == 0 && ranks > 1)
+        rc = ranks_start(ranks, rank_serve, &setup, &t->ranks, e);
     if (rc == 0)
-        rc = checkpoint_open(argv[1], &file, e);
+        rc = threads_create(setup.threads, &t->threads, e);
     if (rc < 0)
         return rc;
-    rc = model_load(&t->model, file, isa_of(argv[2]), t->threads, e);
-    checkpoint_close(file);
+    rc = model_load_rank(&t->model, setup.file, setup.isa, 0, ranks, t->threads, e);
+    checkpoint_close(setup.file);
+    if (t->ranks)
+        rc = collective_agree(ranks_collective(t->ranks), rc, e, e);
     return rc;
 }
 
@@ -98,7 +108,11 @@ static int open_backend(struct tool *t, struct err *e)
         abort();
     for (uint32_t i = 0; i < n_pages; i++)
         t->pages[i] = n_pages - 1 - i; /* any order will do */
-    return backend_cpu_create(&t->model, t->threads, &limits, &t->backend, e);
+    struct collective *group = t->ranks ? ranks_collective(t->ranks) : NULL;
+    int rc = group ? rank_send_limits(group, &limits, e) : 0;
+    if (rc == 0)
+        rc = backend_cpu_create(&t->model, t->threads, group, &limits, &t->backend, e);
+    return group ? collective_agree(group, rc, e, e) : rc;
 }
 
 static void compute(struct tool *t, uint32_t pos, uint32_t rows)
@@ -112,7 +126,14 @@ static void compute(struct tool *t, uint32_t pos, uint32_t rows)
                       .n_picks = t->logits ? rows : 0};
     for (uint32_t i = 0; i < rows; i++)
         t->picks[i] = (struct pick){.row = i};
+    struct collective *group = t->ranks ? ranks_collective(t->ranks) : NULL;
+    if (group && rank_send_batch(group, &b, &t->message, NULL) < 0)
+        abort();
     backend_run(t->backend, &b);
+    if (group && group->lost.code < 0) {
+        fprintf(stderr, "%s\n", group->lost.msg);
+        exit(1);
+    }
     for (uint32_t i = 0; i < rows; i++) {
         if (t->logits)
             fwrite(backend_logits(t->backend, i), sizeof(float), t->model.h.vocab, t->logits);
@@ -188,8 +209,8 @@ int main(int argc, char **argv)
         return tokenize(argv[1]);
     if (argc == 3 && strcmp(argv[2], "manifest") == 0)
         return print_manifest(argv[1]);
-    if (argc != 7) {
-        fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN < ids\n");
+    if (argc != 7 && argc != 8) {
+        fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN [RANKS] < ids\n");
         return 2;
     }
     t.chunk = number_of(argv[4]);
@@ -209,6 +230,8 @@ int main(int argc, char **argv)
     printf("%u %u %u\n", t.n_ids, t.model.h.vocab, t.model.h.n_embd);
     int failed = close_out(t.logits) | close_out(t.hidden);
     backend_free(t.backend);
+    ranks_free(t.ranks);
+    buf_release(&t.message);
     model_release(&t.model);
     threads_free(t.threads);
     free(t.ids);

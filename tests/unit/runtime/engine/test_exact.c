@@ -4,11 +4,11 @@
  *     test_exact [engines]     of the real model; `make test-exactness` runs many
  *
  * An engine has a random shape: instruction set, threads, requests at once, tokens a step, size of
- * the pool (small ones preempt), prefix cache or not, who guesses tokens and how many. It runs some
- * schedules one after the other, so that a cache has something in it. Random in a schedule: when
- * requests join, their priorities, who is cancelled, and who moves, which is: cancelled after some
- * tokens and submitted again with those as its output, or with fewer, as if the last ones were lost
- * on their way. Prompts begin alike. */
+ * the pool (small ones preempt), prefix cache or not, who guesses tokens and how many; and a number
+ * of ranks. It runs some schedules one after the other, so that a cache has something in it. Random
+ * in a schedule: when requests join, their priorities, who is cancelled, and who moves, which is:
+ * cancelled after some tokens and submitted again with those as its output, or with fewer, as if
+ * the last ones were lost on their way. Prompts begin alike. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "runtime/base/check.h"
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
 #include "runtime/engine/drafter.h"
@@ -51,6 +52,8 @@ struct sizes {
     uint32_t jobs, prompt_max, output_max;
     uint32_t engines, schedules; /* schedules: of each engine */
     bool slow;                   /* too large for the scalar reference */
+    uint32_t ranks[6];           /* of the engines in turn */
+    uint32_t kv_heads;           /* more ranks than these hold some of them twice */
 };
 
 /* Over all schedules. */
@@ -392,7 +395,7 @@ static uint64_t random_clock_ns(void)
 
 /* An engine of random shape, and its schedules. */
 static void run_engine(const char *path, struct job *jobs, const struct engine_info *info,
-                       const struct sizes *z, uint64_t seed, struct totals *t)
+                       const struct sizes *z, uint32_t ranks, uint64_t seed, struct totals *t)
 {
     struct seer seer;
     struct rng rng;
@@ -403,7 +406,10 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
     struct engine_config c = {
         .isa = random_isa(&rng, z->slow),
         .threads = 1 + (uint32_t)rng_below(&rng, 2),
-        .kv_bytes = pages * (info->kv_bytes / info->kv_pages),
+        .ranks = ranks,
+        .ranks_patience_ms = 300000,
+        .kv_bytes = pages * (info->kv_bytes / info->kv_pages) *
+                    (ranks > z->kv_heads ? ranks : z->kv_heads) / z->kv_heads,
         .sequences_max = 2 + (uint32_t)rng_below(&rng, z->jobs - 2),
         .step_tokens_max = least + (uint32_t)rng_below(&rng, rng_below(&rng, 2) ? 8 * least : 60),
         .stall_max = rng_below(&rng, 3) ? 1 + 2 * rng_unit(&rng) : 0,
@@ -414,7 +420,8 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
     const char *who = choose_drafter(&c, &seer, jobs, info->vocab, &rng);
     struct engine *g = open_engine(&c, path, context);
     struct totals before = *t;
-    for (uint32_t i = 0; i < z->schedules; i++)
+    uint32_t schedules = (z->schedules + ranks - 1) / ranks; /* ranks wait for one another */
+    for (uint32_t i = 0; i < schedules; i++)
         run_schedule(g, jobs, z, &rng, t);
     if (!c.prefix_cache)
         assert_int_equal(t->cached, before.cached);
@@ -422,13 +429,14 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
     t->preempted += load.preempted;
     t->drafted += load.drafted;
     t->right += load.drafts_right;
-    print_message(
-        "seed %llx: %s, threads %u, sequences %u, step tokens %u, stall %.2f, pages %u; %s "
-        "guesses %u; preempted %llu, cached %llu, guessed %llu, right %llu\n",
-        (unsigned long long)seed, c.isa, c.threads, c.sequences_max, c.step_tokens_max, c.stall_max,
-        pages, who, c.draft_tokens_max, (unsigned long long)load.preempted,
-        (unsigned long long)(t->cached - before.cached), (unsigned long long)load.drafted,
-        (unsigned long long)load.drafts_right);
+    print_message("seed %llx: %s, ranks %u, threads %u, sequences %u, step tokens %u, stall %.2f, "
+                  "pages %u; %s "
+                  "guesses %u; preempted %llu, cached %llu, guessed %llu, right %llu\n",
+                  (unsigned long long)seed, c.isa, ranks, c.threads, c.sequences_max,
+                  c.step_tokens_max, c.stall_max, pages, who, c.draft_tokens_max,
+                  (unsigned long long)load.preempted,
+                  (unsigned long long)(t->cached - before.cached), (unsigned long long)load.drafted,
+                  (unsigned long long)load.drafts_right);
     engine_free(g);
 }
 
@@ -459,7 +467,7 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
     rng_init(&rng, seed);
     const struct engine_info info = make_jobs(path, jobs, z, &rng);
     for (uint32_t i = 0; i < z->engines; i++)
-        run_engine(path, jobs, &info, z, rng_u64(&rng), &t);
+        run_engine(path, jobs, &info, z, z->ranks[i % ARRAY_LEN(z->ranks)], rng_u64(&rng), &t);
     free(jobs);
     print_message("%llu schedules of %u requests, %llu tokens and %llu embeddings compared; %llu "
                   "preemptions, %llu prompt tokens from the cache, %llu of %llu guesses right; "
@@ -487,7 +495,9 @@ static void check_tiny(uint32_t type, bool untied, uint64_t seed)
                             .prompt_max = PROMPT_MAX,
                             .output_max = OUTPUT_MAX,
                             .engines = SANITIZED ? 4 : 6,
-                            .schedules = SANITIZED ? 1 : 2};
+                            .schedules = SANITIZED ? 1 : 2,
+                            .ranks = {1, 1, 2, 1, 3, 1},
+                            .kv_heads = t.n_kv_heads};
     check_model(path, seed, &z);
     unlink(path);
 }
@@ -511,6 +521,36 @@ static void test_exact_with_floats(void **state)
     check_tiny(KN_F32, false, 4);
 }
 
+/* Fewer KV heads than ranks, as many, more; query heads that don't divide; a rank without heads. */
+static void test_exact_over_ranks(void **state)
+{
+    (void)state;
+    static const uint32_t heads[][2] = {{6, 2}, {5, 5}, {8, 1}};
+    static const uint32_t ranks[][3] = {{8, 3, 2}, {4, 8, 2}, {2, 4, 8}};
+    for (uint32_t i = 0; i < ARRAY_LEN(heads); i++) {
+        struct tiny_llama t = {.n_layers = 2,
+                               .n_embd = heads[i][0] * 32,
+                               .n_ff = 32 * (8 + i),
+                               .n_heads = heads[i][0],
+                               .n_kv_heads = heads[i][1],
+                               .type = i == 1 ? KN_F16 : KN_Q8_0,
+                               .untied = i > 0,
+                               .qkv_bias = true,
+                               .seed = 10 + i};
+        struct sizes z = {.jobs = 12,
+                          .prompt_max = 80,
+                          .output_max = 30,
+                          .engines = 3,
+                          .schedules = 1,
+                          .kv_heads = heads[i][1]};
+        memcpy(z.ranks, ranks[i], sizeof(ranks[i]));
+        char path[TINY_PATH_BYTES];
+        tiny_llama_file(&t, path);
+        check_model(path, t.seed, &z);
+        unlink(path);
+    }
+}
+
 static void test_exact_with_smollm2(void **state)
 {
     (void)state;
@@ -527,14 +567,18 @@ static void test_exact_with_smollm2(void **state)
                       .output_max = 8,
                       .engines = real_engines,
                       .schedules = 5,
-                      .slow = true};
+                      .slow = true,
+                      .ranks = {1, 2, 1, 4, 1, 8},
+                      .kv_heads = 3};
     if (SANITIZED)
         z = (struct sizes){.jobs = 16,
                            .prompt_max = 30,
                            .output_max = 8,
                            .engines = 1,
                            .schedules = 1,
-                           .slow = true};
+                           .slow = true,
+                           .ranks = {2, 1, 1, 1, 1, 1},
+                           .kv_heads = 3};
     check_model(SMOLLM2, 5, &z);
 }
 
@@ -544,6 +588,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_exact_with_q4_1_and_biases),
         cmocka_unit_test(test_exact_with_q8_0_and_a_tied_head),
         cmocka_unit_test(test_exact_with_floats),
+        cmocka_unit_test(test_exact_over_ranks),
         cmocka_unit_test(test_exact_with_smollm2),
     };
     if (argc > 1)
