@@ -144,20 +144,36 @@ static uint64_t seed_of(uint64_t seed, uint32_t choice)
     return rng_u64(&rng);
 }
 
+uint64_t answer_session(const struct request *r, const struct api_request *api)
+{
+    const char *session = api->prompt_cache_key;
+    if (!session && !r->session_hash)
+        session = api->user;
+    return session ? session_hash_of(session, strlen(session)) : r->session_hash;
+}
+
+void answer_salt(const struct api_request *api, uint8_t *salt)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    if (api->cache_salt &&
+        EVP_Digest(api->cache_salt, strlen(api->cache_salt), digest, NULL, EVP_sha256(), NULL))
+        memcpy(salt, digest, sizeof(((struct gen_request *)0)->cache_salt));
+}
+
+/* The client's timeout, at most the router's; 0: the pool's. */
+uint32_t answer_deadline_ms(const struct api_request *api, uint32_t configured)
+{
+    double ms = api->timeout_s * 1000;
+    if (ms <= 0 || (configured > 0 && ms >= configured))
+        return configured;
+    return ms < 1 ? 1 : (uint32_t)ms;
+}
+
 static void set_identity(struct answer *a)
 {
     const struct api_request *api = a->api;
-    const char *session = api->prompt_cache_key;
-    a->session_hash = a->request->session_hash;
-    if (!session && !a->session_hash)
-        session = api->user;
-    if (session)
-        a->session_hash = session_hash_of(session, strlen(session));
-    if (api->cache_salt) {
-        unsigned char digest[EVP_MAX_MD_SIZE];
-        if (EVP_Digest(api->cache_salt, strlen(api->cache_salt), digest, NULL, EVP_sha256(), NULL))
-            memcpy(a->cache_salt, digest, sizeof(a->cache_salt));
-    }
+    a->session_hash = answer_session(a->request, api);
+    answer_salt(api, a->cache_salt);
     a->created_s = clock_wall_s();
     http_make_id(a->http, api->kind == API_CHAT ? "chatcmpl-" : "cmpl-", a->id, sizeof(a->id));
 }

@@ -38,6 +38,15 @@ struct answer {
 /* Runs it and answers. `a` lies in the request's arena. */
 void answer_start(struct request *r, const struct api_request *a);
 
+/* ---- for embeddings.c ---- */
+
+/* What keeps requests of one client together; 0: nothing. */
+uint64_t answer_session(const struct request *r, const struct api_request *api);
+/* What `timeout` leaves of the configured one. */
+uint32_t answer_deadline_ms(const struct api_request *api, uint32_t configured);
+/* The prefix cache's salt (16 bytes); left alone without a cache_salt. */
+void answer_salt(const struct api_request *api, uint8_t *salt);
+
 /* ---- for choice.c ---- */
 
 /* A choice has news to send or to keep. False: the answer is over, with an error. */

@@ -182,9 +182,10 @@ static int read_prompt(struct api_request *a, struct json_object *v, const char 
 int api_read_prompts(struct api_request *a, struct json_object *prompt,
                      const struct api_context *ctx, struct api_error *e)
 {
+    const char *name = a->kind == API_EMBEDDING ? "input" : "prompt";
     if (!prompt)
-        return api_error_set(e, 400, "missing_required_parameter", "prompt",
-                             "Missing required parameter: 'prompt'.");
+        return api_error_set(e, 400, "missing_required_parameter", name,
+                             "Missing required parameter: '%s'.", name);
     bool many = false;
     if (json_object_is_type(prompt, json_type_array) && json_object_array_length(prompt) > 0) {
         struct json_object *first = json_object_array_get_idx(prompt, 0);
@@ -193,16 +194,19 @@ int api_read_prompts(struct api_request *a, struct json_object *prompt,
     }
     size_t n = many ? json_object_array_length(prompt) : 1;
     uint32_t max = ctx->limits->choices_max;
-    if (n > max || (int64_t)n * a->n > max)
+    if (a->kind == API_EMBEDDING && n > API_INPUTS_MAX)
+        return api_error_set(e, 400, "array_above_max_length", name,
+                             "A request has at most %d inputs.", API_INPUTS_MAX);
+    if (a->kind != API_EMBEDDING && (n > max || (int64_t)n * a->n > max))
         return api_error_set(e, 400, "array_above_max_length", n > max ? "prompt" : "n",
                              "A request has at most %u choices: prompts times n.", max);
     a->prompts = arena_calloc(ctx->arena, n, sizeof(*a->prompts));
     if (!a->prompts)
-        return api_error_set(e, 400, NULL, "prompt", "The request takes too much memory.");
+        return api_error_set(e, 400, NULL, name, "The request takes too much memory.");
     a->n_prompts = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
         char param[32];
-        snprintf(param, sizeof(param), many ? "prompt[%zu]" : "prompt", i);
+        snprintf(param, sizeof(param), many ? "%s[%zu]" : "%s", name, i);
         struct json_object *v = many ? json_object_array_get_idx(prompt, i) : prompt;
         if (read_prompt(a, v, param, ctx, &a->prompts[i], e))
             return -1;
@@ -262,6 +266,8 @@ static void set_defaults(struct api_request *a, enum api_kind kind)
     a->top_logprobs = -1;
     a->text_logprobs = -1;
     a->add_generation_prompt = true;
+    a->pooling = kind == API_EMBEDDING ? GEN_LAST : GEN_TOKENS;
+    a->normalize = true;
 }
 
 static int read_root(struct api_request *a, struct json_object *root, const struct api_context *ctx,
@@ -280,6 +286,10 @@ static int read_root(struct api_request *a, struct json_object *root, const stru
     if ((bias && params_read_logit_bias(a, bias, ctx, e)) ||
         (stop_ids && params_read_stop_ids(a, stop_ids, ctx, e)))
         return -1;
+    if (a->kind == API_EMBEDDING) {
+        a->max_tokens = 1;
+        return api_read_prompts(a, json_object_object_get(root, "input"), ctx, e);
+    }
     if (a->kind == API_CHAT ? read_chat(a, root, ctx, e)
                             : api_read_prompts(a, json_object_object_get(root, "prompt"), ctx, e))
         return -1;

@@ -1,4 +1,4 @@
-/* api_request.h: the body of a chat or completion request, read and checked.
+/* api_request.h: the body of a chat, completion or embedding request, read and checked.
  *
  * Pure: bytes in, struct or error out; no I/O, no clock but `now_s`. Nothing of the JSON is kept:
  * what the struct points at lies in the caller's arena. Which fields there are is in fields.c.
@@ -13,6 +13,7 @@
 #include "router/http/api_error.h"
 #include "router/http/http.h"
 #include "router/model_text.h"
+#include "router/pool/pool.h"
 #include "runtime/base/arena.h"
 #include "runtime/text/tokenizer.h"
 
@@ -24,8 +25,10 @@ struct json_object;
 #define API_LOGIT_BIAS_MAX 1024
 #define API_STOP_IDS_MAX 128
 
-/* Bits: a field belongs to one or both. */
-enum api_kind { API_CHAT = 1, API_TEXT = 2 };
+#define API_INPUTS_MAX 2048 /* of an embedding request */
+
+/* Bits: a field belongs to one or several. */
+enum api_kind { API_CHAT = 1, API_TEXT = 2, API_EMBEDDING = 4 };
 
 struct api_prompt {
     uint32_t *ids; /* (n) */
@@ -74,6 +77,11 @@ struct api_request {
     uint32_t *bias_ids; /* ascending */
     float *bias_values;
     uint32_t n_bias;
+
+    /* Of an embedding request: its inputs are the prompts. */
+    enum gen_pooling pooling;
+    bool normalize;
+    bool base64;
     const char *user, *prompt_cache_key, *cache_salt; /* or NULL */
     int64_t priority;                                 /* lower goes first, as in vLLM */
     double timeout_s;                                 /* 0: not given */
@@ -91,7 +99,7 @@ int api_parse_object(const char *body, size_t n, struct json_object **out, struc
 /* `model` by its name; NULL name: the only model, if there is one alone. */
 int api_find_model(const struct model_texts *texts, struct json_object *name,
                    const struct model_text **out, struct api_error *e);
-/* The prompts of a completion request. */
+/* The prompts of a completion request, the inputs of one for embeddings. */
 int api_read_prompts(struct api_request *a, struct json_object *prompt,
                      const struct api_context *ctx, struct api_error *e);
 /* Text to ids. `param` is what a failure names. */

@@ -146,15 +146,6 @@ static void on_fail(void *ctx, enum gen_fault fault, const char *detail, uint32_
     answer_fail(c->answer, &e);
 }
 
-/* The client's timeout, at most the router's; 0: the pool's. */
-static uint32_t deadline_ms(const struct api_request *api, uint32_t configured)
-{
-    double ms = api->timeout_s * 1000;
-    if (ms <= 0 || (configured > 0 && ms >= configured))
-        return configured;
-    return ms < 1 ? 1 : (uint32_t)ms;
-}
-
 static void fill_run(struct choice *c, uint64_t seed)
 {
     const struct answer *a = c->answer;
@@ -184,7 +175,7 @@ static void fill_run(struct choice *c, uint64_t seed)
         .logprobs = api->want_logprobs,
         .top_logprobs = api->top_logprobs > 0 ? (uint32_t)api->top_logprobs : 0,
         .session_hash = a->session_hash,
-        .deadline_ms = deadline_ms(api, a->http->config.deadline_ms),
+        .deadline_ms = answer_deadline_ms(api, a->http->config.deadline_ms),
         .priority = -(int32_t)api->priority, /* ours: higher goes first */
         .traceparent = a->request->traceparent,
     };
@@ -212,7 +203,8 @@ static int ready_stop(struct choice *c, struct api_error *e)
 int choice_start(struct choice *c, struct answer *a, uint32_t index, uint64_t seed,
                  struct api_error *e)
 {
-    static const struct gen_callbacks callbacks = {on_tokens, on_finish, on_fail};
+    static const struct gen_callbacks callbacks = {
+        .tokens = on_tokens, .finish = on_finish, .fail = on_fail};
     struct err why = {0};
     enum gen_fault fault = GEN_FAULT_NO_WORKER;
     c->answer = a;

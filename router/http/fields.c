@@ -7,6 +7,7 @@
 #include "runtime/base/check.h"
 
 #define BOTH (API_CHAT | API_TEXT)
+#define ALL (BOTH | API_EMBEDDING)
 #define AT(member) offsetof(struct api_request, member)
 #define TOKENS_MAX 2147483647.0
 
@@ -15,9 +16,9 @@
     {                                                                           \
         name, kinds, FIELD_INT, FIELD_SET, lo, hi, AT(member), NULL, NULL, NULL \
     }
-#define SET_NUMBER(name, lo, hi, member)                                          \
-    {                                                                             \
-        name, BOTH, FIELD_NUMBER, FIELD_SET, lo, hi, AT(member), NULL, NULL, NULL \
+#define SET_NUMBER(name, kinds, lo, hi, member)                                    \
+    {                                                                              \
+        name, kinds, FIELD_NUMBER, FIELD_SET, lo, hi, AT(member), NULL, NULL, NULL \
     }
 #define SET_BOOL(name, kinds, member)                                          \
     {                                                                          \
@@ -45,7 +46,7 @@
     }
 
 static const struct field table[] = {
-    LATER("model", BOTH, FIELD_STRING, "a name of /v1/models"),
+    LATER("model", ALL, FIELD_STRING, "a name of /v1/models"),
     LATER("messages", API_CHAT, FIELD_ARRAY, "text content only"),
     LATER("prompt", API_TEXT, FIELD_ANY, "a text, texts, token ids, or lists of token ids"),
     SET_BOOL("stream", BOTH, stream),
@@ -56,14 +57,14 @@ static const struct field table[] = {
     /* The upper bound of n is configured: params_check. */
     SET_INT("n", BOTH, 1, 1e18, n),
     SET_INT("best_of", API_TEXT, 1, 1e18, best_of),
-    SET_NUMBER("temperature", 0, 2, temperature),
-    SET_NUMBER("top_p", 0, 1, top_p),
+    SET_NUMBER("temperature", BOTH, 0, 2, temperature),
+    SET_NUMBER("top_p", BOTH, 0, 1, top_p),
     SET_INT("top_k", BOTH, -1, TOKENS_MAX, top_k),
-    SET_NUMBER("min_p", 0, 1, min_p),
+    SET_NUMBER("min_p", BOTH, 0, 1, min_p),
     SET_INT("seed", BOTH, -9.3e18, 9.3e18, seed),
-    SET_NUMBER("presence_penalty", -2, 2, presence_penalty),
-    SET_NUMBER("frequency_penalty", -2, 2, frequency_penalty),
-    SET_NUMBER("repetition_penalty", 0.01, 100, repetition_penalty),
+    SET_NUMBER("presence_penalty", BOTH, -2, 2, presence_penalty),
+    SET_NUMBER("frequency_penalty", BOTH, -2, 2, frequency_penalty),
+    SET_NUMBER("repetition_penalty", BOTH, 0.01, 100, repetition_penalty),
     LATER("logit_bias", BOTH, FIELD_OBJECT, "token ids to -100..100"),
     READ("stop", BOTH, FIELD_ANY, params_read_stop),
     LATER("stop_token_ids", BOTH, FIELD_ARRAY, "the token is not part of the text"),
@@ -76,13 +77,17 @@ static const struct field table[] = {
     LATER("chat_template_kwargs", API_CHAT, FIELD_OBJECT, "variables for the model's template"),
     LATER("tools", API_CHAT, FIELD_ARRAY, "only with tool_choice \"none\""),
     LATER("tool_choice", API_CHAT, FIELD_ANY, "\"none\"; \"auto\" without tools"),
-    SET_STRING("user", BOTH, user, "keeps a user's requests at one worker"),
+    LATER("input", API_EMBEDDING, FIELD_ANY, "as prompt"),
+    READ("encoding_format", API_EMBEDDING, FIELD_STRING, params_read_encoding_format),
+    READ("pooling", API_EMBEDDING, FIELD_STRING, params_read_pooling),
+    SET_BOOL("normalize", API_EMBEDDING, normalize),
+    SET_STRING("user", ALL, user, "keeps a user's requests at one worker"),
     SET_STRING("prompt_cache_key", BOTH, prompt_cache_key, "the same, before user"),
-    SET_STRING("cache_salt", BOTH, cache_salt, "prompts share cache only under one salt"),
+    SET_STRING("cache_salt", ALL, cache_salt, "prompts share cache only under one salt"),
     /* vLLM's, and its way round; unbounded, a level of it could not age
        (runtime/engine/scheduler.h). */
-    SET_INT("priority", BOTH, -API_PRIORITY_MAX, API_PRIORITY_MAX, priority),
-    SET_NUMBER("timeout", 0.001, 86400, timeout_s),
+    SET_INT("priority", ALL, -API_PRIORITY_MAX, API_PRIORITY_MAX, priority),
+    SET_NUMBER("timeout", ALL, 0.001, 86400, timeout_s),
 
     IGNORED("metadata", API_CHAT, FIELD_OBJECT, "nothing is stored"),
     IGNORED("store", API_CHAT, FIELD_BOOL, "nothing is stored"),
@@ -104,6 +109,7 @@ static const struct field table[] = {
             "Use chat_template_kwargs for what the model's template offers."),
     REFUSED("verbosity", API_CHAT, "\"medium\"", "Verbosity is not served."),
     REFUSED("web_search_options", API_CHAT, NULL, "Web search is not served."),
+    REFUSED("dimensions", API_EMBEDDING, NULL, "Vectors have the model's own length."),
     REFUSED("suffix", API_TEXT, "\"\"", "Insertion is not served."),
     REFUSED("chat_template", API_CHAT, NULL, "A template is the model's own, never the client's."),
 };

@@ -38,7 +38,7 @@ struct field {
     const char *note;    /* for the documents, and the reason of a refusal */
 };
 
-/* All fields in the manual's order; `read` of both kinds. */
+/* All fields in the manual's order. */
 const struct field *fields_table(size_t *n);
 /* Reads every member of `root`. A null counts as not there. */
 int fields_read(struct api_request *a, struct json_object *root, const struct api_context *ctx,
@@ -57,6 +57,10 @@ int params_read_logit_bias(struct api_request *a, struct json_object *v,
                            const struct api_context *ctx, struct api_error *e);
 int params_read_stop_ids(struct api_request *a, struct json_object *v,
                          const struct api_context *ctx, struct api_error *e);
+int params_read_encoding_format(struct api_request *a, struct json_object *v,
+                                const struct api_context *ctx, struct api_error *e);
+int params_read_pooling(struct api_request *a, struct json_object *v, const struct api_context *ctx,
+                        struct api_error *e);
 /* What concerns several fields at once. */
 int params_check(struct api_request *a, struct json_object *root, const struct api_context *ctx,
                  struct api_error *e);

@@ -94,6 +94,34 @@ int params_read_stop_ids(struct api_request *a, struct json_object *v,
                         &a->n_stop_ids, e);
 }
 
+static int not_among(const char *param, const char *got, const char *wanted, struct api_error *e)
+{
+    return api_error_set(e, 400, "invalid_value", param,
+                         "Invalid value: '%.40s'. Supported values are: %s.", got, wanted);
+}
+
+int params_read_encoding_format(struct api_request *a, struct json_object *v,
+                                const struct api_context *ctx, struct api_error *e)
+{
+    const char *s = json_object_get_string(v);
+    (void)ctx;
+    a->base64 = strcmp(s, "base64") == 0;
+    return a->base64 || strcmp(s, "float") == 0
+               ? 0
+               : not_among("encoding_format", s, "'float' and 'base64'", e);
+}
+
+int params_read_pooling(struct api_request *a, struct json_object *v, const struct api_context *ctx,
+                        struct api_error *e)
+{
+    const char *s = json_object_get_string(v);
+    (void)ctx;
+    a->pooling = strcmp(s, "mean") == 0 ? GEN_MEAN : GEN_LAST;
+    return a->pooling == GEN_MEAN || strcmp(s, "last") == 0
+               ? 0
+               : not_among("pooling", s, "'mean' and 'last'", e);
+}
+
 struct bias {
     uint32_t id;
     float value;

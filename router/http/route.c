@@ -7,6 +7,7 @@
 static const struct route routes[] = {
     {"/v1/chat/completions", false, HTTP_POST, chat_handle},
     {"/v1/completions", false, HTTP_POST, completions_handle},
+    {"/v1/embeddings", false, HTTP_POST, embeddings_handle},
     {"/v1/models", false, HTTP_GET, models_list_handle},
     {"/v1/models/", true, HTTP_GET, models_one_handle},
     {"/health", false, HTTP_GET, health_handle},

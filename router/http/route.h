@@ -29,6 +29,7 @@ const char *route_allow(const struct route *route);
 /* The handlers. */
 void chat_handle(struct request *r);
 void completions_handle(struct request *r);
+void embeddings_handle(struct request *r);
 void models_list_handle(struct request *r);
 void models_one_handle(struct request *r);
 void health_handle(struct request *r);

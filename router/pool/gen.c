@@ -366,11 +366,29 @@ void gen_fail(struct gen *g, enum gen_fault fault, const char *detail, uint32_t 
     gen_free(g);
 }
 
-void gen_finish(struct gen *g, enum gen_finish why)
+static struct gen_usage usage_of(const struct gen *g)
 {
-    struct gen_usage usage = {.prompt_tokens = g->r->n_prompt,
+    return (struct gen_usage){.prompt_tokens = g->r->n_prompt,
                               .output_tokens = g->n_out,
                               .cached_tokens = g->cached_tokens};
+}
+
+/* The worker's name stays for the callback. */
+void gen_embed(struct gen *g, const float *v, uint32_t n)
+{
+    struct gen_usage usage = usage_of(g);
+    char worker_id[WORKER_ID_BYTES];
+    memcpy(worker_id, g->worker_id, sizeof(worker_id));
+    detach(g);
+    memcpy(g->worker_id, worker_id, sizeof(worker_id));
+    give_slot_back(g);
+    g->cb.embedding(g->ctx, v, n, &usage);
+    gen_free(g);
+}
+
+void gen_finish(struct gen *g, enum gen_finish why)
+{
+    struct gen_usage usage = usage_of(g);
     detach(g);
     give_slot_back(g);
     g->cb.finish(g->ctx, why, &usage);

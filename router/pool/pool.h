@@ -37,6 +37,9 @@ struct gen_sampling {
     uint32_t n_bias;
 };
 
+/* What is wanted of the prompt: tokens, or one vector (proto/cluster.proto, Pooling). */
+enum gen_pooling { GEN_TOKENS, GEN_MEAN, GEN_LAST };
+
 /* Borrowed for the life of the generation: it lives in the request's arena. */
 struct gen_request {
     const char *model; /* a name that pool_has_model knows */
@@ -57,6 +60,9 @@ struct gen_request {
     int32_t priority;
     uint8_t cache_salt[16];
     const char *traceparent; /* or NULL */
+    /* Not GEN_TOKENS: max_tokens is 1, and nothing of stops, numbers of tokens and logprobs counts.
+     */
+    enum gen_pooling pooling;
 };
 
 struct gen_logprob {
@@ -83,11 +89,13 @@ enum gen_fault {
     GEN_FAULT_WORKER,    /* 502: workers kept failing */
 };
 
-/* Exactly one of finish and fail is called, last; after pool_cancel neither. Pointers are valid for
- * the call. */
+/* Exactly one of finish, embedding and fail is called, last; after pool_cancel neither. Pointers
+ * are valid for the call. */
 struct gen_callbacks {
     void (*tokens)(void *ctx, const uint32_t *ids, const struct gen_logprob *logprobs, uint32_t n);
     void (*finish)(void *ctx, enum gen_finish why, const struct gen_usage *usage);
+    /* The n > 0 finite numbers that a request with a pooling wants, in place of finish. */
+    void (*embedding)(void *ctx, const float *v, uint32_t n, const struct gen_usage *usage);
     void (*fail)(void *ctx, enum gen_fault fault, const char *detail, uint32_t retry_after_ms);
 };
 

@@ -162,6 +162,7 @@ void gen_refused(struct gen *g, const Argosy__Refused *refused);
 void gen_due(struct gen *g, uint64_t now_ms);
 void gen_fail(struct gen *g, enum gen_fault fault, const char *detail, uint32_t retry_after_ms);
 void gen_finish(struct gen *g, enum gen_finish why);
+void gen_embed(struct gen *g, const float *v, uint32_t n);
 /* The worker's counts after n_out grew. */
 void gen_recount(struct gen *g);
 /* A worker has come: what the others said about retrying is no matter. */

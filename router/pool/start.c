@@ -55,6 +55,16 @@ static void fill_sampling(const struct gen_sampling *s, Argosy__Sampling *out)
     out->bias_values = (float *)s->bias_values;
 }
 
+static Argosy__Pooling pooling_of(enum gen_pooling p)
+{
+    static const Argosy__Pooling of[] = {
+        [GEN_TOKENS] = ARGOSY__POOLING__POOLING_NONE,
+        [GEN_MEAN] = ARGOSY__POOLING__POOLING_MEAN,
+        [GEN_LAST] = ARGOSY__POOLING__POOLING_LAST,
+    };
+    return of[p];
+}
+
 int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e)
 {
     const struct gen_request *r = g->r;
@@ -81,6 +91,7 @@ int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e)
     s.top_logprobs = r->top_logprobs;
     s.deadline_ms = (uint32_t)(g->deadline_at_ms - now_ms);
     s.priority = r->priority;
+    s.pooling = pooling_of(r->pooling);
     if (memcmp(r->cache_salt, no_salt, sizeof(no_salt)) != 0) {
         s.cache_salt.data = (uint8_t *)r->cache_salt;
         s.cache_salt.len = sizeof(r->cache_salt);

@@ -39,6 +39,11 @@ static int check_delta(const struct gen *g, const Argosy__Delta *d, struct err *
         return err_set(e, ERR_PEER, "token %u came where %u was next", d->index, g->n_out);
     if ((uint64_t)d->index + d->n_tokens > g->r->max_tokens)
         return err_set(e, ERR_PEER, "more than the %u tokens asked for", g->r->max_tokens);
+    if (g->r->pooling != GEN_TOKENS && d->n_tokens > 0)
+        return err_set(e, ERR_PEER, "tokens where an embedding was wanted");
+    if (g->r->pooling != GEN_TOKENS && d->n_embedding == 0 &&
+        (d->finish == ARGOSY__FINISH__FINISH_STOP || d->finish == ARGOSY__FINISH__FINISH_LENGTH))
+        return err_set(e, ERR_PEER, "an end without the embedding that was wanted");
     if (d->n_tokens == 0 && d->finish == ARGOSY__FINISH__FINISH_NONE)
         return err_set(e, ERR_PEER, "a delta that says nothing");
     for (size_t i = 0; i < d->n_tokens; i++) {
@@ -119,6 +124,12 @@ static bool deliver_tokens(struct pool *p, struct gen *g, const Argosy__Delta *d
 
 static void deliver_finish(struct pool *p, struct gen *g, const Argosy__Delta *d)
 {
+    bool ended =
+        d->finish == ARGOSY__FINISH__FINISH_STOP || d->finish == ARGOSY__FINISH__FINISH_LENGTH;
+    if (g->r->pooling != GEN_TOKENS && ended) {
+        gen_embed(g, d->embedding, (uint32_t)d->n_embedding);
+        return;
+    }
     switch (d->finish) {
     case ARGOSY__FINISH__FINISH_NONE:
         break;

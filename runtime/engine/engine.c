@@ -556,7 +556,9 @@ static void take_embeddings(struct engine *g)
             continue;
         }
         q->finish = ENGINE_STOP;
-        add_delta(g, q, 0)->embedding = v;
+        struct engine_delta *d = add_delta(g, q, 0);
+        d->embedding = v;
+        d->n_embedding = q->embedding.width;
         finish(g, q);
     }
 }

@@ -135,7 +135,8 @@ struct engine_delta {
     uint32_t cached_tokens;         /* prompt tokens that came from the cache; with index 0 */
     enum engine_finish finish;
     const char *error;
-    const float *embedding; /* (info.n_embd) with the finish of a request that pools; else NULL */
+    const float *embedding; /* (n_embedding) with the finish of a request that pools; else NULL */
+    uint32_t n_embedding;   /* info.n_embd, or 0 */
 };
 
 /* What a step did. Valid until the next call on the engine. */

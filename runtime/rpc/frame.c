@@ -160,6 +160,10 @@ static int check_step(const Argosy__Step *s, struct err *e)
             rc = check_text("delta.error", d->error, FRAME_TEXT_BYTES_MAX, e);
         if (rc == 0)
             rc = check_logprobs(d, e);
+        if (rc == 0)
+            rc = check_count("delta.embedding", d->n_embedding, FRAME_EMBEDDING_MAX, e);
+        if (rc == 0)
+            rc = check_floats("delta.embedding", d->embedding, d->n_embedding, e);
     }
     return rc;
 }

@@ -20,6 +20,7 @@
 #define FRAME_DELTAS_MAX (1u << 16)       /* of a step */
 #define FRAME_DELTA_TOKENS_MAX (1u << 12) /* of one request in one step */
 #define FRAME_TOP_LOGPROBS_MAX 20
+#define FRAME_EMBEDDING_MAX (1u << 16)
 #define FRAME_BLOCKS_MAX (1u << 13) /* of either list of CacheEvents */
 #define FRAME_STOPS_MAX 64
 #define FRAME_STOP_BYTES_MAX 1024

@@ -23,10 +23,21 @@ static int check_sampling(const Argosy__Sampling *s, struct err *e)
     return 0;
 }
 
+static int check_pooling(const Argosy__Start *s, struct err *e)
+{
+    if (s->pooling != ARGOSY__POOLING__POOLING_MEAN && s->pooling != ARGOSY__POOLING__POOLING_LAST)
+        return err_set(e, ERR_UNSUPPORTED, "pooling %d is not served here", (int)s->pooling);
+    if (s->n_output)
+        return err_set(e, ERR_RANGE, "%zu output tokens of an embedding", s->n_output);
+    return 0;
+}
+
 static int check_lengths(const Argosy__Start *s, struct err *e)
 {
     if (s->n_prompt == 0)
         return err_set(e, ERR_RANGE, "the prompt is empty");
+    if (s->pooling != ARGOSY__POOLING__POOLING_NONE)
+        return check_pooling(s, e);
     if (s->max_tokens == 0)
         return err_set(e, ERR_RANGE, "max_tokens must be at least 1");
     if (s->n_output >= s->max_tokens)
@@ -36,6 +47,18 @@ static int check_lengths(const Argosy__Start *s, struct err *e)
         if (!s->stop[i][0])
             return err_set(e, ERR_RANGE, "a stop string is empty");
     return 0;
+}
+
+static enum engine_pooling pooling_of(Argosy__Pooling p)
+{
+    switch (p) {
+    case ARGOSY__POOLING__POOLING_MEAN:
+        return ENGINE_POOLING_MEAN;
+    case ARGOSY__POOLING__POOLING_LAST:
+        return ENGINE_POOLING_LAST;
+    default:
+        return ENGINE_POOLING_NONE;
+    }
 }
 
 static void fill_sampling(const Argosy__Start *s, struct kn_sampling *out)
@@ -79,6 +102,7 @@ int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_reques
         .n_stop_ids = (uint32_t)s->n_stop_ids,
         .deadline_ms = s->deadline_ms ? now_ms + s->deadline_ms : 0,
         .priority = s->priority,
+        .pooling = pooling_of(s->pooling),
     };
     fill_sampling(s, &r->sampling);
     if (s->cache_salt.len)

@@ -4,6 +4,8 @@
 
 /* Over the largest step that can be: 4,096 sequences with 20 alternatives each take 2 MiB. */
 #define FRAME_MEMORY_MAX ((size_t)64 << 20)
+/* Embeddings in one frame; a step with more is told in several. */
+#define FRAME_VECTORS_MAX ((size_t)512 << 10)
 
 static Argosy__Finish finish_of(enum engine_finish f)
 {
@@ -49,6 +51,8 @@ static int fill_delta(struct arena *mem, const struct engine_delta *in, const st
     out->n_tokens = in->n_tokens;
     out->finish = finish_of(in->finish);
     out->cached_tokens = in->cached_tokens;
+    out->embedding = (float *)in->embedding;
+    out->n_embedding = in->n_embedding;
     if (in->finish == ENGINE_ERROR && in->error)
         out->error = (char *)in->error;
     if (in->sampled && in->n_tokens)
@@ -56,31 +60,52 @@ static int fill_delta(struct arena *mem, const struct engine_delta *in, const st
     return 0;
 }
 
+/* What of a delta could make a frame too large: the rest is bounded by FRAME_MEMORY_MAX. */
+static size_t vector_bytes(const struct engine_delta *d)
+{
+    return d->n_embedding * sizeof(*d->embedding);
+}
+
+static void send_step(struct attachment *owner, Argosy__Step *m)
+{
+    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    f.frame_case = ARGOSY__FROM_WORKER__FRAME_STEP;
+    f.step = m;
+    if (m->n_deltas)
+        attachment_send(owner, &f);
+    /* What follows belongs to the same step, whose times are told already. */
+    m->n_deltas = 0;
+    m->duration_us = m->prefill_tokens = m->decode_tokens = 0;
+}
+
 int report_step(struct attachment *owner, struct jobs *jobs, const struct engine_step *step,
                 uint64_t step_number, struct err *e)
 {
     Argosy__Step m = ARGOSY__STEP__INIT;
-    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
     struct arena mem;
+    size_t vectors = 0;
     arena_init(&mem, FRAME_MEMORY_MAX);
     Argosy__Delta *deltas = arena_calloc(&mem, step->n_deltas, sizeof(*deltas));
     m.deltas = arena_calloc(&mem, step->n_deltas, sizeof(void *));
     bool ok = deltas && m.deltas;
-    for (uint32_t i = 0; ok && i < step->n_deltas; i++) {
-        const struct job *job = jobs_by_engine(jobs, step->deltas[i].id);
-        if (!job || job->owner != owner)
-            continue;
-        ok = fill_delta(&mem, &step->deltas[i], job, &deltas[i]) == 0;
-        m.deltas[m.n_deltas++] = &deltas[i];
-    }
     m.step = step_number;
     m.duration_us = step->duration_us;
     m.prefill_tokens = step->prefill_tokens;
     m.decode_tokens = step->decode_tokens;
-    f.frame_case = ARGOSY__FROM_WORKER__FRAME_STEP;
-    f.step = &m;
-    if (ok && m.n_deltas)
-        attachment_send(owner, &f);
+    for (uint32_t i = 0; ok && i < step->n_deltas; i++) {
+        const struct job *job = jobs_by_engine(jobs, step->deltas[i].id);
+        if (!job || job->owner != owner)
+            continue;
+        vectors += vector_bytes(&step->deltas[i]);
+        if (vectors > FRAME_VECTORS_MAX) {
+            send_step(owner, &m);
+            vectors = vector_bytes(&step->deltas[i]);
+        }
+        ok = fill_delta(&mem, &step->deltas[i], job, &deltas[i]) == 0;
+        m.deltas[m.n_deltas++] = &deltas[i];
+    }
+    if (ok)
+        send_step(owner, &m);
     arena_release(&mem);
     return ok ? 0 : err_set(e, ERR_NOMEM, "no memory for a frame of %u deltas", step->n_deltas);
 }

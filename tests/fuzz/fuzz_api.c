@@ -1,4 +1,5 @@
-/* Bodies of chat, completion, tokenize and detokenize requests: parsed, checked, tokenised.
+/* Bodies of chat, completion, embedding, tokenize and detokenize requests: parsed, checked,
+ * tokenised.
  *
  * Input: the first byte says which kind; the rest is the body. Whatever comes: no crash, and
  * either a request that holds what the pool is promised, or an error that a client can read.
@@ -36,7 +37,9 @@ static void check_ids(const uint32_t *ids, uint32_t n)
 static void check_request(const struct api_request *a, const struct http_config *limits)
 {
     ASSERT(a->n >= 1 && a->n_prompts >= 1);
-    ASSERT((uint64_t)a->n * a->n_prompts <= limits->choices_max);
+    bool embedding = a->kind == API_EMBEDDING;
+    ASSERT(embedding == (a->pooling != GEN_TOKENS));
+    ASSERT((uint64_t)a->n * a->n_prompts <= (embedding ? API_INPUTS_MAX : limits->choices_max));
     for (uint32_t i = 0; i < a->n_prompts; i++) {
         ASSERT(a->prompts[i].n >= 1);
         ASSERT(a->prompts[i].n + (uint64_t)a->max_tokens <= TINY_CONTEXT);
@@ -62,10 +65,12 @@ static int run(unsigned kind, const char *body, size_t n, const struct api_conte
     struct tokenize_call call;
     struct buf text;
     int code;
-    switch (kind % 4) {
+    static const enum api_kind kinds[] = {API_CHAT, API_TEXT, 0, 0, API_EMBEDDING};
+    switch (kind % 5) {
     case 0:
     case 1:
-        code = api_request_read(&a, kind % 4 ? API_TEXT : API_CHAT, body, n, ctx, e);
+    case 4:
+        code = api_request_read(&a, kinds[kind % 5], body, n, ctx, e);
         if (code == 0)
             check_request(&a, ctx->limits);
         return code;

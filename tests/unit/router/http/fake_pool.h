@@ -31,6 +31,7 @@ static struct fake {
     int fail_at;          /* fails before this token; -1: never */
     enum gen_fault fault; /* with it */
     bool refuse;          /* pool_start fails with `fault` */
+    uint32_t live_max;    /* past it pool_start fails with GEN_FAULT_BUSY; 0: none */
     uint32_t workers;
     uint32_t delay_us; /* between callbacks */
     /* What was seen. */
@@ -91,6 +92,13 @@ static void fake_turn(evutil_socket_t fd, short what, void *arg)
         fake_free(g);
         return;
     }
+    if (g->r->pooling != GEN_TOKENS) {
+        float v[3] = {3, (float)g->r->prompt[0], g->r->pooling == GEN_MEAN ? -1.5f : 4};
+        struct gen_usage used = {.prompt_tokens = g->r->n_prompt};
+        g->cb->embedding(g->ctx, v, 3, &used);
+        fake_free(g);
+        return;
+    }
     while (n < step && g->at < g->r->max_tokens && (fake.forever || g->at < fake.n)) {
         ids[n] = fake.script[g->at % fake.n];
         fake_logprobs(&lps[n], top_ids, top_values, ids[n], g->r->top_logprobs);
@@ -119,6 +127,11 @@ struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct
     if (fake.refuse) {
         *fault = fake.fault;
         err_set(e, ERR_BUSY, "as told");
+        return NULL;
+    }
+    if (fake.live_max && fake.live == fake.live_max) {
+        *fault = GEN_FAULT_BUSY;
+        err_set(e, ERR_BUSY, "full");
         return NULL;
     }
     struct gen *g = calloc(1, sizeof(*g));

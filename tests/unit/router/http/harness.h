@@ -261,7 +261,7 @@ static inline bool is_closed(int fd)
 }
 
 /* One request on a connection of its own. */
-static void exchange(const char *request, struct reply *r)
+static inline void exchange(const char *request, struct reply *r)
 {
     int fd = dial();
     send_text(fd, request);

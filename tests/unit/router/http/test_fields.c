@@ -35,8 +35,9 @@ static int read_with(enum api_kind kind, const char *name, const char *value, st
     arena_init(&arena, limits.request_bytes_max);
     struct api_context ctx = {&limits, &texts, &arena, 1700000000};
     snprintf(body, sizeof(body), "{\"model\":\"tiny\",%s,\"%s\":%s}",
-             kind == API_CHAT ? "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
-                              : "\"prompt\":\"hi\"",
+             kind == API_CHAT   ? "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+             : kind == API_TEXT ? "\"prompt\":\"hi\""
+                                : "\"input\":\"hi\"",
              name, value);
     int code = api_request_read(&a, kind, body, strlen(body), &ctx, e);
     arena_release(&arena);
@@ -74,7 +75,7 @@ static void check_field(const struct field *f, enum api_kind kind)
     if (f->use == FIELD_IGNORED)
         expect_taken(f, kind, right[f->type]);
     if (strcmp(f->name, "messages") != 0 && strcmp(f->name, "prompt") != 0 &&
-        strcmp(f->name, "model") != 0)
+        strcmp(f->name, "model") != 0 && strcmp(f->name, "input") != 0)
         expect_taken(f, kind, "null");
     if (f->use == FIELD_SET && (f->type == FIELD_INT || f->type == FIELD_NUMBER)) {
         snprintf(value, sizeof(value), "%.17g", f->min * (f->min < 0 ? 1.5 : 0.5) - 0.001);
@@ -94,6 +95,8 @@ static void test_every_field_does_what_its_line_says(void **state)
             check_field(&table[i], API_CHAT);
         if (table[i].kinds & API_TEXT)
             check_field(&table[i], API_TEXT);
+        if (table[i].kinds & API_EMBEDDING)
+            check_field(&table[i], API_EMBEDDING);
     }
 }
 
@@ -105,7 +108,12 @@ static void test_a_field_is_unknown_where_it_does_not_belong(void **state)
     (void)state;
     for (size_t i = 0; i < n; i++) {
         enum api_kind other = table[i].kinds == API_CHAT ? API_TEXT : API_CHAT;
-        if (table[i].kinds == (API_CHAT | API_TEXT) || strcmp(table[i].name, "logprobs") == 0)
+        if (!(table[i].kinds & API_EMBEDDING)) {
+            assert_int_not_equal(read_with(API_EMBEDDING, table[i].name, "1", &e), 0);
+            assert_string_equal(e.code, "unknown_parameter");
+        }
+        if ((~table[i].kinds & (API_CHAT | API_TEXT)) == 0 ||
+            strcmp(table[i].name, "logprobs") == 0)
             continue;
         assert_int_not_equal(read_with(other, table[i].name, "1", &e), 0);
         assert_string_equal(e.code, "unknown_parameter");
@@ -130,9 +138,11 @@ static void test_the_readme_has_the_table(void **state)
     for (size_t i = 0; i < n; i++) {
         char line[200];
         snprintf(line, sizeof(line), "\n| `%s` | %s | %s | %s |", table[i].name,
-                 table[i].kinds == (API_CHAT | API_TEXT) ? "both"
-                 : table[i].kinds == API_CHAT            ? "chat"
-                                                         : "completions",
+                 table[i].kinds == (API_CHAT | API_TEXT | API_EMBEDDING) ? "all"
+                 : table[i].kinds == (API_CHAT | API_TEXT)               ? "both"
+                 : table[i].kinds == API_CHAT                            ? "chat"
+                 : table[i].kinds == API_EMBEDDING                       ? "embeddings"
+                                                                         : "completions",
                  types[table[i].type], uses[table[i].use]);
         if (!strstr(text, line))
             fail_msg("not in the README: %s", line + 1);

@@ -33,6 +33,7 @@ struct sent {
     uint64_t request;
     char refused[128];
     uint32_t n_prompt, n_output, max_tokens, deadline_ms;
+    Argosy__Pooling pooling;
     uint32_t output[CLIENT_TOKENS_MAX];
 };
 
@@ -51,6 +52,9 @@ struct client {
     uint32_t tokens[CLIENT_TOKENS_MAX];
     uint32_t n;
     uint32_t n_logprobs;
+    float embedding[4];
+    uint32_t n_embedding;
+    char embedded_by[64];
     int finished, failed;
     enum gen_finish why;
     enum gen_fault fault;
@@ -91,6 +95,7 @@ static inline int world_send(void *ctx, uint64_t stream, const Argosy__ToWorker 
         s->n_output = (uint32_t)f->start->n_output;
         s->max_tokens = f->start->max_tokens;
         s->deadline_ms = f->start->deadline_ms;
+        s->pooling = f->start->pooling;
         assert_true(s->n_output <= CLIENT_TOKENS_MAX);
         for (uint32_t i = 0; i < s->n_output; i++)
             s->output[i] = f->start->output[i];
@@ -249,6 +254,8 @@ struct delta {
     Argosy__Finish finish;
     uint32_t n_logprobs;
     uint32_t cached;
+    const float *embedding;
+    uint32_t n_embedding;
 };
 
 static inline void event_step(struct world *w, uint64_t stream, const struct delta *deltas,
@@ -279,6 +286,8 @@ static inline void event_step(struct world *w, uint64_t stream, const struct del
         all[i].n_logprobs = deltas[i].n_logprobs;
         all[i].logprobs = logprobs;
         all[i].cached_tokens = deltas[i].cached;
+        all[i].embedding = (float *)deltas[i].embedding;
+        all[i].n_embedding = deltas[i].n_embedding;
         list[i] = &all[i];
     }
     Argosy__Step step = ARGOSY__STEP__INIT;
@@ -374,6 +383,19 @@ static inline void client_finish(void *ctx, enum gen_finish why, const struct ge
     client_over(c);
 }
 
+static inline void client_embedding(void *ctx, const float *v, uint32_t n,
+                                    const struct gen_usage *usage)
+{
+    struct client *c = ctx;
+    assert_true(n <= 4);
+    memcpy(c->embedding, v, n * sizeof(*v));
+    c->n_embedding = n;
+    snprintf(c->embedded_by, sizeof(c->embedded_by), "%s", gen_worker_id(c->gen));
+    c->finished++;
+    c->usage = *usage;
+    client_over(c);
+}
+
 static inline void client_fail(void *ctx, enum gen_fault fault, const char *detail,
                                uint32_t retry_after_ms)
 {
@@ -398,8 +420,10 @@ static inline struct client client_of(uint32_t max_tokens)
 
 static inline bool client_start(struct world *w, struct client *c, struct err *e)
 {
-    static const struct gen_callbacks callbacks = {
-        .tokens = client_tokens, .finish = client_finish, .fail = client_fail};
+    static const struct gen_callbacks callbacks = {.tokens = client_tokens,
+                                                   .finish = client_finish,
+                                                   .embedding = client_embedding,
+                                                   .fail = client_fail};
     c->world = w;
     c->gen = pool_start(w->pool, &c->request, &callbacks, c, &c->fault, e);
     return c->gen != NULL;

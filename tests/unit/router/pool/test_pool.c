@@ -472,6 +472,68 @@ static void test_deadline_cancels_and_fails(void **state)
     world_release(&w);
 }
 
+/* ---- embeddings ----------------------------------------------------------------------------- */
+
+static const float vector[3] = {1, -2, 0.5f};
+
+static void start_embedding(struct world *w, struct client *c, enum gen_pooling pooling)
+{
+    world_init(w, NULL);
+    join(w, 1, "a", 1);
+    *c = client_of(1);
+    c->request.pooling = pooling;
+    assert_true(client_start(w, c, NULL));
+}
+
+/* A worker that goes takes nothing with it: the next one starts over. */
+static void test_embedding_comes_from_the_next_worker(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c;
+    start_embedding(&w, &c, GEN_MEAN);
+    assert_int_equal(last_sent(&w, SENT_START, 1)->pooling, ARGOSY__POOLING__POOLING_MEAN);
+    join(&w, 2, "b", 1);
+    event_closed(&w, 1);
+    const struct sent *again = last_sent(&w, SENT_START, 2);
+    assert_non_null(again);
+    assert_int_equal(again->pooling, ARGOSY__POOLING__POOLING_MEAN);
+    assert_int_equal(again->n_output, 0);
+    struct delta d = {.request = again->request,
+                      .finish = ARGOSY__FINISH__FINISH_STOP,
+                      .embedding = vector,
+                      .n_embedding = 3};
+    event_step(&w, 2, &d, 1);
+    assert_int_equal(c.finished, 1);
+    assert_int_equal(c.n_embedding, 3);
+    assert_memory_equal(c.embedding, vector, sizeof(vector));
+    assert_string_equal(c.embedded_by, "b");
+    assert_int_equal(c.usage.prompt_tokens, 16);
+    assert_int_equal(pool_gens_live(w.pool), 0);
+    world_release(&w);
+}
+
+static void expect_embedding_fault(struct delta d)
+{
+    struct world w;
+    struct client c;
+    start_embedding(&w, &c, GEN_LAST);
+    d.request = last_sent(&w, SENT_START, 1)->request;
+    event_step(&w, 1, &d, 1);
+    assert_int_equal(count_sent(&w, SENT_CLOSE, 1), 1);
+    assert_int_equal(c.finished, 0);
+    world_release(&w);
+}
+
+static void test_worker_that_gives_no_embedding_is_closed(void **state)
+{
+    (void)state;
+    expect_embedding_fault((struct delta){.finish = ARGOSY__FINISH__FINISH_STOP});
+    expect_embedding_fault((struct delta){.finish = ARGOSY__FINISH__FINISH_LENGTH});
+    expect_embedding_fault((struct delta){.n = 1, .finish = ARGOSY__FINISH__FINISH_LENGTH});
+    expect_embedding_fault((struct delta){.n = 1, .embedding = vector, .n_embedding = 3});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -496,6 +558,8 @@ int main(void)
         cmocka_unit_test(test_late_frames_reach_nobody_else),
         cmocka_unit_test(test_start_in_a_callback),
         cmocka_unit_test(test_deadline_cancels_and_fails),
+        cmocka_unit_test(test_embedding_comes_from_the_next_worker),
+        cmocka_unit_test(test_worker_that_gives_no_embedding_is_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

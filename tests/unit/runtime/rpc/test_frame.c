@@ -234,6 +234,7 @@ static void test_frame_checks_cache_events(void **state)
 static void test_frame_checks_step(void **state)
 {
     (void)state;
+    static float vector[FRAME_EMBEDDING_MAX + 1];
     struct step_frame s;
     good_step(&s);
     assert_int_equal(unpack_from(&s.frame), 0);
@@ -254,6 +255,15 @@ static void test_frame_checks_step(void **state)
     good_step(&s);
     s.delta.finish = 17;
     refused(unpack_from(&s.frame), "delta.finish 17");
+    good_step(&s);
+    s.delta.embedding = vector;
+    s.delta.n_embedding = FRAME_EMBEDDING_MAX;
+    assert_int_equal(unpack_from(&s.frame), 0);
+    s.delta.n_embedding++;
+    refused(unpack_from(&s.frame), "delta.embedding has 65537 elements");
+    s.delta.n_embedding = 3;
+    vector[2] = NAN;
+    refused(unpack_from(&s.frame), "delta.embedding[2]");
     good_step(&s);
     s.delta.index = FRAME_TOKENS_MAX + 1;
     refused(unpack_from(&s.frame), "delta.index");

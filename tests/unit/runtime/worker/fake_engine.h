@@ -4,7 +4,8 @@
  * Its prefix cache has the blocks 1 to fake_blocks at first. Each step stores one more, and evicts
  * the oldest when there are over FAKE_BLOCKS_MAX.
  *
- * A prompt that starts with FAKE_TOO_LONG can never run. */
+ * A request that pools ends in its first step, with FAKE_WIDTH numbers: its pooling, then its first
+ * token. A prompt that starts with FAKE_TOO_LONG can never run. */
 #ifndef ARGOSY_TESTS_FAKE_ENGINE_H
 #define ARGOSY_TESTS_FAKE_ENGINE_H
 
@@ -17,6 +18,7 @@
 
 #define FAKE_MAX 16
 #define FAKE_TOO_LONG 666
+#define FAKE_WIDTH 60000
 #define FAKE_BLOCKS_MAX 20000
 
 static uint32_t fake_blocks;
@@ -25,6 +27,7 @@ struct fake_request {
     uint64_t id;
     uint32_t first, n_out, max_tokens, n_top;
     bool want_logprobs;
+    enum engine_pooling pooling;
 };
 
 struct engine {
@@ -41,6 +44,7 @@ struct engine {
     struct engine_delta deltas[FAKE_MAX];
     uint32_t tokens[FAKE_MAX];
     struct kn_sampled sampled[FAKE_MAX];
+    float embeddings[FAKE_MAX][FAKE_WIDTH];
 };
 
 static struct engine *fake_open(uint32_t cap)
@@ -80,7 +84,8 @@ int engine_submit(struct engine *g, const struct engine_request *r, struct err *
     if (n == g->cap)
         return err_set(e, ERR_BUSY, "the queue is full");
     g->live[n] = (struct fake_request){r->id,         r->prompt[0],      r->n_output,
-                                       r->max_tokens, r->sampling.n_top, r->sampling.want_logprobs};
+                                       r->max_tokens, r->sampling.n_top, r->sampling.want_logprobs,
+                                       r->pooling};
     atomic_store(&g->n_live, n + 1);
     return 0;
 }
@@ -117,6 +122,16 @@ bool engine_step(struct engine *g, struct engine_step *out)
     usleep(atomic_load(&g->step_us));
     for (uint32_t i = 0; i < n; i++) {
         struct fake_request *r = &g->live[i];
+        if (r->pooling != ENGINE_POOLING_NONE) {
+            r->n_out = r->max_tokens;
+            g->embeddings[i][0] = (float)r->pooling;
+            g->embeddings[i][1] = (float)r->first;
+            g->deltas[i] = (struct engine_delta){.id = r->id,
+                                                 .embedding = g->embeddings[i],
+                                                 .n_embedding = FAKE_WIDTH,
+                                                 .finish = ENGINE_STOP};
+            continue;
+        }
         g->tokens[i] = r->first + r->n_out;
         fake_sample(&g->sampled[i], g->tokens[i]);
         g->deltas[i] = (struct engine_delta){

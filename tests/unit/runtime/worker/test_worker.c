@@ -159,6 +159,7 @@ struct ask {
     uint32_t top_logprobs;
     const char *model;
     float temperature;
+    int pooling;
 };
 
 static void router_start(struct router *r, const struct ask *ask)
@@ -176,6 +177,7 @@ static void router_start(struct router *r, const struct ask *ask)
     s.sampling = &sampling;
     s.logprobs = ask->top_logprobs > 0;
     s.top_logprobs = ask->top_logprobs;
+    s.pooling = (Argosy__Pooling)ask->pooling;
     send_frame(r, ARGOSY__TO_WORKER__FRAME_START, &s);
 }
 
@@ -321,6 +323,46 @@ static void test_worker_sends_the_logprobs_that_were_asked_for(void **state)
     assert_int_equal(d->logprobs[0]->top_ids[2], 7);
     assert_true(d->logprobs[0]->top_logprobs[2] == -2.5f);
     rpc_event_free(ev);
+    bench_close(&b);
+    router_close(&r);
+}
+
+/* Three vectors of 240 kB in one step are over what one frame takes. */
+static void test_worker_sends_embeddings(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    uint32_t n = 0, frames = 0, decoded = 0;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    atomic_store(&b.engine->step_us, 50000);
+    for (uint32_t i = 0; i < 3; i++)
+        router_start(&r, &(struct ask){.request = i,
+                                       .first = 100 + i,
+                                       .max_tokens = 1,
+                                       .pooling = i % 2 ? ARGOSY__POOLING__POOLING_MEAN
+                                                        : ARGOSY__POOLING__POOLING_LAST});
+    for (; n < 3; frames++) {
+        struct rpc_event *ev = expect(&r, ARGOSY__FROM_WORKER__FRAME_STEP);
+        const Argosy__Step *s = ev->from_worker->step;
+        for (size_t i = 0; i < s->n_deltas; i++, n++) {
+            const Argosy__Delta *d = s->deltas[i];
+            assert_int_equal(d->n_embedding, FAKE_WIDTH);
+            assert_true(d->embedding[0] ==
+                        (d->request % 2 ? ENGINE_POOLING_MEAN : ENGINE_POOLING_LAST));
+            assert_true(d->embedding[1] == (float)(100 + d->request));
+            assert_int_equal(d->finish, ARGOSY__FINISH__FINISH_STOP);
+        }
+        assert_true(s->n_deltas <= 2);
+        decoded += s->decode_tokens;
+        rpc_event_free(ev);
+    }
+    assert_true(frames >= 2);
+    assert_int_equal(decoded, 3); /* each step's numbers are told once */
+    router_start(&r, &(struct ask){.request = 9, .first = 1, .max_tokens = 1, .pooling = 7});
+    expect_refused(&r, 9, ARGOSY__REFUSED_REASON__REFUSED_INVALID);
     bench_close(&b);
     router_close(&r);
 }
@@ -670,6 +712,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worker_streams_a_request),
         cmocka_unit_test(test_worker_sends_the_logprobs_that_were_asked_for),
+        cmocka_unit_test(test_worker_sends_embeddings),
         cmocka_unit_test(test_worker_reports_load_on_change_and_in_silence),
         cmocka_unit_test(test_worker_cancels_at_once),
         cmocka_unit_test(test_worker_refuses_with_the_reason),
