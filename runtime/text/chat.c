@@ -18,6 +18,7 @@ struct chat_template {
     bool takes_tools;
     bool parts[N_ROLES]; /* handles content as a list for that role as it does a string */
     bool parts_only;     /* and does not handle strings */
+    struct speech_form speech;
 };
 
 /* One render. */
@@ -430,6 +431,30 @@ static void find_content_forms(struct chat_template *t)
     buf_release(&as_parts);
 }
 
+/* What a call looks like is what the template makes of one. */
+static void find_speech_form(struct chat_template *t, const char *text, size_t n)
+{
+    static const char called[] =
+        "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"\","
+        "\"tool_calls\":[{\"id\":\"abcdefghi\",\"type\":\"function\",\"function\":"
+        "{\"name\":\"argosy_probe\",\"arguments\":\"{\\\"a\\\":1}\"}}]},{\"role\":\"tool\","
+        "\"name\":\"argosy_probe\",\"tool_call_id\":\"abcdefghi\",\"content\":\"b\"}]";
+    static const char tool[] =
+        "[{\"type\":\"function\",\"function\":{\"name\":\"argosy_probe\",\"description\":\"\","
+        "\"parameters\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}}}}}]";
+    struct chat_options opts = {0};
+    struct buf out;
+    buf_init(&out, 0);
+    struct json_object *messages = json_tokener_parse(called), *tools = json_tokener_parse(tool);
+    if (!t->takes_tools || !messages || !tools ||
+        chat_render(t, messages, tools, &opts, NULL, &out, NULL) < 0)
+        buf_clear(&out);
+    t->speech = speech_form_of(text, n, buf_str(&out), "argosy_probe");
+    json_object_put(messages);
+    json_object_put(tools);
+    buf_release(&out);
+}
+
 int chat_template_compile(const char *text, size_t n, const char *bos_token, const char *eos_token,
                           struct chat_template **out, struct err *e)
 {
@@ -447,6 +472,7 @@ int chat_template_compile(const char *text, size_t n, const char *bos_token, con
     }
     t->takes_tools = jinja_reads(t->j, "tools");
     find_content_forms(t);
+    find_speech_form(t, text, n);
 out:
     if (rc)
         chat_template_free(t);
@@ -468,4 +494,9 @@ void chat_template_free(struct chat_template *t)
 bool chat_template_takes_tools(const struct chat_template *t)
 {
     return t->takes_tools;
+}
+
+struct speech_form chat_template_speech(const struct chat_template *t)
+{
+    return t->speech;
 }

@@ -26,6 +26,7 @@
 #include "runtime/base/buf.h"
 #include "runtime/base/err.h"
 #include "runtime/text/jinja.h"
+#include "runtime/text/speech.h"
 
 struct json_object; /* json-c's */
 struct chat_template;
@@ -45,6 +46,9 @@ void chat_template_free(struct chat_template *t);
 /* True when the template looks at `tools`: otherwise tools in a request would be dropped in
  * silence, and the caller should refuse them. */
 bool chat_template_takes_tools(const struct chat_template *t);
+
+/* How the model says calls of tools and thoughts. */
+struct speech_form chat_template_speech(const struct chat_template *t);
 
 /* Appends the prompt to out. messages: a JSON array; tools: a JSON array or NULL. lim: NULL for
  * jinja_limits_default. Nothing is kept or changed in the JSON values.
