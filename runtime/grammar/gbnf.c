@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runtime/grammar/charset.h"
+#include "runtime/grammar/json_schema.h"
 #include "runtime/grammar/scan.h"
 
 #define NAME_BYTES_MAX 200
@@ -19,6 +20,7 @@ struct rule_name {
 struct gbnf {
     struct syntax *y;
     struct scan in;
+    enum grammar_space space; /* of JSON */
     struct rule_name *names;
     uint32_t n_names, cap_names;
     uint32_t depth;
@@ -167,6 +169,42 @@ static uint32_t parse_group(struct gbnf *g)
     return inside;
 }
 
+/* Bytes of the JSON object that comes next, to its closing brace; 0 where there is none. */
+static size_t object_bytes(const struct scan *in)
+{
+    size_t depth = 0;
+    bool in_string = false;
+    for (size_t i = in->at; i < in->n; i++) {
+        char c = in->text[i];
+        if (in_string) {
+            i += c == '\\' ? 1 : 0;
+            in_string = c != '"';
+            continue;
+        }
+        in_string = c == '"';
+        depth += c == '{' ? 1 : 0;
+        depth -= c == '}' ? 1 : 0;
+        if (depth == 0)
+            return c == '}' ? i + 1 - in->at : 0;
+    }
+    return 0;
+}
+
+static uint32_t parse_json(struct gbnf *g)
+{
+    struct scan *in = &g->in;
+    if (in->n - in->at < 4 || memcmp(in->text + in->at, "json", 4) != 0)
+        return fault(g, ERR_UNSUPPORTED, "%json {\xe2\x80\xa6} is the only % that is served");
+    in->at += 4;
+    skip_space(g, false);
+    size_t n = scan_peek(in) == '{' ? object_bytes(in) : 0;
+    if (n == 0)
+        return fault(g, ERR_FORMAT, "behind %json there is no complete JSON object");
+    uint32_t rule = json_schema_parse(g->y, in->text + in->at, n, g->space);
+    in->at += n;
+    return g->y->failed ? SYNTAX_FAIL : syntax_call(g->y, rule);
+}
+
 static uint32_t parse_atom(struct gbnf *g)
 {
     if (scan_take(&g->in, '"'))
@@ -175,6 +213,8 @@ static uint32_t parse_atom(struct gbnf *g)
         return parse_class(g);
     if (scan_take(&g->in, '('))
         return parse_group(g);
+    if (scan_take(&g->in, '%'))
+        return parse_json(g);
     if (scan_take(&g->in, '.')) {
         struct charset c = {.n = 0};
         charset_negate(&c);
@@ -276,9 +316,9 @@ static void parse_rule(struct gbnf *g)
         fault(g, ERR_FORMAT, "unmatched )");
 }
 
-uint32_t gbnf_parse(struct syntax *y, const char *text, size_t n)
+uint32_t gbnf_parse(struct syntax *y, const char *text, size_t n, enum grammar_space space)
 {
-    struct gbnf g = {.y = y, .in = {text, n, 0}};
+    struct gbnf g = {.y = y, .in = {text, n, 0}, .space = space};
     uint32_t root = SYNTAX_MANY;
     for (skip_space(&g, true); g.in.at < n && !y->failed; skip_space(&g, true))
         parse_rule(&g);

@@ -6,8 +6,9 @@
  *
  * Literals and classes with \n \r \t \\ \" \[ \] \xHH \uHHHH \UHHHHHHHH, . (any character), groups,
  * * + ? {m} {m,} {m,n}, alternatives, comments. A rule ends with its line unless it stands in a
- * group or the next begins with |. Left recursion is fine. Refused: tokens by id or name (<…>),
- * rules that are used and not defined, or defined twice.
+ * group or the next begins with |. Left recursion is fine.
+ * Ours: %json {…} is JSON by that schema (json_schema.h), white space by `space`. Refused: tokens
+ * by id or name (<…>), rules that are used and not defined, or defined twice.
  */
 #ifndef ARGOSY_GRAMMAR_GBNF_H
 #define ARGOSY_GRAMMAR_GBNF_H
@@ -15,6 +16,6 @@
 #include "runtime/grammar/syntax.h"
 
 /* The number of the rule "root". */
-uint32_t gbnf_parse(struct syntax *y, const char *text, size_t n);
+uint32_t gbnf_parse(struct syntax *y, const char *text, size_t n, enum grammar_space space);
 
 #endif

@@ -52,7 +52,7 @@ static uint32_t parse(struct syntax *y, enum grammar_kind kind, const char *text
         syntax_define(y, root, regex_parse(y, text, n, REGEX_PLAIN));
         return root;
     case GRAMMAR_GBNF:
-        return gbnf_parse(y, text, n);
+        return gbnf_parse(y, text, n, space);
     }
     syntax_fault(y, ERR_UNSUPPORTED, "unknown kind");
     return root;

@@ -310,8 +310,7 @@ static bool step_marked(struct speech *s)
 
 static size_t name_bytes(const struct speech *s)
 {
-    static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
     size_t n = 0;
     while (n < left(s) && front(s)[n] && strchr(plain, front(s)[n]))
         n++;

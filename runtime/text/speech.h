@@ -65,7 +65,7 @@ struct speech_said {
 enum speech_at {
     SPEECH_START,
     SPEECH_REASONING,
-    SPEECH_ANSWER,  /* where content or the first call begins */
+    SPEECH_ANSWER, /* where content or the first call begins */
     SPEECH_CONTENT,
     SPEECH_MARKED,  /* behind a marker: a call should begin */
     SPEECH_NAME,    /* MISTRAL_ARGS: the name */

@@ -1,5 +1,5 @@
-/* A model's text with calls and thoughts: the same comes out however it is cut, nothing is lost that
- * is no call, and what is said of a call never changes once it is ready.
+/* A model's text with calls and thoughts: the same comes out however it is cut, nothing is lost
+ * that is no call, and what is said of a call never changes once it is ready.
  *
  * Input: a byte for the form, a byte for the cuts, and the text.
  */

@@ -2,7 +2,8 @@
  *
  * A request is a line of JSON: {"template": text, "pieces": [text, …], "names": [name, …],
  * "prompt": text}; the answer {"tools": form, "thinks": …, "content": …, "reasoning": …, "calls":
- * [[name, arguments], …]}, or {"error": words}. With "grammar": {"may_talk", "several"} and "tools":
+ * [[name, arguments], …]}, or {"error": words}. With "grammar": {"may_talk", "several"} and
+ * "tools":
  * [[name, schema], …] the answer is {"grammar": text, "lead": text}.
  */
 #include <json-c/json.h>

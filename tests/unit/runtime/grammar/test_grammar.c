@@ -101,6 +101,23 @@ static void test_grammar_masks_words_of_a_regex(void **state)
     teardown(&f);
 }
 
+static void test_grammar_holds_json_by_schema_inside_of_rules(void **state)
+{
+    struct fixture f;
+    (void)state;
+    setup(&f, NULL);
+    compile(
+        &f, GRAMMAR_GBNF,
+        "root ::= \"<\" %json {\"type\":\"object\",\"properties\":{\"}\":{\"$ref\":\"#/$defs/n\"}},"
+        "\"required\":[\"}\"],\"$defs\":{\"n\":{\"enum\":[\"{\\\"\",1]}}} \">\" | call\n"
+        "call ::= %json {\"type\":\"boolean\"}");
+    assert_true(matches(&f, "<{\"}\":1}>"));
+    assert_true(matches(&f, "<{\"}\":\"{\\\"\"}>"));
+    assert_true(matches(&f, "true"));
+    assert_false(matches(&f, "<{\"}\":2}>") || matches(&f, "<{}>") || matches(&f, "<true>"));
+    teardown(&f);
+}
+
 static void test_grammar_ends_only_when_complete(void **state)
 {
     struct fixture f;
@@ -261,6 +278,9 @@ static void test_grammar_refuses_with_name_and_place(void **state)
         {GRAMMAR_GBNF, "top ::= \"a\"", "no rule \"root\"", ERR_FORMAT},
         {GRAMMAR_GBNF, "root ::= \"a\"\nroot ::= \"b\"", "line 2", ERR_FORMAT},
         {GRAMMAR_GBNF, "root ::= <think>", "token", ERR_UNSUPPORTED},
+        {GRAMMAR_GBNF, "root ::= %lark x", "%json", ERR_UNSUPPORTED},
+        {GRAMMAR_GBNF, "root ::= %json {\"a\":\"}\"", "no complete JSON object", ERR_FORMAT},
+        {GRAMMAR_GBNF, "root ::= %json {\"type\":7}", "type", ERR_FORMAT},
         {GRAMMAR_GBNF, "root ::= root \"a\"", "nothing can match", ERR_RANGE},
     };
     struct fixture f;
@@ -281,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_grammar_masks_words_of_a_regex),
+        cmocka_unit_test(test_grammar_holds_json_by_schema_inside_of_rules),
         cmocka_unit_test(test_grammar_ends_only_when_complete),
         cmocka_unit_test(test_grammar_state_is_unchanged_by_what_does_not_fit),
         cmocka_unit_test(test_grammar_nests_no_deeper_than_its_stack),
