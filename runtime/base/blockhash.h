@@ -1,7 +1,7 @@
 /* blockhash.h: names for prefixes of prompts, the same in a router and in every worker.
  *
  * A prompt is cut into blocks of page_tokens tokens (Hello.page_tokens). A block's hash covers the
- * model, the tenant's salt and every token up to the block's end:
+ * model, the adapter, the tenant's salt and every token up to the block's end:
  *
  *     root = H(salt as 2 words, the manifest's text as words, its length)
  *     block i = H(hash of block i - 1, or root; its tokens, a word each)
@@ -23,7 +23,8 @@
 
 #define BLOCKHASH_SALT_BYTES 16
 
-/* manifest: ModelOffer.manifest_sha256. A salt of zeros is that of requests without one. Never 0.
+/* manifest: ModelOffer.manifest_sha256; for requests with an adapter, that, ':' and the adapter's
+ * sha256 (ModelOffer.adapters). A salt of zeros is that of requests without one. Never 0.
  */
 uint64_t blockhash_root(const char *manifest, const uint8_t salt[BLOCKHASH_SALT_BYTES]);
 

@@ -27,6 +27,7 @@
 #include "runtime/model/pass.h"
 
 struct collective;
+struct adapter;
 struct model;
 struct threads;
 
@@ -60,6 +61,8 @@ struct batch {
     uint32_t n_picks;
     const struct pooling *pools; /* (n_pools) */
     uint32_t n_pools;
+    /* (n_spans) what is added for the span's rows, or NULL; NULL: for none of the batch. */
+    const struct adapter *const *adapters;
 };
 
 struct backend_limits {
@@ -67,6 +70,7 @@ struct backend_limits {
     uint32_t picks_max; /* of a batch */
     uint32_t context;   /* positions */
     uint32_t kv_pages;
+    uint32_t adapter_rank; /* the largest of all adapters; 0: there are none */
 };
 
 struct backend {

@@ -38,7 +38,7 @@ static uint64_t most(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-static void want_act(struct rooms *r, const struct model *m, struct cpu_act_room *a, uint64_t rows,
+static void want_act(struct rooms *r, const struct cpu *c, struct cpu_act_room *a, uint64_t rows,
                      uint64_t k)
 {
     uint64_t blocks = (k + KN_BLOCK - 1) / KN_BLOCK;
@@ -46,7 +46,7 @@ static void want_act(struct rooms *r, const struct model *m, struct cpu_act_room
     want(r, &a->d, rows * blocks, sizeof(*a->d));
     want(r, &a->s, rows * blocks, sizeof(*a->s));
     want(r, &a->h, rows * blocks, sizeof(*a->h));
-    if (m->has_float_matrix)
+    if (c->model->has_float_matrix || c->limits.adapter_rank > 0)
         want(r, &a->f, rows * k, sizeof(*a->f));
 }
 
@@ -116,7 +116,7 @@ static void want_experts(struct rooms *r, struct cpu *c)
     want(r, &c->expert_slots, slots, sizeof(*c->expert_slots));
     want(r, &c->slot_rows, slots, sizeof(*c->slot_rows));
     want(r, &c->expert_begin, h->n_experts + 1u, sizeof(*c->expert_begin));
-    want_act(r, c->model, &c->slot, slots, h->n_embd);
+    want_act(r, c, &c->slot, slots, h->n_embd);
 }
 
 static void want_group(struct rooms *r, struct cpu *c)
@@ -124,7 +124,7 @@ static void want_group(struct rooms *r, struct cpu *c)
     const struct hparams *h = &c->model->h;
     uint64_t rows = c->limits.rows_max;
     uint64_t width = most((uint64_t)c->n_heads * h->head_dim, c->n_ff);
-    want_act(r, c->model, &c->part, rows * most(h->n_experts_used, 1), width);
+    want_act(r, c, &c->part, rows * most(h->n_experts_used, 1), width);
     want(r, &c->whole, rows * h->n_embd, sizeof(float));
     want(r, &c->owned, rows, sizeof(uint32_t));
     want(r, &c->owned_rows, rows, sizeof(uint32_t));
@@ -152,11 +152,13 @@ static int take_shared(struct cpu *c, struct err *e)
     want(&r, &c->y, y_elems(c, rows), sizeof(float));
     want(&r, &c->out, rows * width, sizeof(float));
     want(&r, &c->parts, c->n_heads * splits * (h->head_dim + 2u), sizeof(float));
-    want_act(&r, c->model, &c->act, rows * most(h->n_experts_used, 1), act_width(h));
+    want_act(&r, c, &c->act, rows * most(h->n_experts_used, 1), act_width(h));
     if (h->n_experts > 0)
         want_experts(&r, c);
     if (c->group)
         want_group(&r, c);
+    if (l->adapter_rank > 0)
+        want(&r, &c->lora, CPU_LORA_MATRICES * rows * l->adapter_rank, sizeof(float));
     want(&r, &c->span_begin, rows + 1, sizeof(uint32_t));
     want(&r, &c->units, rows * c->n_kv_heads, sizeof(struct cpu_unit));
     want(&r, &c->next_unit, h->n_layers, sizeof(*c->next_unit));
@@ -178,8 +180,11 @@ static int take_private(struct cpu *c, struct err *e)
     for (uint32_t i = 0; i < c->n_threads; i++) {
         struct cpu_thread *t = &c->per_thread[i];
         struct rooms r = {.n = 0};
-        want_act(&r, c->model, &t->act, CPU_PRIVATE_ROWS, act_width(h));
+        want_act(&r, c, &t->act, CPU_PRIVATE_ROWS, act_width(h));
         want(&r, &t->out, CPU_PRIVATE_ROWS * (uint64_t)c->n_heads * h->head_dim, sizeof(float));
+        if (c->limits.adapter_rank > 0)
+            want(&r, &t->lora, CPU_LORA_MATRICES * CPU_PRIVATE_ROWS * c->limits.adapter_rank,
+                 sizeof(float));
         want(&r, &t->scratch, kn_sample_scratch_bytes(h->vocab), 1);
         int rc = take_rooms(&r, &t->block, &t->block_bytes, e);
         if (rc < 0)

@@ -19,6 +19,8 @@
 #define CPU_PRIVATE_ROWS 2u
 /* Rows of a span that one unit of attention takes. */
 #define CPU_ATTENTION_ROWS 16u
+/* Matrices of one product that adapters may add to: q, k and v. */
+#define CPU_LORA_MATRICES 3u
 
 /* Room for quantised rows of any width; cpu_act gives it a shape. */
 struct cpu_act_room {
@@ -31,6 +33,7 @@ struct cpu_act_room {
 struct cpu_thread {
     struct cpu_act_room act; /* CPU_PRIVATE_ROWS rows */
     float *out;              /* attention of CPU_PRIVATE_ROWS rows */
+    float *lora;             /* as struct cpu's, of CPU_PRIVATE_ROWS rows */
     void *scratch;           /* kn_sample_scratch_bytes */
     void *block;             /* all of the above */
     size_t block_bytes;
@@ -68,7 +71,8 @@ struct cpu {
     float *parts;            /* (n_heads, splits of the context, head_dim + 2) */
     float *logits;           /* (picks_max, vocab) */
     struct cpu_act_room act; /* rows_max */
-    uint16_t *kv;            /* (kv_pages, n_layers, page_elems) */
+    float *lora;  /* (CPU_LORA_MATRICES, rows_max, adapter_rank); NULL without adapters */
+    uint16_t *kv; /* (kv_pages, n_layers, page_elems) */
     float *rope_cos, *rope_sin;
     float *local_cos, *local_sin; /* of the model's local_rope */
 
@@ -120,6 +124,12 @@ struct cpu_pass {
 
 extern const struct pass_ops cpu_pass_ops;
 void cpu_pool(struct pass *base, const float *w, float w_offset, float eps); /* cpu_pool.c */
+
+/* cpu_lora.c. down: before the product of act with the n matrices, by all threads; up: behind it,
+ * for rows [row_begin, row_end) of w, the i-th of them, by the thread that has made them. */
+void cpu_lora_down(struct cpu_pass *p, const struct kn_matrix *const *w, int n);
+void cpu_lora_up(struct cpu_pass *p, const struct kn_matrix *w, int i, int64_t row_begin,
+                 int64_t row_end, float *y, int64_t ldy);
 
 /* ---- a rank of several (cpu_group.c): by all threads, with a barrier before and behind ----------
  */

@@ -117,6 +117,7 @@ static void cpu_project(struct pass *base, const struct kn_matrix *const *w, int
         tiles += tiles_of(w[i]);
         ldy += w[i]->rows;
     }
+    cpu_lora_down(p, w, n);
     slice(p, tiles, &begin, &end);
     for (int i = 0; i < n; i++) {
         int64_t t = tiles_of(w[i]);
@@ -128,6 +129,7 @@ static void cpu_project(struct pass *base, const struct kn_matrix *const *w, int
             if (bias)
                 p->cpu->ops->add_bias(p->cpu->y + column + r, ldy, p->rows, stop - r,
                                       bias + column + r);
+            cpu_lora_up(p, w[i], i, r, stop, p->cpu->y + column, ldy);
         }
         first += t;
         column += w[i]->rows;
@@ -154,8 +156,12 @@ static void cpu_project_add(struct pass *base, const struct kn_matrix *w)
 {
     struct cpu_pass *p = of(base);
     int64_t begin, end;
+    cpu_lora_down(p, &w, 1);
     slice(p, tiles_of(w), &begin, &end);
     matrix_rows(p, w, begin, end, true, own_x(p), p->cpu->model->h.n_embd);
+    cpu_lora_up(p, w, 0, begin * KN_ROW_TILE,
+                end * KN_ROW_TILE < w->rows ? end * KN_ROW_TILE : w->rows, own_x(p),
+                p->cpu->model->h.n_embd);
     x_done(p);
 }
 

@@ -26,6 +26,7 @@
 #include "runtime/engine/speculator.h"
 #include "runtime/engine/verifier.h"
 #include "runtime/format/checkpoint.h"
+#include "runtime/model/adapter.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/model.h"
 #include "runtime/text/checkpoint_text.h"
@@ -34,6 +35,7 @@
 #define SEQUENCES_MAX 4096u
 #define WAITING_MAX (1u << 20)
 #define STEP_TOKENS_MAX (1u << 16)
+#define ADAPTERS_MAX 64u
 #define PRIORITY_TOKENS (1u << 16)
 
 struct engine {
@@ -41,6 +43,8 @@ struct engine {
     struct err lost;     /* of the group, once it failed */
     struct buf message;  /* what a step tells the ranks */
     struct model model;
+    struct adapter *adapters; /* (info.n_adapters) */
+    struct engine_adapter *adapter_infos;
     struct tokenizer *tokenizer;
     struct threads *threads;
     struct backend *backend;
@@ -58,10 +62,11 @@ struct engine {
     uint64_t (*clock_ns)(void);
 
     /* of a step */
-    uint32_t *ids;               /* (step_tokens_max) */
-    struct kn_span *spans;       /* (sequences_max) */
-    struct pooling *pools;       /* (sequences_max) */
-    struct engine_delta *deltas; /* (live_max) */
+    uint32_t *ids;                     /* (step_tokens_max) */
+    struct kn_span *spans;             /* (sequences_max) */
+    struct pooling *pools;             /* (sequences_max) */
+    const struct adapter **adapter_of; /* (sequences_max): of the spans */
+    struct engine_delta *deltas;       /* (live_max) */
     uint32_t n_deltas;
     uint64_t *evicted, *stored; /* (kv_pages): news of the cache */
     struct sequence *finished;  /* what the deltas point into; freed by the next step */
@@ -208,6 +213,43 @@ static int size_cache(const struct engine *g, const struct engine_config *c,
     return 0;
 }
 
+static int load_adapters(struct engine *g, const struct engine_config *c,
+                         struct backend_limits *limits, struct err *e)
+{
+    int rc = 0;
+    if (c->n_adapters == 0)
+        return 0;
+    if (c->n_adapters > ADAPTERS_MAX)
+        return err_set(e, ERR_CONFIG, "%u adapters, at most %u are taken", c->n_adapters,
+                       ADAPTERS_MAX);
+    if (g->ranks)
+        return err_set(e, ERR_UNSUPPORTED, "adapters are not served by several ranks");
+    g->adapters = calloc(c->n_adapters, sizeof(*g->adapters));
+    g->adapter_infos = calloc(c->n_adapters, sizeof(*g->adapter_infos));
+    if (!g->adapters || !g->adapter_infos)
+        return err_set(e, ERR_NOMEM, "engine: no memory");
+    for (uint32_t i = 0; rc == 0 && i < c->n_adapters; i++) {
+        struct adapter *a = &g->adapters[i];
+        rc = adapter_load(&g->model, c->adapters[i].name, c->adapters[i].path, a, e);
+        if (rc < 0)
+            return rc;
+        g->limits.n_adapters++;
+        g->adapter_infos[i] = (struct engine_adapter){.name = a->name, .sha256 = a->sha256};
+        limits->adapter_rank = a->rank > limits->adapter_rank ? a->rank : limits->adapter_rank;
+        log_info("adapter loaded", "name=%s sha256=%.16s rank=%u matrices=%u bytes=%zu", a->name,
+                 a->sha256, a->rank, a->n_matrices, a->block_bytes);
+    }
+    return rc;
+}
+
+static void release_adapters(struct engine *g)
+{
+    for (uint32_t i = 0; i < g->limits.n_adapters; i++)
+        adapter_release(&g->adapters[i]);
+    free(g->adapters);
+    free(g->adapter_infos);
+}
+
 /* Takes the memory of a step on all ranks. */
 static int create_backend(struct engine *g, const struct engine_config *c,
                           const struct backend_limits *limits, struct err *e)
@@ -229,10 +271,12 @@ static int take_tables(struct engine *g, const struct engine_config *c, struct e
     g->ids = calloc(c->step_tokens_max, sizeof(*g->ids));
     g->spans = calloc(c->sequences_max, sizeof(*g->spans));
     g->pools = calloc(c->sequences_max, sizeof(*g->pools));
+    g->adapter_of = calloc(c->sequences_max, sizeof(struct adapter *));
     g->deltas = calloc(g->live_max, sizeof(*g->deltas));
     g->evicted = calloc(cached_max, sizeof(*g->evicted));
     g->stored = calloc(cached_max, sizeof(*g->stored));
-    if (!g->ids || !g->spans || !g->pools || !g->deltas || !g->evicted || !g->stored)
+    if (!g->ids || !g->spans || !g->pools || !g->adapter_of || !g->deltas || !g->evicted ||
+        !g->stored)
         return err_set(e, ERR_NOMEM, "engine: no memory");
     return 0;
 }
@@ -243,6 +287,7 @@ static void describe(struct engine *g, const struct engine_config *c,
     g->limits.context = l->context;
     g->limits.manifest = g->model.manifest_sha256;
     g->limits.n_embd = g->model.h.n_embd;
+    g->limits.adapters = g->adapters;
     g->limits.model.tokenizer = g->tokenizer;
     g->limits.model.vocab = g->model.h.vocab;
     g->clock_ns = c->clock_ns ? c->clock_ns : clock_mono_ns;
@@ -256,7 +301,9 @@ static void describe(struct engine *g, const struct engine_config *c,
                                    .page_tokens = KN_PAGE_TOKENS,
                                    .sequences_max = c->sequences_max,
                                    .weight_bytes = g->model.weight_bytes,
-                                   .kv_bytes = l->kv_pages * backend_page_bytes(&g->model)};
+                                   .kv_bytes = l->kv_pages * backend_page_bytes(&g->model),
+                                   .adapters = g->adapter_infos,
+                                   .n_adapters = g->limits.n_adapters};
 }
 
 static int open_scheduler(struct engine *g, const struct engine_config *c, struct err *e)
@@ -283,6 +330,8 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     rc = load_model(g, config, e);
     if (rc == 0)
         rc = size_cache(g, config, &limits, e);
+    if (rc == 0)
+        rc = load_adapters(g, config, &limits, e);
     if (rc == 0)
         rc = create_backend(g, config, &limits, e);
     if (rc == 0)
@@ -348,6 +397,7 @@ void engine_free(struct engine *g)
     backend_free(g->backend);
     ranks_free(g->ranks);
     buf_release(&g->message);
+    release_adapters(g);
     model_release(&g->model);
     threads_free(g->threads);
     tokenizer_free(g->tokenizer);
@@ -355,6 +405,7 @@ void engine_free(struct engine *g)
     free(g->ids);
     free(g->spans);
     free(g->pools);
+    free(g->adapter_of);
     free(g->deltas);
     free(g->evicted);
     free(g->stored);
@@ -497,6 +548,9 @@ static void let_leave(struct engine *g)
 static void add_rows(struct engine *g, struct batch *b, struct sequence *q)
 {
     memcpy(g->ids + b->n_rows, q->tokens + q->n_computed, q->step_rows * sizeof(*g->ids));
+    g->adapter_of[b->n_spans] = q->adapter;
+    if (q->adapter)
+        b->adapters = g->adapter_of;
     g->spans[b->n_spans++] =
         (struct kn_span){.page_table = q->pages, .pos = q->n_computed, .rows = q->step_rows};
     if (embedding_rows(&q->embedding, b->n_rows, q->step_rows, q->n_computed, q->n_prompt,

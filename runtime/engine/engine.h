@@ -31,6 +31,13 @@ enum engine_speculation {
     ENGINE_SPECULATE_LOOKUP, /* what followed the same tokens before */
 };
 
+/* A LoRA adapter that requests may ask for. */
+struct engine_adapter {
+    const char *name;   /* for people */
+    const char *path;   /* a folder of PEFT's (runtime/format/peft.h) */
+    const char *sha256; /* out, in engine_info: hex, of its files */
+};
+
 struct engine_config {
     const char *model_path;     /* a GGUF file, or a folder (checkpoint.h) */
     const char *isa;            /* "auto", "ref", "avx2", "avx512" */
@@ -55,6 +62,8 @@ struct engine_config {
     uint32_t draft_tokens_max; /* guesses of one request in one step */
     bool draft_always;         /* also where it does not pay: for tests and measurements */
     struct drafter *drafter;   /* in place of those of `speculate`, borrowed: for tests */
+    const struct engine_adapter *adapters; /* (n_adapters), borrowed for engine_open */
+    uint32_t n_adapters;
     bool logits_digests; /* fill in engine_delta.logits_digests; costs a pass over the logits */
 };
 
@@ -71,6 +80,8 @@ struct engine_info {
     uint32_t sequences_max;
     uint64_t weight_bytes;
     uint64_t kv_bytes;
+    const struct engine_adapter *adapters; /* (n_adapters), in the config's order */
+    uint32_t n_adapters;
 };
 
 int engine_open(const struct engine_config *config, struct engine **out, struct err *e);
@@ -104,6 +115,7 @@ struct engine_request {
     /* Not NONE: n_output is 0, and nothing of sampling, stops and numbers of tokens is read. The
      * prompt may fill the context. */
     enum engine_pooling pooling;
+    uint32_t adapter; /* 0: none; else 1 + its place in info.adapters */
 };
 
 /* Queues the request. ERR_BUSY: the queue is full. ERR_RANGE, ERR_LIMIT: it can never run here (a

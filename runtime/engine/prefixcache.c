@@ -48,7 +48,8 @@ static bool is_behind(const struct prefixcache_block *b, const struct prefix *x,
                       const uint32_t *tokens)
 {
     return b->parent == x->page && memcmp(b->tokens, tokens, sizeof(b->tokens)) == 0 &&
-           (x->page != NONE || memcmp(b->salt, x->salt, sizeof(b->salt)) == 0);
+           (x->page != NONE ||
+            (b->adapter == x->adapter && memcmp(b->salt, x->salt, sizeof(b->salt)) == 0));
 }
 
 static void note_change(struct prefixcache *c, uint32_t page)
@@ -67,6 +68,7 @@ static void insert(struct prefixcache *c, const struct prefix *x, uint64_t hash,
     b->hash = hash;
     b->parent = x->page;
     memcpy(b->salt, x->salt, sizeof(b->salt));
+    b->adapter = x->adapter;
     memcpy(b->tokens, tokens, sizeof(b->tokens));
     b->next_in_bucket = *bucket;
     *bucket = page;

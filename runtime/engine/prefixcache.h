@@ -7,8 +7,8 @@
  *
  * A cached page holds a block: KN_PAGE_TOKENS tokens behind a parent, which is another cached page
  * or the root. It is found under the chained hash of runtime/base/blockhash.h, and is a hit only if
- * tokens, parent and, at the root, salt are equal: hashes that collide cost a miss, never a wrong
- * page. A hash names one page at most.
+ * tokens, parent and, at the root, salt and adapter are equal: hashes that collide cost a miss,
+ * never a wrong page. A hash names one page at most.
  *
  * Invariants. Who uses a page uses its parent. So children fall idle before their parents, stand
  * before them in the list of idle pages, and are evicted before them: no block loses its parent.
@@ -31,6 +31,7 @@
 /* How far a sequence's tokens have been followed, block by block. */
 struct prefix {
     uint8_t salt[BLOCKHASH_SALT_BYTES];
+    uint32_t adapter; /* whose KV it is: the same number, the same adapter; prefix_init: 0 */
     uint64_t root;
     uint64_t hash;     /* of the last block; the root before the first */
     uint32_t page;     /* of the last block; PREFIXCACHE_NONE before the first */
@@ -48,6 +49,7 @@ struct prefixcache_block {
     bool idle;
     bool changed; /* since the last news */
     uint8_t salt[BLOCKHASH_SALT_BYTES];
+    uint32_t adapter;
     uint32_t tokens[KN_PAGE_TOKENS];
 };
 

@@ -1,9 +1,11 @@
 #include "runtime/engine/sequence.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/model/adapter.h"
 
 static int check_tokens(const char *what, const uint32_t *ids, uint32_t n, uint32_t vocab,
                         struct err *e)
@@ -33,6 +35,8 @@ static int check_request(const struct engine_request *r, const struct sequence_l
 {
     if (r->n_prompt == 0)
         return err_set(e, ERR_RANGE, "the prompt is empty");
+    if (r->adapter > l->n_adapters)
+        return err_set(e, ERR_RANGE, "there is no adapter %u", r->adapter);
     if (r->pooling != ENGINE_POOLING_NONE)
         return check_pooled(r, l, e);
     if (r->n_prompt >= l->context)
@@ -51,6 +55,21 @@ static int check_request(const struct engine_request *r, const struct sequence_l
     return rc == 0 ? check_tokens("output", r->output, r->n_output, l->model.vocab, e) : rc;
 }
 
+/* What is cached with an adapter is never found without it, or with another one. */
+static void begin_prefix(struct sequence *s, const struct engine_request *r,
+                         const struct sequence_limits *l)
+{
+    char text[2 * 64 + 2];
+    const char *manifest = l->manifest;
+    if (r->adapter > 0) {
+        s->adapter = &l->adapters[r->adapter - 1];
+        snprintf(text, sizeof(text), "%s:%s", l->manifest, s->adapter->sha256);
+        manifest = text;
+    }
+    prefix_init(&s->prefix, blockhash_root(manifest, r->cache_salt), r->cache_salt);
+    s->prefix.adapter = r->adapter;
+}
+
 static int copy_request(struct sequence *s, const struct engine_request *r,
                         const struct sequence_limits *l, struct err *e)
 {
@@ -61,7 +80,7 @@ static int copy_request(struct sequence *s, const struct engine_request *r,
     s->id = r->id;
     s->priority = r->priority;
     s->deadline_ms = r->deadline_ms;
-    prefix_init(&s->prefix, blockhash_root(l->manifest, r->cache_salt), r->cache_salt);
+    begin_prefix(s, r, l);
     s->n_prompt = r->n_prompt;
     s->n_tokens = r->n_prompt;
     s->tokens_max = r->n_prompt + output_max;

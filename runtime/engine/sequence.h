@@ -47,8 +47,9 @@ struct sequence {
     uint32_t *pages; /* (pages of tokens_max): the first n_pages are taken */
     uint32_t n_pages;
     struct prefix prefix; /* of its tokens: the first prefix.n_blocks pages are the cache's too */
-    uint32_t n_cached;    /* tokens that came from the cache before it was first preempted */
-    bool restarted;       /* it was preempted */
+    const struct adapter *adapter; /* what is added to the model for it, or NULL */
+    uint32_t n_cached; /* tokens that came from the cache before it was first preempted */
+    bool restarted;    /* it was preempted */
 
     struct embedding embedding; /* what it wants in place of tokens, or nothing */
     struct sampler sampler;
@@ -63,6 +64,8 @@ struct sequence_limits {
     uint32_t context;     /* prompt and output together */
     const char *manifest; /* of the model: part of every block's hash */
     uint32_t n_embd;
+    const struct adapter *adapters; /* (n_adapters) */
+    uint32_t n_adapters;
     struct sampler_model model;
 };
 

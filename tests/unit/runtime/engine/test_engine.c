@@ -12,6 +12,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/engine/engine.h"
 #include "runtime/text/tokenizer.h"
+#include "tests/unit/runtime/model/tiny_adapter.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
 static struct engine_config config(void)
@@ -636,6 +637,82 @@ static void test_engine_embeds_a_prompt_that_fills_the_context(void **state)
     engine_free(g);
 }
 
+/* ---- adapters ---------------------------------------------------------------------------------
+ */
+
+/* The tokens of a prompt of two blocks and one token, and how many came from the cache. */
+static uint32_t run_with(struct engine *g, uint32_t adapter, uint32_t *tokens, uint32_t n)
+{
+    uint32_t ids[33], at = 0, cached = 0;
+    struct engine_step s;
+    for (uint32_t i = 0; i < 33; i++)
+        ids[i] = 11 * i % TINY_VOCAB;
+    struct engine_request r = request(1);
+    r.prompt = ids;
+    r.n_prompt = 33;
+    r.max_tokens = n;
+    r.adapter = adapter;
+    submit(g, &r);
+    for (bool more = true; more;) {
+        more = engine_step(g, &s);
+        for (uint32_t i = 0; i < s.n_deltas; i++) {
+            cached += s.deltas[i].cached_tokens;
+            for (uint32_t k = 0; k < s.deltas[i].n_tokens; k++)
+                tokens[at++] = s.deltas[i].tokens[k];
+        }
+    }
+    assert_int_equal(at, n);
+    return cached;
+}
+
+static void test_engine_keeps_adapters_apart(void **state)
+{
+    (void)state;
+    enum { N = 20 };
+    struct tiny_adapter files[2] = {{.rank = 8, .seed = 1}, {.rank = 8, .seed = 2}};
+    struct engine_adapter adapters[2];
+    char folders[2][TINY_FOLDER_BYTES];
+    uint32_t first[3][N], again[N];
+    struct engine_config c = config();
+    for (int i = 0; i < 2; i++) {
+        tiny_adapter_folder(&files[i], &tiny_llama_small, folders[i]);
+        adapters[i] = (struct engine_adapter){.name = i ? "b" : "a", .path = folders[i]};
+    }
+    c.adapters = adapters;
+    c.n_adapters = 2;
+    c.prefix_cache = true;
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    const struct engine_info *info = engine_info(g);
+    assert_int_equal(info->n_adapters, 2);
+    assert_string_equal(info->adapters[1].name, "b");
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(run_with(g, i, first[i], N), 0); /* what the one before left is not its */
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(run_with(g, i, again, N), 32);
+        assert_memory_equal(again, first[i], sizeof(again));
+        assert_memory_not_equal(first[i], first[(i + 1) % 3], sizeof(again));
+    }
+    /* A router finds the block under the name that it can make up itself. */
+    char text[140];
+    uint32_t ids[16];
+    struct engine_cache_news news;
+    bool found = false;
+    const uint8_t no_salt[16] = {0};
+    for (uint32_t i = 0; i < 16; i++)
+        ids[i] = 11 * i % TINY_VOCAB;
+    snprintf(text, sizeof(text), "%s:%s", info->manifest_sha256, info->adapters[1].sha256);
+    engine_cache_news(g, &news);
+    for (uint32_t i = 0; i < news.n_stored; i++)
+        found |= news.stored[i] == blockhash_next(blockhash_root(text, no_salt), ids, 16);
+    assert_true(found);
+    struct engine_request r = request(1);
+    r.adapter = 3;
+    expect_refusal(g, &r, ERR_RANGE, "adapter 3");
+    engine_free(g);
+    for (int i = 0; i < 2; i++)
+        tiny_adapter_remove(folders[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -657,6 +734,7 @@ int main(void)
         cmocka_unit_test(test_engine_knows_the_capital_of_france),
         cmocka_unit_test(test_engine_embeds_by_mean_and_last_token),
         cmocka_unit_test(test_engine_embeds_a_prompt_that_fills_the_context),
+        cmocka_unit_test(test_engine_keeps_adapters_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

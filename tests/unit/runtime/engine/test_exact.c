@@ -27,6 +27,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/engine/sequence.h"
 #include "runtime/engine/speculator.h"
+#include "tests/unit/runtime/model/tiny_adapter.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
 #define SMOLLM2 "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -54,6 +55,8 @@ struct sizes {
     bool slow;                   /* too large for the scalar reference */
     uint32_t ranks[6];           /* of the engines in turn */
     uint32_t kv_heads;           /* more ranks than these hold some of them twice */
+    const struct engine_adapter *adapters;
+    uint32_t n_adapters;
 };
 
 /* Over all schedules. */
@@ -159,6 +162,8 @@ static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab
     if (rng_below(rng, 2) == 0)
         j->r.min_tokens = (uint32_t)rng_below(rng, 12);
     make_sampling(j, rng, vocab);
+    if (z->n_adapters > 0)
+        j->r.adapter = (uint32_t)rng_below(rng, z->n_adapters + 1);
     if (id % 8 == 7)
         j->r.pooling = rng_below(rng, 2) ? ENGINE_POOLING_MEAN : ENGINE_POOLING_LAST;
 }
@@ -416,6 +421,8 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
         .priority_tokens = 1 + (uint32_t)rng_below(&rng, 2000),
         .clock_ns = random_clock_ns,
         .prefix_cache = rng_below(&rng, 3) > 0,
+        .adapters = z->adapters,
+        .n_adapters = z->n_adapters,
     };
     const char *who = choose_drafter(&c, &seer, jobs, info->vocab, &rng);
     struct engine *g = open_engine(&c, path, context);
@@ -444,7 +451,11 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
 static struct engine_info make_jobs(const char *path, struct job *jobs, const struct sizes *z,
                                     struct rng *rng)
 {
-    struct engine_config c = {.threads = 1, .sequences_max = 1, .step_tokens_max = 4096};
+    struct engine_config c = {.threads = 1,
+                              .sequences_max = 1,
+                              .step_tokens_max = 4096,
+                              .adapters = z->adapters,
+                              .n_adapters = z->n_adapters};
     struct engine *alone = open_engine(&c, path, z->prompt_max + z->output_max + 1);
     struct engine_info info = *engine_info(alone);
     uint32_t stems[STEMS][PROMPT_MAX], vocab = info.vocab;
@@ -551,6 +562,36 @@ static void test_exact_over_ranks(void **state)
     }
 }
 
+/* Rows of three adapters and of none beside one another, over the same prompts. */
+static void test_exact_with_adapters(void **state)
+{
+    (void)state;
+    struct tiny_llama t = tiny_llama_small;
+    struct tiny_adapter adapters[] = {{.rank = 8, .seed = 1},
+                                      {.rank = 33, .seed = 2, .bf16 = true},
+                                      {.rank = 1, .seed = 3, .attention_alone = true}};
+    struct engine_adapter configs[ARRAY_LEN(adapters)];
+    char path[TINY_PATH_BYTES], folders[ARRAY_LEN(adapters)][TINY_FOLDER_BYTES];
+    for (size_t i = 0; i < ARRAY_LEN(adapters); i++) {
+        tiny_adapter_folder(&adapters[i], &t, folders[i]);
+        configs[i] = (struct engine_adapter){.name = folders[i], .path = folders[i]};
+    }
+    tiny_llama_file(&t, path);
+    const struct sizes z = {.jobs = 24,
+                            .prompt_max = 60,
+                            .output_max = 40,
+                            .engines = SANITIZED ? 3 : 6,
+                            .schedules = SANITIZED ? 1 : 3,
+                            .ranks = {1, 1, 1, 1, 1, 1},
+                            .kv_heads = t.n_kv_heads,
+                            .adapters = configs,
+                            .n_adapters = ARRAY_LEN(adapters)};
+    check_model(path, 6, &z);
+    unlink(path);
+    for (size_t i = 0; i < ARRAY_LEN(adapters); i++)
+        tiny_adapter_remove(folders[i]);
+}
+
 static void test_exact_with_smollm2(void **state)
 {
     (void)state;
@@ -589,6 +630,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_exact_with_q8_0_and_a_tied_head),
         cmocka_unit_test(test_exact_with_floats),
         cmocka_unit_test(test_exact_over_ranks),
+        cmocka_unit_test(test_exact_with_adapters),
         cmocka_unit_test(test_exact_with_smollm2),
     };
     if (argc > 1)
