@@ -119,6 +119,7 @@ struct cpu_pass {
     uint32_t n_act; /* of act and y: rows, or the slots of their experts */
     float *x;
     struct kn_act act; /* shared or this thread's own */
+    bool y_read;       /* every thread read y for its own act, and no barrier has come since */
     bool in_parts;     /* act is this rank's columns, not gathered yet */
 };
 

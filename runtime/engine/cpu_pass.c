@@ -108,11 +108,20 @@ static int64_t tiles_of(const struct kn_matrix *w)
     return (w->rows + KN_ROW_TILE - 1) / KN_ROW_TILE;
 }
 
+/* Before y is written again: the others may still be reading it (cpu_gate). */
+static void begin_y(struct cpu_pass *p)
+{
+    if (p->y_read)
+        barrier(p);
+    p->y_read = false;
+}
+
 static void cpu_project(struct pass *base, const struct kn_matrix *const *w, int n,
                         const float *bias)
 {
     struct cpu_pass *p = of(base);
     int64_t begin, end, tiles = 0, ldy = 0, first = 0, column = 0;
+    begin_y(p);
     for (int i = 0; i < n; i++) {
         tiles += tiles_of(w[i]);
         ldy += w[i]->rows;
@@ -163,6 +172,7 @@ static void cpu_project_add(struct pass *base, const struct kn_matrix *w)
                 end * KN_ROW_TILE < w->rows ? end * KN_ROW_TILE : w->rows, own_x(p),
                 p->cpu->model->h.n_embd);
     x_done(p);
+    p->y_read = false;
 }
 
 /* Rows in order, so that x + rmsnorm(y) is the sum of two finished numbers. */
@@ -196,6 +206,7 @@ static void cpu_gate(struct pass *base, enum pass_gate kind)
         (kind == PASS_GEGLU ? ops->geglu_quantize : ops->swiglu_quantize)(p->cpu->y, 2 * ff, begin,
                                                                           end, ff, &p->act);
     end_act(p, &p->cpu->by_ff);
+    p->y_read = is_private(p);
 }
 
 /* ---- attention --------------------------------------------------------------------------------
@@ -445,6 +456,7 @@ static void cpu_combine_experts(struct pass *base, const struct kn_matrix *w)
     struct cpu_pass *p = of(base);
     struct cpu *c = p->cpu;
     int64_t begin, end, d = w->rows, used = c->model->h.n_experts_used;
+    begin_y(p);
     expert_matrices(p, w, 0, d);
     barrier(p);
     p->n_act = p->rows;

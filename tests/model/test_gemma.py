@@ -109,3 +109,11 @@ def test_gemma_completes_what_everybody_knows(build_dir, model_file, tmp_path):
     assert next_token("Monday, Tuesday, Wednesday, Thursday,") == token(" Friday")
     assert next_token("Paris is the capital of France. Rome is the capital of") == token(" Italy")
     assert next_token("one, two, three, four, five, six,") == token(" seven")
+
+
+def test_gemma_has_the_same_bits_token_by_token_on_any_threads(build_dir, model_file, tmp_path):
+    ids = [BOS, *tokenize(build_dir, model_file, TEXT.read_bytes())][:24]
+    expected = np.array(compute(build_dir, model_file, ids, tmp_path, threads=1)[0]).view(np.uint32)
+    for threads, chunk in [(2, 1), (3, 1), (4, 2), (2, 1)]:
+        found, _ = compute(build_dir, model_file, ids, tmp_path, threads=threads, chunk=chunk)
+        assert np.array_equal(expected, np.asarray(found).view(np.uint32)), (threads, chunk)
