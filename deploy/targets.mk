@@ -54,7 +54,7 @@ test-exactness: ## 1,000 random schedules of 64 requests on the real model, each
 	@$(SUBMAKE) build/release/tests/unit/runtime/engine/test_exact >&2
 	@build/release/tests/unit/runtime/engine/test_exact $(ENGINES)
 
-.PHONY: bench-kernels bench-stall bench-engine
+.PHONY: bench-kernels bench-stall bench-engine bench-speculate
 bench-kernels: ## What each kernel reaches on this machine (minutes)
 	@deploy/setup.sh run
 	@$(SUBMAKE) build/release/benchmarks/kernels/bench_kernels >&2
@@ -81,6 +81,19 @@ bench-stall: ## What a prompt of 8,000 tokens does to the streams that run
 	@models/fetch.py smollm2-135m >&2
 	@$(SUBMAKE) build/release/benchmarks/engine/bench_stall >&2
 	@build/release/benchmarks/engine/bench_stall models/smollm2-135m/*.gguf
+
+# THREADS=N: that compute.  LAYERS=N: of the copy that stands for a draft model
+LAYERS ?= 8
+bench-speculate: ## What guessing tokens ahead gives, by prompt lookup and by a draft model
+	@deploy/setup.sh test
+	@tests/setup.sh
+	@models/fetch.py smollm2-135m >&2
+	@$(SUBMAKE) build/release/benchmarks/engine/bench_speculate >&2
+	@mkdir -p build/bench
+	@$(VENV_PYTHON) benchmarks/engine/first_layers.py models/smollm2-135m/*.gguf $(LAYERS) \
+	    build/bench/first_layers.gguf
+	@build/release/benchmarks/engine/bench_speculate models/smollm2-135m/*.gguf \
+	    build/bench/first_layers.gguf 120 $(THREADS)
 
 OUR_C = $(shell find kernels runtime router tests benchmarks -name '*.[ch]')
 

@@ -39,7 +39,7 @@ static uint32_t find(const uint32_t *tokens, uint32_t n)
     return best;
 }
 
-static void draft(struct drafter *d, struct sequence *const *sequences, uint32_t n)
+static bool draft(struct drafter *d, struct sequence *const *sequences, uint32_t n)
 {
     (void)d;
     for (uint32_t i = 0; i < n; i++) {
@@ -50,6 +50,7 @@ static void draft(struct drafter *d, struct sequence *const *sequences, uint32_t
         for (uint32_t k = 0; k < q->n_drafts; k++)
             q->tokens[q->n_tokens + k] = q->tokens[from + k];
     }
+    return true;
 }
 
 static void free_lookup(struct drafter *d)

@@ -264,6 +264,20 @@ static int create_backend(struct engine *g, const struct engine_config *c,
     return rc;
 }
 
+static int open_speculator(struct engine *g, const struct engine_config *c,
+                           const struct backend_limits *l, struct err *e)
+{
+    const struct drafter_host host = {.threads = g->threads,
+                                      .tokenizer = g->tokenizer,
+                                      .isa = g->model.isa,
+                                      .vocab = g->model.h.vocab,
+                                      .context = l->context,
+                                      .kv_pages = l->kv_pages,
+                                      .sequences_max = c->sequences_max,
+                                      .step_tokens_max = c->step_tokens_max};
+    return speculator_init(&g->speculator, c, &host, e);
+}
+
 static int take_tables(struct engine *g, const struct engine_config *c, struct err *e)
 {
     uint32_t cached_max = c->prefix_cache ? g->pool.n_pages : 1;
@@ -341,7 +355,7 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     if (rc == 0)
         rc = open_scheduler(g, config, e);
     if (rc == 0)
-        rc = speculator_init(&g->speculator, config, e);
+        rc = open_speculator(g, config, &limits, e);
     if (rc == 0)
         rc = verifier_init(&g->verifier, limits.picks_max, config->sequences_max,
                            config->logits_digests, e);
@@ -654,7 +668,7 @@ static void compute(struct engine *g, struct engine_step *out)
     verifier_take(v, g->backend, &b);
     for (uint32_t i = 0; i < v->n_of; i++)
         out->decode_tokens += v->of[i].sequence->n_drafts;
-    speculator_learn(&g->speculator, v, b.n_rows);
+    speculator_learn(&g->speculator, v);
     scheduler_computed(&g->scheduler, seconds);
     for (uint32_t i = 0; i < v->n_of; i++)
         tell(g, &v->of[i]);

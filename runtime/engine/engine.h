@@ -29,6 +29,8 @@ struct tokenizer;
 enum engine_speculation {
     ENGINE_SPECULATE_OFF,
     ENGINE_SPECULATE_LOOKUP, /* what followed the same tokens before */
+    ENGINE_SPECULATE_DRAFT,  /* what a smaller model says, draft_model */
+    ENGINE_SPECULATE_AUTO,   /* DRAFT where there is a draft_model, else LOOKUP */
 };
 
 /* A LoRA adapter that requests may ask for. */
@@ -59,6 +61,7 @@ struct engine_config {
     uint64_t (*clock_ns)(void); /* that steps are measured with; NULL: clock_mono_ns */
     bool prefix_cache;          /* keep the KV of full blocks for prompts that begin the same */
     enum engine_speculation speculate;
+    const char *draft_model;   /* a GGUF file with the same tokens */
     uint32_t draft_tokens_max; /* guesses of one request in one step */
     bool draft_always;         /* also where it does not pay: for tests and measurements */
     struct drafter *drafter;   /* in place of those of `speculate`, borrowed: for tests */

@@ -43,6 +43,7 @@ struct sequence {
     uint32_t n_drafts;   /* guesses of this step, in tokens behind n_tokens */
 
     struct draft_record drafted;
+    uint32_t draft_lane; /* of a draft model (drafter_model.c): 1 + its number; 0: none */
 
     uint32_t *pages; /* (pages of tokens_max): the first n_pages are taken */
     uint32_t n_pages;

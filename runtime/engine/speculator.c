@@ -15,10 +15,12 @@
  * it is tried again. */
 #define KEEP_OF_ALL 0.995
 #define KEEP_OF_ONE 0.97
-/* A step's time counts for so much of what is known of its number of rows. */
+/* The time that a draft took counts for so much of what is known. */
 #define TIME_SHARE 0.1
-/* A step that took longer than so many times the known is somebody else's fault. */
+/* One that took longer than so many times the known is somebody else's fault. */
 #define TIME_OUTLIER 2.0
+/* What is left of it behind a step without guesses: one that was only once slow is tried again. */
+#define TIME_KEEP 0.999
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -33,14 +35,20 @@ uint32_t speculator_drafts_max(const struct engine_config *c)
     return most < SPECULATOR_DRAFTS_MAX ? (uint32_t)most : SPECULATOR_DRAFTS_MAX;
 }
 
-static int choose_drafter(struct speculator *s, const struct engine_config *c, struct err *e)
+static int choose_drafter(struct speculator *s, const struct engine_config *c,
+                          const struct drafter_host *host, struct err *e)
 {
     s->owned = c->drafter == NULL;
     s->drafter = c->drafter;
-    return s->drafter ? 0 : drafter_lookup_create(&s->drafter, e);
+    if (s->drafter)
+        return 0;
+    if (c->draft_model && c->speculate != ENGINE_SPECULATE_LOOKUP)
+        return drafter_model_create(c->draft_model, host, &s->drafter, e);
+    return drafter_lookup_create(&s->drafter, e);
 }
 
-int speculator_init(struct speculator *s, const struct engine_config *c, struct err *e)
+int speculator_init(struct speculator *s, const struct engine_config *c,
+                    const struct drafter_host *host, struct err *e)
 {
     *s = (struct speculator){.tokens_max = c->draft_tokens_max,
                              .drafts_max = speculator_drafts_max(c),
@@ -48,13 +56,15 @@ int speculator_init(struct speculator *s, const struct engine_config *c, struct 
     if (c->draft_tokens_max > SPECULATOR_TOKENS_MAX)
         return err_set(e, ERR_CONFIG, "draft_tokens_max is %u, wanted at most %u",
                        c->draft_tokens_max, SPECULATOR_TOKENS_MAX);
+    if (c->speculate == ENGINE_SPECULATE_DRAFT && !c->draft_model)
+        return err_set(e, ERR_CONFIG, "draft_model is missing");
     if (s->drafts_max == 0)
         return 0;
     s->of = calloc(c->sequences_max, sizeof(struct sequence *));
     s->order = calloc(s->drafts_max, sizeof(*s->order));
     if (!s->of || !s->order)
         return err_set(e, ERR_NOMEM, "engine: no memory");
-    return choose_drafter(s, c, e);
+    return choose_drafter(s, c, host, e);
 }
 
 void speculator_release(struct speculator *s)
@@ -86,30 +96,11 @@ static double rate_of(const struct speculator *s, const struct sequence *q)
     return (q->drafted.right + rate_of_all(s) * WEIGHT_ALL) / (q->drafted.tried + WEIGHT_ALL);
 }
 
-/* What a row more costs while nothing was measured: little up to the rows that a pass over the
- * weights serves at once, then all of it. */
-static double shape(uint32_t rows)
+static void note_time(double *known, double seconds)
 {
-    return rows <= 8 ? 1.0 + 0.07 * (rows - 1) : 1.5 * rows / 8.0;
-}
-
-/* How long a step of so many rows takes, from the nearest number that was seen. */
-static double step_us(const struct speculator *s, uint32_t rows)
-{
-    for (uint32_t d = 0; d <= SPECULATOR_ROWS_MAX; d++) {
-        if (d < rows && rows - d <= SPECULATOR_ROWS_MAX && s->step_us[rows - d] > 0)
-            return s->step_us[rows - d] * shape(rows) / shape(rows - d);
-        if (rows + d <= SPECULATOR_ROWS_MAX && s->step_us[rows + d] > 0)
-            return s->step_us[rows + d] * shape(rows) / shape(rows + d);
-    }
-    return shape(rows);
-}
-
-static void note_time(double *known, double us)
-{
-    if (*known > 0 && us > *known * TIME_OUTLIER)
-        us = *known * TIME_OUTLIER;
-    *known = *known > 0 ? *known + TIME_SHARE * (us - *known) : us;
+    if (*known > 0 && seconds > *known * TIME_OUTLIER)
+        seconds = *known * TIME_OUTLIER;
+    *known = *known > 0 ? *known + TIME_SHARE * (seconds - *known) : seconds;
 }
 
 /* ---- how many ---------------------------------------------------------------------------------
@@ -131,27 +122,33 @@ static uint32_t best_next(const struct speculator *s, uint32_t n, const uint32_t
     return best;
 }
 
-/* Lowers n_drafts of the n sequences, of n_all that decode, to what gives the most tokens a second.
- */
-static void allot(struct speculator *s, uint32_t n, uint32_t n_all)
+/* Lowers n_drafts of the n sequences to what gives the most tokens a second. work: a step of all
+ * that decode, without guesses. */
+static void allot(struct speculator *s, uint32_t n, const struct stepcost *cost,
+                  const struct stepcost_work *work)
 {
-    uint32_t limit[SPECULATOR_ROWS_MAX], best = 0, i, deep = 0;
-    double worth[SPECULATOR_ROWS_MAX], tokens = n_all, rate;
-    double top = tokens / step_us(s, n_all);
+    uint32_t limit[SPECULATOR_SEQUENCES_MAX], best = 0, i, deep = 0;
+    double worth[SPECULATOR_SEQUENCES_MAX], tokens = work->rows, rate;
+    double top = tokens / stepcost_predict(cost, work);
+    struct stepcost_work with = *work;
     for (i = 0; i < n; i++) {
         limit[i] = s->of[i]->n_drafts;
         s->of[i]->n_drafts = 0;
         worth[i] = rate_of(s, s->of[i]);
     }
-    uint32_t room = min_u32(s->drafts_max, SPECULATOR_ROWS_MAX - n_all);
-    for (uint32_t m = 0; m < room && (i = best_next(s, n, limit, worth)) != UINT32_MAX; m++) {
+    for (uint32_t m = 0; m < s->drafts_max; m++) {
+        if ((i = best_next(s, n, limit, worth)) == UINT32_MAX)
+            break;
         struct sequence *q = s->of[i];
         s->order[m] = i;
         tokens += worth[i];
         worth[i] *= rate_of(s, q);
         q->n_drafts++;
         deep = q->n_drafts > deep ? q->n_drafts : deep;
-        rate = tokens / (step_us(s, n_all + m + 1) + deep * s->draft_us);
+        with.rows++;
+        with.picks++;
+        with.seen += q->n_tokens + q->n_drafts;
+        rate = tokens / (stepcost_predict(cost, &with) + deep * s->draft_s);
         if (rate > top) {
             top = rate;
             best = m + 1;
@@ -183,19 +180,21 @@ static void cap(struct speculator *s, uint32_t n)
     }
 }
 
-/* Fills s->of with those that may guess, n_drafts with how many they may. *calm: nobody computes a
- * prompt. */
-static uint32_t gather(struct speculator *s, const struct scheduler *of, bool *calm)
+/* Fills s->of with those that may guess, n_drafts with how many they may, and adds their rows
+ * without guesses to work. *calm: nobody computes a prompt. */
+static uint32_t gather(struct speculator *s, const struct scheduler *of, struct stepcost_work *work,
+                       bool *calm)
 {
     uint32_t n = 0;
     *calm = true;
     for (uint32_t i = 0; i < of->n_running; i++) {
         struct sequence *q = of->running[i];
         q->n_drafts = 0;
-        if (!sequence_decodes(q)) {
+        if (!sequence_decodes(q) || q->embedding.pooling != ENGINE_POOLING_NONE) {
             *calm = false;
             continue;
         }
+        stepcost_add(work, q->n_computed, 1, 1);
         q->n_drafts = min_u32(s->tokens_max, sequence_drafts_max(q));
         s->of[n++] = q;
     }
@@ -212,32 +211,30 @@ static uint32_t make(struct speculator *s, uint32_t n)
         return 0;
     for (uint32_t i = 0; i < n; i++)
         deep = s->of[i]->n_drafts > deep ? s->of[i]->n_drafts : deep;
-    s->drafter->draft(s->drafter, s->of, n);
-    if (!s->drafter->cheap)
-        note_time(&s->draft_us, (double)(clock_mono_ns() - begin_ns) / 1e3 / deep);
+    if (s->drafter->draft(s->drafter, s->of, n) && !s->drafter->cheap)
+        note_time(&s->draft_s, (double)(clock_mono_ns() - begin_ns) / 1e9 / deep);
     return keep_some(s, n);
 }
 
 void speculator_draft(struct speculator *s, const struct scheduler *of)
 {
+    struct stepcost_work work = {0};
     bool calm;
     if (!s->drafter)
         return;
-    uint32_t n = gather(s, of, &calm);
-    if (s->adapts && (!calm || n >= SPECULATOR_ROWS_MAX)) {
+    uint32_t n = gather(s, of, &work, &calm);
+    if (s->adapts && (!calm || n > SPECULATOR_SEQUENCES_MAX)) {
         for (uint32_t i = 0; i < n; i++)
             s->of[i]->n_drafts = 0;
-        s->begin_ns = 0;
         return;
     }
     if (s->adapts && !s->drafter->cheap)
-        allot(s, n, n);
+        allot(s, n, &of->cost, &work);
     else if (!s->adapts)
         cap(s, n);
-    uint32_t n_made = make(s, n);
+    n = make(s, n);
     if (s->adapts && s->drafter->cheap)
-        allot(s, n_made, n);
-    s->begin_ns = clock_mono_ns();
+        allot(s, n, &of->cost, &work);
 }
 
 /* ---- what came of it --------------------------------------------------------------------------
@@ -263,13 +260,14 @@ static void learn_of(struct speculator *s, const struct verified *d)
     s->all.right += (float)right;
 }
 
-void speculator_learn(struct speculator *s, const struct verifier *v, uint32_t rows)
+void speculator_learn(struct speculator *s, const struct verifier *v)
 {
     if (!s->drafter)
         return;
+    uint64_t drafted = s->n_drafted;
     keep(&s->all, KEEP_OF_ALL);
     for (uint32_t i = 0; i < v->n_of; i++)
         learn_of(s, &v->of[i]);
-    if (s->begin_ns != 0 && rows <= SPECULATOR_ROWS_MAX)
-        note_time(&s->step_us[rows], (double)(clock_mono_ns() - s->begin_ns) / 1e3);
+    if (s->n_drafted == drafted)
+        s->draft_s *= TIME_KEEP;
 }

@@ -2,8 +2,8 @@
  *
  * A row more makes a step longer, by little while weights are read for few rows, by a whole share
  * once the step is bound by arithmetic. So a step's guesses are as many as give the most tokens a
- * second, by two things that are measured as it goes: how often guesses of a sequence were right
- * lately, and how long steps of so many rows take. Where guessing does not pay there is none, but
+ * second, by what is measured as it goes: how often guesses of a sequence were right lately, how
+ * long steps take (stepcost.h), and the guessing. Where guessing does not pay there is none, but
  * for a try now and then: what is not tried recovers slowly towards the guess of the start. While a
  * prompt is computed the step is bound by arithmetic, and nothing is guessed.
  *
@@ -20,33 +20,33 @@
 
 #define SPECULATOR_DRAFTS_MAX 64u /* of one step */
 #define SPECULATOR_TOKENS_MAX 16u /* of one sequence in one step */
-#define SPECULATOR_ROWS_MAX 64u   /* of a step whose time is of interest */
+/* With more sequences than this a step is bound by arithmetic, and nothing is guessed. */
+#define SPECULATOR_SEQUENCES_MAX 64u
 
 struct speculator {
     struct drafter *drafter; /* NULL: nothing is guessed */
     bool owned;              /* the drafter is ours */
     bool adapts;
-    uint32_t tokens_max;     /* of one sequence */
-    uint32_t drafts_max;     /* of a step */
-    struct sequence **of;    /* (sequences_max) those that decode */
-    uint32_t *order;         /* (drafts_max) whose guess comes in next, the best first */
-    struct draft_record all; /* over all sequences: what is believed of a new one */
-    double step_us[SPECULATOR_ROWS_MAX + 1]; /* by rows; 0: not seen */
-    double draft_us;                         /* of one guess deep, all sequences; 0: not seen */
-    uint64_t begin_ns;                       /* of the step behind the drafts; 0: not timed */
-    uint64_t n_drafted, n_right;             /* since the start */
+    uint32_t tokens_max;         /* of one sequence */
+    uint32_t drafts_max;         /* of a step */
+    struct sequence **of;        /* (sequences_max) those that decode */
+    uint32_t *order;             /* (drafts_max) whose guess comes in next, the best first */
+    struct draft_record all;     /* over all sequences: what is believed of a new one */
+    double draft_s;              /* of one guess deep, for all sequences; 0: not seen */
+    uint64_t n_drafted, n_right; /* since the start */
 };
 
 /* Guesses of a step at most. */
 uint32_t speculator_drafts_max(const struct engine_config *c);
 
-int speculator_init(struct speculator *s, const struct engine_config *c, struct err *e);
+int speculator_init(struct speculator *s, const struct engine_config *c,
+                    const struct drafter_host *host, struct err *e);
 void speculator_release(struct speculator *s);
 
 /* Before a plan: guesses for those that decode. */
 void speculator_draft(struct speculator *s, const struct scheduler *of);
 /* After a step's tokens are taken, with their rows still in step_rows. */
-void speculator_learn(struct speculator *s, const struct verifier *v, uint32_t rows);
+void speculator_learn(struct speculator *s, const struct verifier *v);
 /* The sequence is about to be freed. */
 void speculator_forget(struct speculator *s, const struct sequence *q);
 

@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "runtime/base/check.h"
 #include "runtime/base/log.h"
 #include "runtime/worker/worker.h"
 
@@ -38,6 +39,17 @@ static bool follow_parent(pid_t parent)
     return getppid() == parent;
 }
 
+static enum engine_speculation speculation(const char *name)
+{
+    static const char *const names[] = {[ENGINE_SPECULATE_OFF] = "off",
+                                        [ENGINE_SPECULATE_LOOKUP] = "lookup",
+                                        [ENGINE_SPECULATE_DRAFT] = "draft"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return (enum engine_speculation)i;
+    return ENGINE_SPECULATE_AUTO;
+}
+
 static struct engine_config engine_options(const struct worker_config *c)
 {
     return (struct engine_config){
@@ -52,6 +64,9 @@ static struct engine_config engine_options(const struct worker_config *c)
         .stall_max = c->stall_max,
         .priority_tokens = (uint32_t)c->priority_tokens,
         .prefix_cache = c->prefix_cache,
+        .speculate = speculation(c->speculate),
+        .draft_model = c->draft_model,
+        .draft_tokens_max = (uint32_t)c->draft_tokens_max,
     };
 }
 

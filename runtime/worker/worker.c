@@ -345,5 +345,7 @@ void worker_run(struct worker *w)
             wait_until(w, next);
     }
     farewell(w);
-    log_info("drained", "steps=%llu", (unsigned long long)w->steps);
+    struct engine_load load = engine_load(w->engine);
+    log_info("drained", "steps=%llu drafted=%llu drafts_right=%llu", (unsigned long long)w->steps,
+             (unsigned long long)load.drafted, (unsigned long long)load.drafts_right);
 }

@@ -59,6 +59,12 @@ static const struct config_option options[] = {
      "A request passes those of one priority less that came up to so many computed tokens before"},
     {"prefix_cache", CONFIG_BOOL, AT(prefix_cache), "yes", 0, 0, NULL, NULL,
      "Keep the KV of prompts for others that begin the same, in pages that are free"},
+    {"speculate", CONFIG_CHOICE, AT(speculate), "off", 0, 0, "off|lookup|draft|auto", NULL,
+     "How tokens are guessed ahead, where that is faster; they stay the same"},
+    {"draft_model", CONFIG_STRING, AT(draft_model), NULL, 0, 0, NULL, "PATH",
+     "GGUF file of a small model with the same tokens, to guess with"},
+    {"draft_tokens_max", CONFIG_INT, AT(draft_tokens_max), "4", 1, 16, NULL, "N",
+     "Tokens guessed ahead for one request in one step"},
     {.help = "Log:"},
     {"log_level", CONFIG_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error|off", NULL,
      "Least level that is logged to stderr"},
@@ -93,6 +99,11 @@ static int check(const void *out, struct err *e)
         return err_set(e, ERR_CONFIG, "tls_cert and tls_key go together");
     if (c->tls_cert && !c->tls_ca)
         return err_set(e, ERR_CONFIG, "tls_cert without tls_ca: routers could not be checked");
+    bool may_draft = !strcmp(c->speculate, "draft") || !strcmp(c->speculate, "auto");
+    if (!strcmp(c->speculate, "draft") && !c->draft_model)
+        return err_set(e, ERR_CONFIG, "speculate=draft: which draft_model is not said");
+    if (c->draft_model && !may_draft)
+        return err_set(e, ERR_CONFIG, "draft_model is not used with speculate=%s", c->speculate);
     if (c->id && (!*c->id || strlen(c->id) > 255))
         return err_set(e, ERR_CONFIG, "id: must have 1 to 255 bytes");
     char name[512];

@@ -29,6 +29,9 @@ struct worker_config {
     double stall_max;
     int64_t priority_tokens;
     bool prefix_cache;
+    char *speculate;
+    char *draft_model; /* NULL: none */
+    int64_t draft_tokens_max;
     /* log */
     char *log_level;
 };

@@ -353,7 +353,7 @@ struct seer {
     bool lies; /* from the first token on */
 };
 
-static void see(struct drafter *d, struct sequence *const *sequences, uint32_t n)
+static bool see(struct drafter *d, struct sequence *const *sequences, uint32_t n)
 {
     struct seer *s = (struct seer *)d;
     for (uint32_t i = 0; i < n; i++) {
@@ -371,13 +371,15 @@ static void see(struct drafter *d, struct sequence *const *sequences, uint32_t n
                 guesses[k] = (guesses[k] + 1) % s->vocab;
         }
     }
+    return true;
 }
 
 static const char *choose_drafter(struct engine_config *c, struct seer *s, const struct job *jobs,
-                                  uint32_t vocab, struct rng *rng)
+                                  const char *path, uint32_t vocab, struct rng *rng)
 {
-    static const char *const names[] = {"nobody", "lookup", "a seer", "a liar", "lookup, always"};
-    size_t i = rng_below(rng, 5);
+    static const char *const names[] = {"nobody", "lookup",         "a seer",
+                                        "a liar", "lookup, always", "the model itself"};
+    size_t i = rng_below(rng, 6);
     *s = (struct seer){.base = {.draft = see, .cheap = rng_below(rng, 2) == 0},
                        .jobs = jobs,
                        .vocab = vocab,
@@ -385,6 +387,9 @@ static const char *choose_drafter(struct engine_config *c, struct seer *s, const
     rng_init(&s->rng, rng_u64(rng));
     c->draft_tokens_max = 1 + (uint32_t)rng_below(rng, 6);
     c->speculate = i == 0 ? ENGINE_SPECULATE_OFF : ENGINE_SPECULATE_LOOKUP;
+    if (i == 5)
+        c->speculate = ENGINE_SPECULATE_DRAFT;
+    c->draft_model = path;
     c->drafter = i == 2 || i == 3 ? &s->base : NULL;
     c->draft_always = i != 1 && rng_below(rng, 4) > 0;
     return names[i];
@@ -424,7 +429,7 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
         .adapters = z->adapters,
         .n_adapters = z->n_adapters,
     };
-    const char *who = choose_drafter(&c, &seer, jobs, info->vocab, &rng);
+    const char *who = choose_drafter(&c, &seer, jobs, path, info->vocab, &rng);
     struct engine *g = open_engine(&c, path, context);
     struct totals before = *t;
     uint32_t schedules = (z->schedules + ranks - 1) / ranks; /* ranks wait for one another */

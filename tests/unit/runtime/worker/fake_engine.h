@@ -1,5 +1,6 @@
-/* fake_engine.h: engine.h without a model, for the service's tests: a step gives every request one
- * token, prompt[0] + its place. Included by one test program, whose symbols win over the archive's.
+/* fake_engine.h: engine.h without a model, for the service's tests: a step gives every request
+ * fake_burst tokens, prompt[0] + their places, or the rest. Included by one test program, whose
+ * symbols win over the archive's.
  *
  * Its prefix cache has the blocks 1 to fake_blocks at first. Each step stores one more, and evicts
  * the oldest when there are over FAKE_BLOCKS_MAX.
@@ -17,11 +18,13 @@
 #include "runtime/engine/engine.h"
 
 #define FAKE_MAX 16
+#define FAKE_BURST_MAX 8
 #define FAKE_TOO_LONG 666
 #define FAKE_WIDTH 60000
 #define FAKE_BLOCKS_MAX 20000
 
 static uint32_t fake_blocks;
+static uint32_t fake_burst = 1;
 
 struct fake_request {
     uint64_t id;
@@ -42,8 +45,8 @@ struct engine {
         block_told; /* told of: the first, and the one behind the last */
     uint64_t evicted[FAKE_BLOCKS_MAX], stored[FAKE_BLOCKS_MAX];
     struct engine_delta deltas[FAKE_MAX];
-    uint32_t tokens[FAKE_MAX];
-    struct kn_sampled sampled[FAKE_MAX];
+    uint32_t tokens[FAKE_MAX][FAKE_BURST_MAX];
+    struct kn_sampled sampled[FAKE_MAX][FAKE_BURST_MAX];
     float embeddings[FAKE_MAX][FAKE_WIDTH];
 };
 
@@ -132,14 +135,18 @@ bool engine_step(struct engine *g, struct engine_step *out)
                                                  .finish = ENGINE_STOP};
             continue;
         }
-        g->tokens[i] = r->first + r->n_out;
-        fake_sample(&g->sampled[i], g->tokens[i]);
+        uint32_t left = r->max_tokens - r->n_out, n_tokens = left < fake_burst ? left : fake_burst;
+        for (uint32_t k = 0; k < n_tokens; k++) {
+            g->tokens[i][k] = r->first + r->n_out + k;
+            fake_sample(&g->sampled[i][k], g->tokens[i][k]);
+        }
+        r->n_out += n_tokens;
         g->deltas[i] = (struct engine_delta){
             .id = r->id,
-            .index = r->n_out++,
-            .n_tokens = 1,
-            .tokens = &g->tokens[i],
-            .sampled = r->want_logprobs ? &g->sampled[i] : NULL,
+            .index = r->n_out - n_tokens,
+            .n_tokens = n_tokens,
+            .tokens = g->tokens[i],
+            .sampled = r->want_logprobs ? g->sampled[i] : NULL,
             .finish = r->n_out == r->max_tokens ? ENGINE_LENGTH : ENGINE_GOES_ON,
         };
     }

@@ -367,6 +367,38 @@ static void test_worker_sends_embeddings(void **state)
     router_close(&r);
 }
 
+/* A step that guessed right gives several tokens, each with its own logprobs. */
+static void test_worker_sends_several_tokens_of_a_step(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {4, 4, 2};
+    struct router r;
+    struct bench b;
+    uint32_t at = 0;
+    fake_burst = 4;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 5, .max_tokens = 10, .top_logprobs = 2});
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        struct rpc_event *ev = expect(&r, ARGOSY__FROM_WORKER__FRAME_STEP);
+        const Argosy__Delta *d = ev->from_worker->step->deltas[0];
+        assert_int_equal(d->index, at);
+        assert_int_equal(d->n_tokens, sizes[i]);
+        assert_int_equal(d->n_logprobs, sizes[i]);
+        for (uint32_t k = 0; k < sizes[i]; k++, at++) {
+            assert_int_equal(d->tokens[k], 5 + at);
+            assert_int_equal(d->logprobs[k]->top_ids[1], 5 + at + 1);
+        }
+        assert_int_equal(d->finish,
+                         at == 10 ? ARGOSY__FINISH__FINISH_LENGTH : ARGOSY__FINISH__FINISH_NONE);
+        rpc_event_free(ev);
+    }
+    fake_burst = 1;
+    bench_close(&b);
+    router_close(&r);
+}
+
 static void test_worker_reports_load_on_change_and_in_silence(void **state)
 {
     (void)state;
@@ -713,6 +745,7 @@ int main(void)
         cmocka_unit_test(test_worker_streams_a_request),
         cmocka_unit_test(test_worker_sends_the_logprobs_that_were_asked_for),
         cmocka_unit_test(test_worker_sends_embeddings),
+        cmocka_unit_test(test_worker_sends_several_tokens_of_a_step),
         cmocka_unit_test(test_worker_reports_load_on_change_and_in_silence),
         cmocka_unit_test(test_worker_cancels_at_once),
         cmocka_unit_test(test_worker_refuses_with_the_reason),

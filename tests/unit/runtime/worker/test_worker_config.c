@@ -44,6 +44,9 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_true(c.prefix_cache);
     assert_true(c.stall_max > 1.59 && c.stall_max < 1.61);
     assert_int_equal(c.priority_tokens, 65536);
+    assert_string_equal(c.speculate, "off");
+    assert_null(c.draft_model);
+    assert_int_equal(c.draft_tokens_max, 4);
     config_release(&worker_program, &c);
 }
 
@@ -91,6 +94,13 @@ static void test_worker_config_refuses_what_does_not_fit_together(void **state)
     assert_int_equal(load(&c, &e, 2, "--model=a", "--stall-max=0.5"), ERR_CONFIG);
     assert_non_null(strstr(e.msg, "stall_max"));
     assert_int_equal(load(&c, &e, 2, "--model=a", "--priority-tokens=0"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--speculate=draft"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "draft_model"));
+    assert_int_equal(load(&c, &e, 3, "--model=a", "--speculate=lookup", "--draft-model=b"),
+                     ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "speculate=lookup"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--speculate=maybe"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--draft-tokens-max=17"), ERR_CONFIG);
 }
 
 /* The page is troff: a dash is written \-. */
