@@ -103,7 +103,8 @@ class Theirs:
         self.threads = threads
         self.env = dict(os.environ)
         # Where the loader looks first: before the program's own run path.
-        self.env["LD_LIBRARY_PATH"] = str(PEERS / ("avx2" if avx2 else "native") / "bin")
+        folders = ("avx2", "native") if avx2 else ("native",)
+        self.env["LD_LIBRARY_PATH"] = ":".join(str(PEERS / f / "bin") for f in folders)
 
     def bench(self, model, prompt, tokens, streams):
         """Tokens a second of (prompt, decode) for each number of streams."""

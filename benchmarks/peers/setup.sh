@@ -26,6 +26,8 @@ for tool in cmake ninja g++ python3; do
     command -v $tool >/dev/null || fail "$tool is missing: deploy/setup.sh bench installs it"
 done
 mkdir -p $peers
+exec 9>$peers/.lock
+flock 9 # another one may be at it
 
 # gcc before 12.4 and 13.3 believes that ldtilecfg reads 8 of its 64 bytes and leaves the other stores
 # out (GCC PR 114098), so that llama.cpp ends with SIGILL where there is AMX. It takes no harm
