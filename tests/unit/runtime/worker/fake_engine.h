@@ -171,8 +171,10 @@ uint32_t engine_cache_blocks(const struct engine *g, uint32_t *cursor, uint64_t 
                              uint32_t cap)
 {
     uint32_t n = 0;
-    while (n < cap && g->block_first + *cursor < g->block_told)
-        hashes[n++] = g->block_first + (*cursor)++;
+    if (*cursor < g->block_first) /* a block's number, so that what goes meanwhile moves nothing */
+        *cursor = (uint32_t)g->block_first;
+    while (n < cap && *cursor < g->block_told)
+        hashes[n++] = (*cursor)++;
     return n;
 }
 
