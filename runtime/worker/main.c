@@ -1,5 +1,5 @@
-/* argosy-worker: one engine and the service around it. Status 0: drained; 1: it could not serve;
- * 2: the options are wrong. */
+/* argosy-worker: one engine and the service around it. Status 0: drained; 1: it could not serve, or
+ * not any more; 2: the options are wrong, or the model cannot be served by them. */
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -56,6 +56,8 @@ static struct engine_config engine_options(const struct worker_config *c)
         .model_path = worker_model_path(c),
         .isa = c->isa,
         .threads = (uint32_t)c->threads,
+        .ranks = (uint32_t)c->tp,
+        .ranks_patience_ms = (uint32_t)c->tp_timeout_ms,
         .kv_bytes = (uint64_t)c->kv_bytes,
         .context_max = (uint32_t)c->context_max,
         .sequences_max = (uint32_t)c->sequences_max,
@@ -81,15 +83,15 @@ static int serve(const struct worker_config *c)
         rc = worker_open(c, engine, &worker, &e);
     if (rc == 0) {
         atomic_store(&running, worker);
-        worker_run(worker);
+        rc = worker_run(worker, &e);
         atomic_store(&running, NULL);
-    } else {
-        log_error("cannot serve", "why=%s", e.msg);
     }
+    if (rc < 0)
+        log_error(worker ? "cannot go on" : "cannot serve", "why=%s", e.msg);
     worker_free(worker);
     if (engine)
         engine_free(engine);
-    return rc == 0 ? 0 : 1;
+    return rc == ERR_CONFIG ? 2 : rc < 0;
 }
 
 int main(int argc, char **argv)

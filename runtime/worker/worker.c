@@ -311,7 +311,7 @@ static void wait_until(struct worker *w, uint64_t when_ms)
 static void farewell(struct worker *w)
 {
     uint64_t until = clock_mono_ms() + FAREWELL_MS;
-    if (w->jobs.n)
+    if (w->draining && w->jobs.n)
         log_warn("drain timeout", "given_up=%u", w->jobs.n);
     cancel_all(w, NULL);
     for (size_t i = 0; i < w->n_attachments; i++)
@@ -328,9 +328,14 @@ static void farewell(struct worker *w)
     }
 }
 
-void worker_run(struct worker *w)
+int worker_run(struct worker *w, struct err *e)
 {
     while (!drained(w)) {
+        int rc = engine_check(w->engine, e);
+        if (rc < 0) {
+            farewell(w);
+            return rc;
+        }
         take_mail(w);
         if (!w->draining && atomic_load(&w->drain))
             begin_drain(w);
@@ -348,4 +353,5 @@ void worker_run(struct worker *w)
     struct engine_load load = engine_load(w->engine);
     log_info("drained", "steps=%llu drafted=%llu drafts_right=%llu", (unsigned long long)w->steps,
              (unsigned long long)load.drafted, (unsigned long long)load.drafts_right);
+    return 0;
 }

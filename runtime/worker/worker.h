@@ -20,8 +20,9 @@ int worker_open(const struct worker_config *config, struct engine *engine, struc
                 struct err *e);
 
 /* Serves until it has drained: told to by worker_drain or by a router, with nothing running any
- * more or the drain timeout over. */
-void worker_run(struct worker *w);
+ * more or the drain timeout over. ERR_PEER: the engine has lost a rank; the streams to the routers
+ * are closed, so they start its requests elsewhere. */
+int worker_run(struct worker *w, struct err *e);
 
 /* New requests are refused from now on, running ones go on. Async-signal-safe. */
 void worker_drain(struct worker *w);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/model/shard.h"
 
 #define AT(f) .offset = offsetof(struct worker_config, f)
 
@@ -42,9 +43,14 @@ static const struct config_option options[] = {
     {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512", NULL,
      "Instruction set of the kernels; every one gives the same bits"},
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
-     "Threads that compute; 0 is one a core"},
+     "Threads that compute, in each process; 0 is one a core, shared out over the processes"},
+    {"tp", CONFIG_INT, AT(tp), "1", 1, SHARD_RANKS_MAX, NULL, "N",
+     "Processes that share the model out (tensor parallelism); every number gives the same bits"},
+    {"tp_timeout", CONFIG_MS, AT(tp_timeout_ms), "10s", 100, 600000, NULL, "TIME",
+     "How long one of them may keep the others waiting before the worker gives up"},
     {"kv_bytes", CONFIG_BYTES, AT(kv_bytes), "0", 0, 1e15, NULL, "BYTES",
-     "Memory for KV pages; 0 is room for 4 contexts, at most a quarter of the memory"},
+     "Memory for KV pages, of all processes; 0 is room for 4 contexts, at most a quarter of the "
+     "memory"},
     {"context_max", CONFIG_INT, AT(context_max), "0", 0, 1 << 20, NULL, "N",
      "Tokens of one request at most; 0 is what the model was trained for"},
     {"sequences_max", CONFIG_INT, AT(sequences_max), "32", 1, 4096, NULL, "N",

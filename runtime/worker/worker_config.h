@@ -21,6 +21,8 @@ struct worker_config {
     char *model; /* NAME=PATH or PATH */
     char *isa;
     int64_t threads;
+    int64_t tp;
+    int64_t tp_timeout_ms;
     int64_t kv_bytes;
     int64_t context_max;
     int64_t sequences_max;

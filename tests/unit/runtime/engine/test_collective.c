@@ -231,13 +231,13 @@ static void test_ranks_find_one_that_stands_still(void **state)
     struct err e = {0};
     alarm(LIMIT_S);
     struct ranks *r = start(3, pids);
-    collective_set_patience(ranks_collective(r), 300);
+    collective_set_patience(ranks_collective(r), 1000);
     kill(pids[1], SIGSTOP);
     uint64_t begin_ms = clock_mono_ms();
     exchange_until_lost(r, &e);
     assert_int_equal(e.code, ERR_PEER);
-    assert_string_equal(e.msg, "rank 1 did not answer within 300 ms");
-    assert_true(clock_mono_ms() - begin_ms >= 250);
+    assert_non_null(strstr(e.msg, "did not answer within 1000 ms"));
+    assert_true(clock_mono_ms() - begin_ms >= 900);
     assert_int_equal(ranks_check(r, &e), 0); /* it lives */
     ranks_free(r);
     assert_int_equal(kill(pids[1], 0), -1);

@@ -40,6 +40,7 @@ struct engine {
     atomic_uint n_live;
     atomic_uint step_us;
     atomic_uint cancelled;
+    atomic_bool lost; /* a rank */
     uint64_t steps;
     uint64_t blocks_at_start, block_first,
         block_told; /* told of: the first, and the one behind the last */
@@ -176,6 +177,11 @@ uint32_t engine_cache_blocks(const struct engine *g, uint32_t *cursor, uint64_t 
     while (n < cap && *cursor < g->block_told)
         hashes[n++] = (*cursor)++;
     return n;
+}
+
+int engine_check(struct engine *g, struct err *e)
+{
+    return atomic_load(&g->lost) ? err_set(e, ERR_PEER, "rank 1 was lost") : 0;
 }
 
 struct engine_load engine_load(const struct engine *g)

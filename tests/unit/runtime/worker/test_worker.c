@@ -225,13 +225,16 @@ struct bench {
     struct engine *engine;
     struct worker *worker;
     pthread_t thread;
+    int rc; /* of worker_run */
     char *addresses[4];
     char *labels[1];
 };
 
 static void *run(void *arg)
 {
-    worker_run(arg);
+    struct bench *b = arg;
+    struct err e;
+    b->rc = worker_run(b->worker, &e);
     return NULL;
 }
 
@@ -258,7 +261,7 @@ static void bench_open(struct bench *b, struct router *routers, size_t n)
     };
     b->engine = fake_open(3);
     assert_int_equal(worker_open(&b->config, b->engine, &b->worker, &e), 0);
-    pthread_create(&b->thread, NULL, run, b->worker);
+    pthread_create(&b->thread, NULL, run, b);
 }
 
 /* The worker ends by itself after a drain. */
@@ -546,6 +549,27 @@ static void test_worker_gives_up_after_the_drain_timeout(void **state)
     router_close(&r);
 }
 
+static void test_worker_leaves_when_a_rank_is_lost(void **state)
+{
+    (void)state;
+    for (int busy = 0; busy < 2; busy++) {
+        struct router r;
+        struct bench b;
+        router_open(&r);
+        bench_open(&b, &r, 1);
+        router_attach(&r);
+        if (busy) {
+            router_start(&r, &(struct ask){.request = 1, .first = 1, .max_tokens = 1000000});
+            wait_live(&b, 1);
+        }
+        atomic_store(&b.engine->lost, true);
+        expect_closed(&r);
+        bench_join(&b);
+        assert_int_equal(b.rc, ERR_PEER);
+        router_close(&r);
+    }
+}
+
 static void test_worker_comes_back_after_a_router_restart(void **state)
 {
     (void)state;
@@ -752,6 +776,7 @@ int main(void)
         cmocka_unit_test(test_worker_drops_a_router_that_uses_an_id_twice),
         cmocka_unit_test(test_worker_drains_when_a_router_asks),
         cmocka_unit_test(test_worker_gives_up_after_the_drain_timeout),
+        cmocka_unit_test(test_worker_leaves_when_a_rank_is_lost),
         cmocka_unit_test(test_worker_comes_back_after_a_router_restart),
         cmocka_unit_test(test_worker_serves_two_routers_with_the_same_ids),
         cmocka_unit_test(test_worker_tells_of_its_cache),

@@ -42,6 +42,8 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_string_equal(c.isa, "auto");
     assert_false(c.die_with_parent);
     assert_true(c.prefix_cache);
+    assert_int_equal(c.tp, 1);
+    assert_int_equal(c.tp_timeout_ms, 10000);
     assert_true(c.stall_max > 1.59 && c.stall_max < 1.61);
     assert_int_equal(c.priority_tokens, 65536);
     assert_string_equal(c.speculate, "off");
@@ -80,6 +82,8 @@ static void test_worker_config_refuses_what_does_not_fit_together(void **state)
     assert_non_null(strstr(e.msg, "model"));
     assert_int_equal(load(&c, &e, 2, "--model=a", "--backoff-min=20s"), ERR_CONFIG);
     assert_non_null(strstr(e.msg, "backoff_min"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--tp=17"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "tp"));
     assert_int_equal(load(&c, &e, 2, "--model=a", "--tls-cert=x"), ERR_CONFIG);
     assert_non_null(strstr(e.msg, "tls_key"));
     assert_int_equal(load(&c, &e, 3, "--model=a", "--tls-cert=x", "--tls-key=y"), ERR_CONFIG);
