@@ -2,10 +2,10 @@
  *
  *     bench_stall MODEL.gguf [prompt_tokens [busy]]
  *
- * With 1 and with 4 streams, and for some stall_max: the streams decode alone for a while, then a
- * long prompt arrives. Printed are the times between a stream's tokens, before and while the prompt
- * is computed, how many times longer their 99th percentile is then, and the prompt's tokens a
- * second.
+ * With 1 and with 4 streams, and for some stall_max: the streams decode alone, a long prompt
+ * arrives and is computed, and they decode alone again. Printed are the times between a stream's
+ * tokens, alone and while the prompt is computed, how many times longer their 99th percentile is
+ * then, and the prompt's tokens a second.
  *
  * busy: for a machine that has other things to do. One thread, and all times are its processor
  * time, those that the engine measures too.
@@ -84,7 +84,7 @@ static uint32_t run(struct engine *g, uint32_t n, double *ms)
 
 static void bench(const char *path, double stall_max, uint32_t streams, uint32_t n_prompt)
 {
-    static double ms[STEPS_MAX];
+    static double ms[STEPS_MAX], alone[2 * ALONE_STEPS];
     struct engine *g;
     struct err e;
     const struct engine_config c = {.model_path = path,
@@ -101,12 +101,13 @@ static void bench(const char *path, double stall_max, uint32_t streams, uint32_t
     for (uint32_t i = 0; i < streams; i++)
         submit(g, i, 16, engine_info(g)->context_tokens);
     run(g, WARM_STEPS, ms);
-    uint32_t n = run(g, ALONE_STEPS, ms);
-    double alone50 = percentile(ms, n, 0.5), alone99 = percentile(ms, n, 0.99);
+    uint32_t n_alone = run(g, ALONE_STEPS, alone);
     submit(g, LONG_ID, n_prompt, 1);
     uint64_t begin = now_ns();
-    n = run(g, STEPS_MAX, ms);
+    uint32_t n = run(g, STEPS_MAX, ms);
     double seconds = (double)(now_ns() - begin) / 1e9;
+    n_alone += run(g, ALONE_STEPS, alone + n_alone);
+    double alone50 = percentile(alone, n_alone, 0.5), alone99 = percentile(alone, n_alone, 0.99);
     double with50 = percentile(ms, n, 0.5), with99 = percentile(ms, n, 0.99);
     printf("%7u %9.2f %7.2f %7.2f %7.2f %7.2f %8.2f %9.0f\n", streams, stall_max, alone50, alone99,
            with50, with99, with99 / alone99, n_prompt / seconds);
