@@ -119,16 +119,30 @@ struct kn_act {
 #define KN_PAGE_TOKENS 16 /* tokens a page holds */
 #define KN_ATTN_SPLIT 128 /* tokens a split of the context holds: NUMERICS.md, "Attention" */
 
-/* The KV cache of one layer. A page holds, for each KV head in turn,
- * K as (head_dim, KN_PAGE_TOKENS) and then V as (KN_PAGE_TOKENS, head_dim), fp16. */
-struct kn_kv {
-    uint16_t *pages;     /* page p starts at pages + p * page_stride */
-    int64_t page_stride; /* in elements, at least kn_kv_page_elems() */
-    int n_kv_heads;
-    int head_dim; /* a multiple of 8, at most 256 */
+/* What an element of K and V is. It changes the tokens: NUMERICS.md, "Attention". */
+enum kn_kv_type {
+    KN_KV_F16,
+    KN_KV_INT8, /* with a scale for each token's K and V of a head */
 };
 
-int64_t kn_kv_page_elems(int n_kv_heads, int head_dim);
+/* The KV cache of one layer. A page holds, for each KV head in turn,
+ * K as (head_dim, KN_PAGE_TOKENS) and then V as (KN_PAGE_TOKENS, head_dim), and for int8 behind
+ * them the scales of K and of V, fp32 (KN_PAGE_TOKENS) each. */
+struct kn_kv {
+    uint16_t *pages;     /* page p starts at pages + p * page_stride, whatever its type */
+    int64_t page_stride; /* in uint16, at least kn_kv_page_elems() */
+    int n_kv_heads;
+    int head_dim; /* a multiple of 8, at most 256 */
+    enum kn_kv_type type;
+};
+
+/* uint16 that a page takes: an even number. */
+static inline int64_t kn_kv_page_elems(enum kn_kv_type type, int n_kv_heads, int head_dim)
+{
+    int64_t elems = (int64_t)2 * head_dim * KN_PAGE_TOKENS;
+
+    return n_kv_heads * (type == KN_KV_INT8 ? elems / 2 + 4 * KN_PAGE_TOKENS : elems);
+}
 
 /* The rows of one sequence in a step: row r has position pos + r. */
 struct kn_span {

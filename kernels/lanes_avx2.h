@@ -100,6 +100,17 @@ LANES_INLINE struct floats_pair load_bf16_avx2(const uint16_t *p)
                                 _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
 }
 
+/* int8, n is 8 or 16. */
+LANES_INLINE struct floats_pair load8_avx2(const int8_t *p, int n)
+{
+    const __m128i *q = (const __m128i *)(const void *)p;
+    __m128i b =
+        n >= 16 ? _mm_loadl_epi64((const __m128i *)(const void *)(p + 8)) : _mm_setzero_si128();
+
+    return (struct floats_pair){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q))),
+                                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b))};
+}
+
 /* To int8, of values that fit. */
 LANES_INLINE void store8_avx2(int8_t *p, struct ints_pair v)
 {

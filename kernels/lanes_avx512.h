@@ -75,6 +75,15 @@ LANES_INLINE __m512 load_bf16_avx512(const uint16_t *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
+/* int8, n is 8 or 16. */
+LANES_INLINE __m512 load8_avx512(const int8_t *p, int n)
+{
+    const __m128i *q = (const __m128i *)(const void *)p;
+
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(n >= 16 ? _mm_loadu_si128(q) : _mm_loadl_epi64(q)));
+}
+
 /* To int8, of values that fit. */
 LANES_INLINE void store8_avx512(int8_t *p, __m512i v)
 {

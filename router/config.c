@@ -16,6 +16,8 @@ static const struct config_option options[] = {
      "Where the OpenAI HTTP API is served; HOST is numeric, port 0 lets the system choose"},
     {"models", CONFIG_LIST, AT(models), NULL, 0, 0, NULL, "NAME=PATH",
      "A model that is served: its name and its GGUF file or folder; may be repeated"},
+    {"kv_type", CONFIG_CHOICE, AT(kv_type), "f16", 0, 0, "f16|int8", NULL,
+     "What the workers of these models keep KV in; those of another kind are not used"},
     {"policy", CONFIG_CHOICE, AT(policy), "least_load", 0, 0,
      "least_load|power_of_two|round_robin|random", NULL, "How a worker is chosen"},
     {"deadline", CONFIG_MS, AT(deadline_ms), "10m", 1, 86400000, NULL, "TIME",

@@ -9,6 +9,7 @@ struct router_config {
     char *listen;
     struct config_list models;
     char *policy;
+    char *kv_type;
     int64_t deadline_ms;
     int64_t drain_timeout_ms;
     bool die_with_parent;

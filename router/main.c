@@ -24,6 +24,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
+#include "runtime/format/manifest.h"
 #include "runtime/rpc/rpc.h"
 #include "runtime/text/tokenizer.h"
 
@@ -261,6 +262,8 @@ static int open_events(struct router *r, struct err *e)
 static int router_open(struct router *r, struct err *e)
 {
     int rc = model_texts_load(r->config.models.items, r->config.models.n, &r->texts, e);
+    for (size_t i = 0; rc == 0 && strcmp(r->config.kv_type, "int8") == 0 && i < r->texts.n; i++)
+        rc = manifest_add(r->texts.items[i].manifest_sha256, MANIFEST_KV_INT8, e);
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < r->texts.n; i++)

@@ -126,11 +126,12 @@ static void bench_matmul(const struct kn_ops *ops, int type, int64_t rows, int64
     free(y);
 }
 
-static void bench_attention(const struct kn_ops *ops, uint32_t pos, uint32_t rows)
+static void bench_attention(const struct kn_ops *ops, enum kn_kv_type type, uint32_t pos,
+                            uint32_t rows)
 {
     int heads = 9, kv_heads = 3, hd = 64;
     uint32_t pages = (pos + rows + 15) / 16, table[1024];
-    int64_t elems = kn_kv_page_elems(kv_heads, hd);
+    int64_t elems = kn_kv_page_elems(type, kv_heads, hd);
     uint16_t *kv = get_memory((size_t)(pages * elems) * 2);
     float *q = get_floats(rows * heads * hd), *out = get_floats(rows * heads * hd);
     double s, work = 0.0;
@@ -148,13 +149,14 @@ static void bench_attention(const struct kn_ops *ops, uint32_t pos, uint32_t row
                         .ldq = heads * hd,
                         .out = out,
                         .ldo = heads * hd,
-                        .kv = {kv, elems, kv_heads, hd},
+                        .kv = {kv, elems, kv_heads, hd, type},
                         .span = {table, pos, rows},
                         .n_heads = heads,
                         .scale = 0.125f};
     TIME(s, ops->attention(&a, 0, rows, 0, kv_heads));
-    printf("%-7s attention pos %4u, rows %3u           %9.1f us  %7.1f GMAC/s\n",
-           kn_isa_name(ops->isa), pos, rows, 1e6 * s, 1e-9 * work / s);
+    printf("%-7s attention %s pos %4u, rows %3u      %9.1f us  %7.1f GMAC/s\n",
+           kn_isa_name(ops->isa), type == KN_KV_INT8 ? "int8" : "f16 ", pos, rows, 1e6 * s,
+           1e-9 * work / s);
     free(kv);
     free(q);
     free(out);
@@ -339,9 +341,11 @@ int main(int argc, char **argv)
             }
         }
         bench_matmul(ops, KN_Q4_1, VOCAB, HIDDEN, 1);
-        bench_attention(ops, 511, 1);
-        bench_attention(ops, 2047, 1);
-        bench_attention(ops, 0, 512);
+        for (int type = KN_KV_F16; type <= KN_KV_INT8; type++) {
+            bench_attention(ops, (enum kn_kv_type)type, 511, 1);
+            bench_attention(ops, (enum kn_kv_type)type, 2047, 1);
+            bench_attention(ops, (enum kn_kv_type)type, 0, 512);
+        }
         bench_elementwise(ops);
         struct kn_sampling p = {.temperature = 0.0f, .top_p = 1.0f, .repetition_penalty = 1.0f};
         bench_sample(ops, "greedy", p);

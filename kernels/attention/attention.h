@@ -29,11 +29,18 @@ static inline uint32_t attn_first(const struct kn_attn *a, uint32_t pos)
     return a->window != 0 && pos + 1 > a->window ? pos + 1 - a->window : 0;
 }
 
-/* K (head_dim, 16) of KV head h in the page of position j; V (16, head_dim) follows it. */
-static inline const uint16_t *attn_page(const struct kn_attn *a, uint32_t j, int h)
+/* KV head h in the page of position j. */
+static inline const void *attn_page(const struct kn_attn *a, uint32_t j, int h)
 {
     return a->kv.pages + a->span.page_table[j / KN_PAGE_TOKENS] * a->kv.page_stride +
-           (int64_t)h * 2 * a->kv.head_dim * KN_PAGE_TOKENS;
+           h * kn_kv_page_elems(a->kv.type, 1, a->kv.head_dim);
+}
+
+/* The scales of an int8 head (KN_PAGE_TOKENS): of K. Those of V follow. */
+static inline const float *attn_scales(const void *head, int head_dim)
+{
+    return (const float *)(const void *)((const int8_t *)head +
+                                         (int64_t)2 * head_dim * KN_PAGE_TOKENS);
 }
 
 /* Where split `s` of query head h is in `part`: m, l, o (head_dim). */

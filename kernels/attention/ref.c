@@ -4,26 +4,33 @@
 #include "kernels/numerics.h"
 #include "kernels/table.h"
 
-int64_t kn_kv_page_elems(int n_kv_heads, int head_dim)
+/* Element i of the K or V that starts at p, without its scale. */
+static float element(const struct kn_attn *a, const void *p, int64_t i)
 {
-    return (int64_t)n_kv_heads * 2 * head_dim * KN_PAGE_TOKENS;
+    return a->kv.type == KN_KV_INT8 ? (float)((const int8_t *)p)[i]
+                                    : kn_f16_to_f32(((const uint16_t *)p)[i]);
 }
 
-/* scale * q·k, capped. k points at the token's column of K (head_dim, 16). */
-static float score(const struct kn_attn *a, const float *q, const uint16_t *k)
+/* scale * q·k, capped, of position j. */
+static float score(const struct kn_attn *a, const float *q, uint32_t j, int kv_head)
 {
-    int hd = a->kv.head_dim;
+    int hd = a->kv.head_dim, slot = (int)(j % KN_PAGE_TOKENS);
+    const void *k = attn_page(a, j, kv_head); /* (head_dim, 16) */
     float sum[ATTN_SEGMENTS];
 
     for (int s = 0; s < ATTN_SEGMENTS; s++) {
         float acc = 0.0f;
         for (int d = hd * s / ATTN_SEGMENTS; d < hd * (s + 1) / ATTN_SEGMENTS; d++) {
-            acc = fmaf(q[d], kn_f16_to_f32(k[d * KN_PAGE_TOKENS]), acc);
+            acc = fmaf(q[d], element(a, k, d * KN_PAGE_TOKENS + slot), acc);
         }
         sum[s] = acc;
     }
-    float v = a->scale * ((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    return a->softcap > 0.0f ? a->softcap * kn_tanh(v / a->softcap) : v;
+    float dot = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    if (a->kv.type == KN_KV_INT8) {
+        dot = dot * attn_scales(k, hd)[slot];
+    }
+    float x = a->scale * dot;
+    return a->softcap > 0.0f ? a->softcap * kn_tanh(x / a->softcap) : x;
 }
 
 /* Positions [first, end) of one split, for one row and query head. Leaves m, l and o (head_dim). */
@@ -38,7 +45,7 @@ static void split(const struct kn_attn *a, uint32_t row, int head, uint32_t firs
     float max = -INFINITY;
 
     for (uint32_t j = first; j < end; j++) {
-        float s = score(a, q, attn_page(a, j, kv_head) + j % KN_PAGE_TOKENS);
+        float s = score(a, q, j, kv_head);
         e[j - first] = s;
         max = s > max ? s : max;
     }
@@ -46,11 +53,15 @@ static void split(const struct kn_attn *a, uint32_t row, int head, uint32_t firs
     memset(o, 0, (size_t)hd * sizeof *o);
     for (uint32_t j = first; j < end; j++) {
         float weight = kn_exp(e[j - first] - max);
-        const uint16_t *v =
-            attn_page(a, j, kv_head) + hd * KN_PAGE_TOKENS + (int64_t)(j % KN_PAGE_TOKENS) * hd;
-        lane[j % KN_PAGE_TOKENS] = lane[j % KN_PAGE_TOKENS] + weight;
+        const void *page = attn_page(a, j, kv_head);
+        uint32_t slot = j % KN_PAGE_TOKENS;
+        int64_t v = (int64_t)(KN_PAGE_TOKENS + slot) * hd; /* behind K */
+        lane[slot] = lane[slot] + weight;
+        if (a->kv.type == KN_KV_INT8) {
+            weight = weight * attn_scales(page, hd)[KN_PAGE_TOKENS + slot];
+        }
         for (int d = 0; d < hd; d++) {
-            o[d] = fmaf(weight, kn_f16_to_f32(v[d]), o[d]);
+            o[d] = fmaf(weight, element(a, page, v + d), o[d]);
         }
     }
     *m = max;

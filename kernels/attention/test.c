@@ -9,13 +9,22 @@ struct problem {
     int64_t width; /* n_heads * head_dim */
 };
 
+/* Of K (16) and of V (16), of an int8 head. */
+static float *head_scales(const struct kn_kv *kv, uint32_t page, int h)
+{
+    uint16_t *head = kv->pages + page * kv->page_stride + h * (16 * kv->head_dim + 2 * 32);
+
+    return (float *)(void *)(head + 16 * kv->head_dim);
+}
+
 static void problem_init(struct problem *p, struct random *r, uint32_t pos, uint32_t rows)
 {
     static const int groups[] = {1, 2, 3, 4, 5, 7, 8, 9};
     static const int dims[] = {8, 16, 24, 64, 64, 64, 72, 80, 128, 256};
     uint32_t n_pages = (pos + rows + KN_PAGE_TOKENS - 1) / KN_PAGE_TOKENS;
     int n_kv = 1 + (int)random_below(r, 2), hd = dims[random_below(r, 10)];
-    int64_t elems = kn_kv_page_elems(n_kv, hd) + 16 * random_below(r, 2);
+    enum kn_kv_type type = random_below(r, 2) ? KN_KV_INT8 : KN_KV_F16;
+    int64_t elems = kn_kv_page_elems(type, n_kv, hd) + 16 * random_below(r, 2);
 
     *p = (struct problem){0};
     p->a.n_heads = n_kv * groups[random_below(r, 8)];
@@ -26,13 +35,18 @@ static void problem_init(struct problem *p, struct random *r, uint32_t pos, uint
     p->a.window = random_below(r, 3) == 0 ? 1 + random_below(r, random_below(r, 2) ? 6 : 300) : 0;
     p->a.softcap = random_below(r, 4) == 0 ? 5.0f : 0.0f;
     p->page_table = (uint32_t *)get_memory(n_pages * sizeof(uint32_t));
-    p->a.kv =
-        (struct kn_kv){(uint16_t *)get_memory((size_t)(n_pages * elems) * 2), elems, n_kv, hd};
+    p->a.kv = (struct kn_kv){(uint16_t *)get_memory((size_t)(n_pages * elems) * 2), elems, n_kv, hd,
+                             type};
     for (uint32_t i = 0; i < n_pages; i++) {
         p->page_table[i] = n_pages - 1 - i;
     }
     for (int64_t i = 0; i < n_pages * elems; i++) {
-        p->a.kv.pages[i] = kn_f32_to_f16(random_normal(r));
+        p->a.kv.pages[i] = type == KN_KV_INT8 ? (uint16_t)random_below(r, 1u << 16)
+                                              : kn_f32_to_f16(random_normal(r));
+    }
+    for (uint32_t i = 0; type == KN_KV_INT8 && i < n_pages * (uint32_t)n_kv; i++) {
+        random_fill(r, head_scales(&p->a.kv, i / (uint32_t)n_kv, (int)(i % (uint32_t)n_kv)), 32,
+                    0.02f);
     }
     p->a.span = (struct kn_span){p->page_table, pos, rows};
     p->q = get_floats(rows * p->a.ldq);
@@ -47,7 +61,15 @@ static void spoil_the_future(struct problem *p)
     int hd = p->a.kv.head_dim;
 
     for (int h = 0; h < p->a.kv.n_kv_heads; h++) {
-        uint16_t *k = p->a.kv.pages + p->page_table[last / 16] * p->a.kv.page_stride + h * 32 * hd;
+        uint32_t page = p->page_table[last / 16];
+        uint16_t *k = p->a.kv.pages + page * p->a.kv.page_stride + h * 32 * hd;
+        for (uint32_t slot = last % 16 + 1; p->a.kv.type == KN_KV_INT8 && slot < 16; slot++) {
+            head_scales(&p->a.kv, page, h)[slot] = NAN;
+            head_scales(&p->a.kv, page, h)[16 + slot] = NAN;
+        }
+        if (p->a.kv.type == KN_KV_INT8) {
+            continue;
+        }
         for (uint32_t slot = last % 16 + 1; slot < 16; slot++) {
             for (int d = 0; d < hd; d++) {
                 k[d * 16 + (int)slot] = 0x7e00;
@@ -102,6 +124,12 @@ static double key(const struct kn_attn *a, uint32_t j, int h, int d, bool value)
     const uint16_t *page = a->kv.pages + a->span.page_table[j / 16] * a->kv.page_stride;
     int hd = a->kv.head_dim, slot = (int)(j % 16);
 
+    if (a->kv.type == KN_KV_INT8) {
+        const float *scale = head_scales(&a->kv, a->span.page_table[j / 16], h);
+        const int8_t *q = (const int8_t *)scale - 32 * hd;
+        int element = value ? q[16 * hd + slot * hd + d] : q[d * 16 + slot];
+        return (double)element * (double)scale[value ? 16 + slot : slot];
+    }
     page += h * 2 * hd * 16;
     return (double)kn_f16_to_f32(value ? page[hd * 16 + slot * hd + d] : page[d * 16 + slot]);
 }

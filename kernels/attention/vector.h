@@ -5,12 +5,19 @@
 #define QUERIES (V_ISA == 512 ? 8 : 4)
 #define SUMS (V_ISA == 512 ? 16 : 4)
 
+/* Sixteen elements from p + at, or eight, without their scale. */
+V_INLINE VF V(load_kv)(enum kn_kv_type type, const void *p, int64_t at, int n)
+{
+    return type == KN_KV_INT8 ? V(load8)((const int8_t *)p + at, n)
+                              : V(loadh)((const uint16_t *)p + at, n);
+}
+
 /* ---- q·k ------------------------------------------------------------------------------------ */
 
 /* Dot products of n queries (q, stride ldq) with the 16 tokens of a page, `at_once` segments of the
- * head side by side. n and at_once are constants where this is inlined. */
-V_INLINE void V(dot_page)(int n, int at_once, const float *const *q, const uint16_t *k, int hd,
-                          VF *dot)
+ * head side by side. type, n and at_once are constants where this is inlined. */
+V_INLINE void V(dot_page)(enum kn_kv_type type, int n, int at_once, const float *const *q,
+                          const void *k, int hd, VF *dot)
 {
     int len = hd / ATTN_SEGMENTS;
     VF sum[4][ATTN_SEGMENTS]; /* n * at_once of them are live at a time */
@@ -23,7 +30,7 @@ V_INLINE void V(dot_page)(int n, int at_once, const float *const *q, const uint1
         for (int d = 0; d < len; d++) {
             for (int j = 0; j < at_once; j++) {
                 int at = (s + j) * len + d;
-                VF v = V(loadh)(k + at * KN_PAGE_TOKENS, 16);
+                VF v = V(load_kv)(type, k, at * KN_PAGE_TOKENS, 16);
                 for (int i = 0; i < n; i++) {
                     acc[i * at_once + j] = V(fma)(V(set1)(q[i][at]), v, acc[i * at_once + j]);
                 }
@@ -37,25 +44,38 @@ V_INLINE void V(dot_page)(int n, int at_once, const float *const *q, const uint1
     }
     for (int i = 0; i < n; i++) {
         dot[i] = V(add)(V(add)(sum[i][0], sum[i][1]), V(add)(sum[i][2], sum[i][3]));
+        if (type == KN_KV_INT8) {
+            dot[i] = V(mul)(dot[i], V(load)(attn_scales(k, hd)));
+        }
     }
 }
 
 /* Four queries at most. */
-V_TARGET static void V(dot_queries)(int n, const float *const *q, const uint16_t *k, int hd,
-                                    VF *dot)
+V_INLINE void V(dot_some)(enum kn_kv_type type, int n, const float *const *q, const void *k, int hd,
+                          VF *dot)
 {
     switch (n) {
     case 1:
-        V(dot_page)(1, 4, q, k, hd, dot);
+        V(dot_page)(type, 1, 4, q, k, hd, dot);
         break;
     case 2:
-        V(dot_page)(2, 2, q, k, hd, dot);
+        V(dot_page)(type, 2, 2, q, k, hd, dot);
         break;
     case 3:
-        V(dot_page)(3, V_ISA == 512 ? 2 : 1, q, k, hd, dot);
+        V(dot_page)(type, 3, V_ISA == 512 ? 2 : 1, q, k, hd, dot);
         break;
     default:
-        V(dot_page)(4, V_ISA == 512 ? 2 : 1, q, k, hd, dot);
+        V(dot_page)(type, 4, V_ISA == 512 ? 2 : 1, q, k, hd, dot);
+    }
+}
+
+V_TARGET static void V(dot_queries)(enum kn_kv_type type, int n, const float *const *q,
+                                    const void *k, int hd, VF *dot)
+{
+    if (type == KN_KV_INT8) {
+        V(dot_some)(KN_KV_INT8, n, q, k, hd, dot);
+    } else {
+        V(dot_some)(KN_KV_F16, n, q, k, hd, dot);
     }
 }
 
@@ -68,7 +88,7 @@ V_TARGET static void V(scores)(const struct kn_attn *a, struct attn_queries *g, 
     VF scale = V(set1)(a->scale), cap = V(set1)(a->softcap);
 
     for (uint32_t j = first / KN_PAGE_TOKENS * KN_PAGE_TOKENS; j < end; j += KN_PAGE_TOKENS) {
-        const uint16_t *k = attn_page(a, j, kv_head); /* (head_dim, 16) */
+        const void *k = attn_page(a, j, kv_head); /* (head_dim, 16) */
         for (int i = 0; i < n; i += 4) {
             const float *q[4];
             VF dot[4];
@@ -77,7 +97,7 @@ V_TARGET static void V(scores)(const struct kn_attn *a, struct attn_queries *g, 
                 q[x] = a->q + (int64_t)(g->row + (uint32_t)((i + x) / g->heads)) * a->ldq +
                        (int64_t)(g->head + (i + x) % g->heads) * hd;
             }
-            V(dot_queries)(some, q, k, hd, dot);
+            V(dot_queries)(a->kv.type, some, q, k, hd, dot);
             for (int x = 0; x < some; x++) {
                 VF s = V(mul)(scale, dot[x]);
                 if (a->softcap > 0.0f) {
@@ -98,9 +118,12 @@ V_INLINE VF V(between)(VF v, int first, int end, VF other)
     return first <= 0 ? v : V(select)(V(first)(first), other, v);
 }
 
-/* Turns the scores [first, end) of query i, counted from the split, to weights; leaves m and l. */
-V_TARGET static void V(weights)(struct attn_queries *g, int i, int first, int end)
+/* Turns the scores [first, end) of query i, counted from the split at `split`, to weights of V's
+ * elements; leaves m and l. */
+V_TARGET static void V(weights)(const struct kn_attn *a, struct attn_queries *g, int i,
+                                uint32_t split, int first, int end)
 {
+    int kv_head = g->head / (a->n_heads / a->kv.n_kv_heads);
     VF low = V(set1)(-INFINITY), zero = V(set1)(0.0f);
     VF max = low, sum = zero;
     int start = first / 16 * 16;
@@ -111,7 +134,12 @@ V_TARGET static void V(weights)(struct attn_queries *g, int i, int first, int en
     float m = V(fold_max)(max) + 0.0f;
     for (int j = start; j < end; j += 16) {
         VF e = V(exp)(V(sub)(V(load)(g->score[i] + j), V(set1)(m)));
-        V(store)(g->score[i] + j, e);
+        VF weight = e;
+        if (a->kv.type == KN_KV_INT8) {
+            const void *page = attn_page(a, split + (uint32_t)j, kv_head);
+            weight = V(mul)(e, V(load)(attn_scales(page, a->kv.head_dim) + KN_PAGE_TOKENS));
+        }
+        V(store)(g->score[i] + j, weight);
         sum = V(add)(sum, V(between)(e, first - j, end - j, zero));
     }
     g->m[i] = m;
@@ -121,9 +149,9 @@ V_TARGET static void V(weights)(struct attn_queries *g, int i, int first, int en
 /* ---- weighted sum of V ---------------------------------------------------------------------- */
 
 /* o += weights · V over positions [first, end) for queries i … i + n - 1 and elements d … of the
- * head: `chunks` vectors of them. n and chunks are constants where this is inlined. */
-V_INLINE void V(sum_chunk)(int n, int chunks, const struct kn_attn *a, struct attn_queries *g,
-                           int i, int d, uint32_t first, uint32_t end)
+ * head: `chunks` vectors of them. type, n and chunks are constants where this is inlined. */
+V_INLINE void V(sum_chunk)(enum kn_kv_type type, int n, int chunks, const struct kn_attn *a,
+                           struct attn_queries *g, int i, int d, uint32_t first, uint32_t end)
 {
     int hd = a->kv.head_dim;
     int kv_head = g->head / (a->n_heads / a->kv.n_kv_heads);
@@ -133,13 +161,13 @@ V_INLINE void V(sum_chunk)(int n, int chunks, const struct kn_attn *a, struct at
         acc[x] = V(load)(g->o[i + x / chunks] + d + x % chunks * 16);
     }
     for (uint32_t j = first; j < end;) {
-        const uint16_t *v = attn_page(a, j, kv_head) + hd * KN_PAGE_TOKENS + d; /* (16, head_dim) */
+        const void *page = attn_page(a, j, kv_head); /* K, then V (16, head_dim) */
         uint32_t page_end = (j / KN_PAGE_TOKENS + 1) * KN_PAGE_TOKENS;
         page_end = page_end < end ? page_end : end;
         for (; j < page_end; j++) {
-            const uint16_t *row = v + (int64_t)(j % KN_PAGE_TOKENS) * hd;
+            int64_t row = (int64_t)(KN_PAGE_TOKENS + j % KN_PAGE_TOKENS) * hd + d;
             for (int c = 0; c < chunks; c++) {
-                VF value = V(loadh)(row + 16 * c, hd - d - 16 * c);
+                VF value = V(load_kv)(type, page, row + 16 * c, hd - d - 16 * c);
                 for (int x = 0; x < n; x++) {
                     VF weight = V(set1)(g->score[i + x][j % KN_ATTN_SPLIT]);
                     acc[x * chunks + c] = V(fma)(weight, value, acc[x * chunks + c]);
@@ -153,17 +181,35 @@ V_INLINE void V(sum_chunk)(int n, int chunks, const struct kn_attn *a, struct at
 }
 
 /* The whole head, as wide as the registers allow. */
-V_INLINE void V(sum_head)(int n, const struct kn_attn *a, struct attn_queries *g, int i,
-                          uint32_t first, uint32_t end)
+V_INLINE void V(sum_head)(enum kn_kv_type type, int n, const struct kn_attn *a,
+                          struct attn_queries *g, int i, uint32_t first, uint32_t end)
 {
     const int wide = SUMS / n >= 4 ? 4 : SUMS / n >= 2 ? 2 : 1;
     int d = 0;
 
     for (; d + 16 * wide <= a->kv.head_dim; d += 16 * wide) {
-        V(sum_chunk)(n, wide, a, g, i, d, first, end);
+        V(sum_chunk)(type, n, wide, a, g, i, d, first, end);
     }
     for (; d < a->kv.head_dim; d += 16) {
-        V(sum_chunk)(n, 1, a, g, i, d, first, end);
+        V(sum_chunk)(type, n, 1, a, g, i, d, first, end);
+    }
+}
+
+V_INLINE void V(sum_some)(enum kn_kv_type type, int n, const struct kn_attn *a,
+                          struct attn_queries *g, int i, uint32_t first, uint32_t end)
+{
+    switch (n) {
+    case 1:
+        V(sum_head)(type, 1, a, g, i, first, end);
+        break;
+    case 2:
+        V(sum_head)(type, 2, a, g, i, first, end);
+        break;
+    case 3:
+        V(sum_head)(type, 3, a, g, i, first, end);
+        break;
+    default:
+        V(sum_head)(type, 4, a, g, i, first, end);
     }
 }
 
@@ -172,18 +218,10 @@ V_TARGET static void V(sum_values)(const struct kn_attn *a, struct attn_queries 
                                    uint32_t first, uint32_t end)
 {
     for (; first < end && n > 0; i += 4, n -= 4) {
-        switch (n) {
-        case 1:
-            V(sum_head)(1, a, g, i, first, end);
-            break;
-        case 2:
-            V(sum_head)(2, a, g, i, first, end);
-            break;
-        case 3:
-            V(sum_head)(3, a, g, i, first, end);
-            break;
-        default:
-            V(sum_head)(4, a, g, i, first, end);
+        if (a->kv.type == KN_KV_INT8) {
+            V(sum_some)(KN_KV_INT8, n, a, g, i, first, end);
+        } else {
+            V(sum_some)(KN_KV_F16, n, a, g, i, first, end);
         }
     }
 }
@@ -223,7 +261,7 @@ V_TARGET static void V(split)(const struct kn_attn *a, struct attn_queries *g, u
     for (int r = 0; r < g->rows; r++) {
         struct V(range) own = V(visible)(a, g->row + (uint32_t)r, start);
         for (int i = r * g->heads; i < (r + 1) * g->heads; i++) {
-            V(weights)(g, i, (int)(own.first - start), (int)(own.end - start));
+            V(weights)(a, g, i, start, (int)(own.first - start), (int)(own.end - start));
         }
         V(sum_values)(a, g, r * g->heads, g->heads, own.first, shared.first);
     }

@@ -108,6 +108,7 @@ struct problem {
     struct kn_span span;
     uint32_t page_table[8];
     struct kn_rope_table table;
+    enum kn_kv_type type;
     float *cos, *sin, *qkv;
     int64_t ld;
     int64_t page_elems;
@@ -140,7 +141,8 @@ static void problem_init(struct problem *p, struct random *r)
     p->ld = (p->n_heads + 2 * p->n_kv_heads) * p->head_dim;
     p->qkv = get_floats(p->span.rows * p->ld);
     random_fill(r, p->qkv, p->span.rows * p->ld, 2.0f);
-    p->page_elems = kn_kv_page_elems(p->n_kv_heads, p->head_dim);
+    p->type = random_below(r, 2) != 0 ? KN_KV_INT8 : KN_KV_F16;
+    p->page_elems = kn_kv_page_elems(p->type, p->n_kv_heads, p->head_dim);
 }
 
 static void problem_release(struct problem *p)
@@ -154,7 +156,8 @@ static void problem_release(struct problem *p)
 static uint16_t *solve(const struct problem *p, enum kn_isa isa, float *qkv)
 {
     size_t bytes = (size_t)(PAGES * p->page_elems) * sizeof(uint16_t);
-    struct kn_kv kv = {(uint16_t *)get_memory(bytes), p->page_elems, p->n_kv_heads, p->head_dim};
+    struct kn_kv kv = {(uint16_t *)get_memory(bytes), p->page_elems, p->n_kv_heads, p->head_dim,
+                       p->type};
 
     memcpy(qkv, p->qkv, (size_t)(p->span.rows * p->ld) * sizeof *qkv);
     kn_ops(isa)->rope_kv(qkv, p->ld, p->n_heads, &kv, &p->span, &p->table, p->kind);
@@ -174,6 +177,36 @@ static double turned(const struct problem *p, const float *head, int d, uint32_t
     double x0 = (double)head[p->kind == KN_ROPE_NORM ? 2 * pair : pair];
     double x1 = (double)head[p->kind == KN_ROPE_NORM ? 2 * pair + 1 : pair + half];
     return second ? x0 * sin(angle) + x1 * cos(angle) : x0 * cos(angle) - x1 * sin(angle);
+}
+
+/* The largest of n, without its sign. */
+static double largest(const float *x, int n)
+{
+    double most = 0.0;
+    for (int i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)x[i]));
+    }
+    return most;
+}
+
+/* An int8 head in a page: each element is within half a step of the scale, which is 1 / 127 of the
+ * largest. k holds the head after it was turned. */
+static void check_int8(const struct problem *p, const uint16_t *page, int h, uint32_t slot,
+                       const float *k, const float *v)
+{
+    int hd = p->head_dim;
+    const int8_t *q = (const int8_t *)(page + h * (16 * hd + 64));
+    const float *scale = (const float *)(const void *)(q + 32 * hd);
+    double k_most = largest(k, hd), v_most = largest(v, hd);
+
+    assert_true(fabs(127.0 * (double)scale[slot] - k_most) < 1e-6 * k_most);
+    assert_true(fabs(127.0 * (double)scale[16 + slot] - v_most) < 1e-6 * v_most);
+    for (int d = 0; d < hd; d++) {
+        double got_k = (double)q[d * 16 + (int)slot] * (double)scale[slot];
+        double got_v = (double)q[(16 + (int)slot) * hd + d] * (double)scale[16 + slot];
+        assert_true(fabs(got_k - (double)k[d]) <= 0.5001 * (double)scale[slot]);
+        assert_true(fabs(got_v - (double)v[d]) <= 0.5001 * (double)scale[16 + slot]);
+    }
 }
 
 static void test_rope_turns_q_and_k_and_stores_k_and_v(void **state)
@@ -198,6 +231,12 @@ static void test_rope_turns_q_and_k_and_stores_k_and_v(void **state)
                 int h = i / p.head_dim, d = i % p.head_dim, hd = p.head_dim;
                 const float *k = before + (p.n_heads + h) * hd;
                 const float *v = before + (p.n_heads + p.n_kv_heads + h) * hd;
+                if (p.type == KN_KV_INT8) {
+                    if (d == 0) {
+                        check_int8(&p, page, h, slot, after + (p.n_heads + h) * hd, v);
+                    }
+                    continue;
+                }
                 float got_k = kn_f16_to_f32(page[h * 2 * hd * 16 + d * 16 + (int)slot]);
                 float got_v = kn_f16_to_f32(page[h * 2 * hd * 16 + hd * 16 + (int)slot * hd + d]);
                 assert_true(fabs((double)got_k - turned(&p, k, d, pos)) < 5e-3);
@@ -218,6 +257,11 @@ static void test_rope_has_the_same_bits_everywhere(void **state)
         for (int round = 0; round < 300; round++) {
             struct problem p;
             problem_init(&p, &r);
+            if (round % 30 == 0) { /* a head of nothing, one with a NaN */
+                float *head = p.qkv + p.n_heads * p.head_dim;
+                memset(head, 0, (size_t)p.head_dim * sizeof *head);
+                p.qkv[p.ld - 1] = round % 60 == 0 ? NAN : INFINITY;
+            }
             if (round % 20 == 0) {
                 p.qkv[random_below(&r, (uint32_t)p.ld)] = 1e6f; /* over fp16's range */
             }

@@ -52,6 +52,54 @@ V_INLINE void V(put_kv)(const float *k, const float *v, uint16_t *page_k, int hd
     }
 }
 
+/* The scale of a head (head_dim), and in *inverse what its elements are multiplied with. */
+V_INLINE float V(head_scale)(const float *x, int hd, float *inverse)
+{
+    VI absolute = V(iset1)(INT32_MAX), most = V(iset1)(0);
+
+    for (int d = 0; d < hd; d += 16) {
+        most = V(imax)(most, V(iand)(V(bits)(V(loadn)(x + d, hd - d)), absolute));
+    }
+    int32_t bits = V(ifold_max)(most);
+    float amax = kn_float((uint32_t)bits);
+    *inverse = 0.0f;
+    if (bits >= QUANTIZE_INF_BITS) {
+        return kn_float(QUANTIZE_NAN_BITS);
+    }
+    if (amax < QUANTIZE_TINY) {
+        return 0.0f;
+    }
+    *inverse = 127.0f / amax;
+    return amax / 127.0f;
+}
+
+/* A head as int8, `stride` apart; its scale. */
+V_INLINE float V(quantize_head)(const float *x, int hd, int8_t *q, int stride)
+{
+    float inverse, scale = V(head_scale)(x, hd, &inverse);
+
+    for (int d = 0; d < hd; d += 16) {
+        int8_t some[16] = {0};
+        int n = hd - d < 16 ? 8 : 16;
+        if (inverse > 0.0f) {
+            V(store8)(some, V(ftoi)(V(mul)(V(loadn)(x + d, n), V(set1)(inverse))));
+        }
+        for (int i = 0; i < n; i++) {
+            q[(d + i) * stride] = some[i];
+        }
+    }
+    return scale;
+}
+
+V_INLINE void V(put_kv8)(const float *k, const float *v, int8_t *head, int hd, uint32_t slot)
+{
+    float *scales = (float *)(void *)(head + 2 * hd * KN_PAGE_TOKENS);
+
+    scales[slot] = V(quantize_head)(k, hd, head + slot, KN_PAGE_TOKENS);
+    scales[KN_PAGE_TOKENS + slot] =
+        V(quantize_head)(v, hd, head + (int64_t)(KN_PAGE_TOKENS + slot) * hd, 1);
+}
+
 V_TARGET void V(kn_rope_kv)(float *qkv, int64_t ld, int n_heads, const struct kn_kv *kv,
                             const struct kn_span *span, const struct kn_rope_table *table,
                             enum kn_rope kind)
@@ -70,9 +118,13 @@ V_TARGET void V(kn_rope_kv)(float *qkv, int64_t ld, int n_heads, const struct kn
         }
         for (int h = 0; h < kv->n_kv_heads; h++) {
             const float *k = head + (int64_t)(n_heads + h) * hd;
-            V(put_kv)
-            (k, k + (int64_t)kv->n_kv_heads * hd, page + (int64_t)h * 2 * hd * KN_PAGE_TOKENS, hd,
-             pos % KN_PAGE_TOKENS);
+            const float *v = k + (int64_t)kv->n_kv_heads * hd;
+            uint16_t *page_head = page + h * kn_kv_page_elems(kv->type, 1, hd);
+            if (kv->type == KN_KV_INT8) {
+                V(put_kv8)(k, v, (int8_t *)page_head, hd, pos % KN_PAGE_TOKENS);
+            } else {
+                V(put_kv)(k, v, page_head, hd, pos % KN_PAGE_TOKENS);
+            }
         }
     }
 }

@@ -71,6 +71,7 @@ struct backend_limits {
     uint32_t context;   /* positions */
     uint32_t kv_pages;
     uint32_t adapter_rank; /* the largest of all adapters; 0: there are none */
+    enum kn_kv_type kv_type;
 };
 
 struct backend {
@@ -82,7 +83,7 @@ struct backend {
 };
 
 /* Bytes of a KV page over all layers, and over all ranks. 0 when they are too many to count. */
-uint64_t backend_page_bytes(const struct model *m);
+uint64_t backend_page_bytes(const struct model *m, enum kn_kv_type type);
 
 /* The CPU with the crew of `threads`. m, threads and group outlive it. Takes all its memory now.
  * group: the other ranks that have the rest of m; NULL when it is the only one. All of them run the

@@ -74,19 +74,19 @@ static int take_rooms(const struct rooms *r, void **block, size_t *bytes, struct
     return 0;
 }
 
-static uint64_t rank_page_elems(const struct model *m, const struct shard *s)
+static uint64_t rank_page_elems(const struct model *m, enum kn_kv_type type, const struct shard *s)
 {
     int kv_heads = (int)shard_count(s->kv_heads);
-    return kv_heads ? (uint64_t)kn_kv_page_elems(kv_heads, (int)m->h.head_dim) : 0;
+    return kv_heads ? (uint64_t)kn_kv_page_elems(type, kv_heads, (int)m->h.head_dim) : 0;
 }
 
-uint64_t backend_page_bytes(const struct model *m)
+uint64_t backend_page_bytes(const struct model *m, enum kn_kv_type type)
 {
     uint64_t elems = 0;
     for (uint32_t r = 0; r < m->shard.ranks; r++) {
         struct shard s;
         shard_of(&m->h, r, m->shard.ranks, &s);
-        elems += rank_page_elems(m, &s);
+        elems += rank_page_elems(m, type, &s);
     }
     return elems * m->h.n_layers * sizeof(uint16_t);
 }
@@ -366,7 +366,7 @@ static void share_out(struct cpu *c)
     c->n_kv_heads = shard_count(own->kv_heads);
     c->n_ff = shard_count(own->ff);
     c->n_embd = shard_count(own->embed);
-    c->page_elems = (int64_t)rank_page_elems(m, own);
+    c->page_elems = (int64_t)rank_page_elems(m, c->limits.kv_type, own);
     for (uint32_t r = 0; r < own->ranks; r++) {
         struct shard s;
         shard_of(&m->h, r, own->ranks, &s);

@@ -322,7 +322,8 @@ static void cpu_attend(struct pass *base, uint32_t layer, const struct pass_atte
     const struct kn_kv kv = {.pages = c->kv + layer * c->page_elems,
                              .page_stride = c->page_elems * c->model->h.n_layers,
                              .n_kv_heads = (int)c->n_kv_heads,
-                             .head_dim = (int)head_dim};
+                             .head_dim = (int)head_dim,
+                             .type = c->limits.kv_type};
     const float *out = c->out;
 
     if (width > 0) { /* a rank may have no heads */

@@ -37,9 +37,10 @@ struct drafter_host {
     struct threads *threads;
     const struct tokenizer *tokenizer;
     enum kn_isa isa;
-    uint32_t vocab;           /* ids that may be guessed */
-    uint32_t context;         /* tokens of a sequence at most */
-    uint32_t kv_pages;        /* of the engine; the draft model gets as many of its own */
+    uint32_t vocab;    /* ids that may be guessed */
+    uint32_t context;  /* tokens of a sequence at most */
+    uint32_t kv_pages; /* of the engine; the draft model gets as many of its own */
+    enum kn_kv_type kv_type;
     uint32_t sequences_max;   /* that run at once */
     uint32_t step_tokens_max; /* what it computes in one call, to catch up */
 };

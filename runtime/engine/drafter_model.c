@@ -291,7 +291,8 @@ static int open_model(struct drafter_model *m, const char *path, struct err *e)
         .rows_max = m->rows_max,
         .picks_max = h->sequences_max < m->rows_max ? h->sequences_max : m->rows_max,
         .context = m->context,
-        .kv_pages = h->kv_pages};
+        .kv_pages = h->kv_pages,
+        .kv_type = h->kv_type};
     rc = backend_cpu_create(&m->model, h->threads, NULL, &limits, &m->backend, e);
     if (rc == 0)
         rc = kvpool_init(&m->pool, h->kv_pages, e);
@@ -313,7 +314,7 @@ int drafter_model_create(const char *path, const struct drafter_host *host, stru
     }
     log_info("draft model loaded", "path=%s weight_bytes=%llu kv_bytes=%llu", path,
              (unsigned long long)m->model.weight_bytes,
-             (unsigned long long)(host->kv_pages * backend_page_bytes(&m->model)));
+             (unsigned long long)(host->kv_pages * backend_page_bytes(&m->model, host->kv_type)));
     *out = &m->base;
     return 0;
 }

@@ -26,6 +26,7 @@
 #include "runtime/engine/speculator.h"
 #include "runtime/engine/verifier.h"
 #include "runtime/format/checkpoint.h"
+#include "runtime/format/manifest.h"
 #include "runtime/model/adapter.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/model.h"
@@ -177,6 +178,8 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
     if (rc == 0)
         rc = tokenizer_open(file, &g->tokenizer, e);
     checkpoint_close(file);
+    if (rc == 0 && c->kv_type == KN_KV_INT8)
+        rc = manifest_add(g->model.manifest_sha256, MANIFEST_KV_INT8, e);
     if (rc == 0)
         rc = list_eog(g, e);
     return rc < 0 && e ? err_prefix(e, "%s", c->model_path) : rc;
@@ -186,7 +189,8 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
 static int size_cache(const struct engine *g, const struct engine_config *c,
                       struct backend_limits *l, struct err *e)
 {
-    uint64_t page_bytes = backend_page_bytes(&g->model), pages = c->kv_bytes / page_bytes;
+    uint64_t page_bytes = backend_page_bytes(&g->model, c->kv_type),
+             pages = c->kv_bytes / page_bytes;
     uint32_t context = g->model.h.context;
     if (c->context_max > 0 && c->context_max < context)
         context = c->context_max;
@@ -207,7 +211,8 @@ static int size_cache(const struct engine *g, const struct engine_config *c,
     *l = (struct backend_limits){.rows_max = c->step_tokens_max,
                                  .picks_max = c->sequences_max + speculator_drafts_max(c),
                                  .context = context,
-                                 .kv_pages = (uint32_t)pages};
+                                 .kv_pages = (uint32_t)pages,
+                                 .kv_type = c->kv_type};
     if (l->picks_max > l->rows_max)
         l->picks_max = l->rows_max;
     return 0;
@@ -273,6 +278,7 @@ static int open_speculator(struct engine *g, const struct engine_config *c,
                                       .vocab = g->model.h.vocab,
                                       .context = l->context,
                                       .kv_pages = l->kv_pages,
+                                      .kv_type = l->kv_type,
                                       .sequences_max = c->sequences_max,
                                       .step_tokens_max = c->step_tokens_max};
     return speculator_init(&g->speculator, c, &host, e);
@@ -305,19 +311,20 @@ static void describe(struct engine *g, const struct engine_config *c,
     g->limits.model.tokenizer = g->tokenizer;
     g->limits.model.vocab = g->model.h.vocab;
     g->clock_ns = c->clock_ns ? c->clock_ns : clock_mono_ns;
-    g->info = (struct engine_info){.architecture = g->model.arch->name,
-                                   .manifest_sha256 = g->model.manifest_sha256,
-                                   .isa = kn_isa_name(g->model.isa),
-                                   .context_tokens = l->context,
-                                   .vocab = g->model.h.vocab,
-                                   .n_embd = g->model.h.n_embd,
-                                   .kv_pages = l->kv_pages,
-                                   .page_tokens = KN_PAGE_TOKENS,
-                                   .sequences_max = c->sequences_max,
-                                   .weight_bytes = g->model.weight_bytes,
-                                   .kv_bytes = l->kv_pages * backend_page_bytes(&g->model),
-                                   .adapters = g->adapter_infos,
-                                   .n_adapters = g->limits.n_adapters};
+    g->info =
+        (struct engine_info){.architecture = g->model.arch->name,
+                             .manifest_sha256 = g->model.manifest_sha256,
+                             .isa = kn_isa_name(g->model.isa),
+                             .context_tokens = l->context,
+                             .vocab = g->model.h.vocab,
+                             .n_embd = g->model.h.n_embd,
+                             .kv_pages = l->kv_pages,
+                             .page_tokens = KN_PAGE_TOKENS,
+                             .sequences_max = c->sequences_max,
+                             .weight_bytes = g->model.weight_bytes,
+                             .kv_bytes = l->kv_pages * backend_page_bytes(&g->model, c->kv_type),
+                             .adapters = g->adapter_infos,
+                             .n_adapters = g->limits.n_adapters};
 }
 
 static int open_scheduler(struct engine *g, const struct engine_config *c, struct err *e)

@@ -48,6 +48,7 @@ struct engine_config {
     uint32_t ranks_patience_ms; /* how long a rank may keep the others waiting */
     uint64_t kv_bytes; /* of all ranks, for KV pages; 0: room for 4 contexts, at most a quarter of
                           the memory */
+    enum kn_kv_type kv_type;  /* int8 takes half the memory, changes the tokens and the manifest */
     uint32_t context_max;     /* tokens of one request; 0: what the model was trained for */
     uint32_t sequences_max;   /* requests that run at once */
     uint32_t waiting_max;     /* requests that wait; one more is refused */

@@ -3,8 +3,10 @@
 #include <openssl/evp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "runtime/base/check.h"
 #include "runtime/base/threads.h"
 
 #define MANIFEST_VERSION "argosy-exact-1"
@@ -45,6 +47,15 @@ static int hash_all_chunks(struct hashing *h, struct err *e)
     return atomic_load(&h->failed) ? err_set(e, ERR_NOMEM, "manifest: SHA-256 failed") : 0;
 }
 
+static void write_hex(const unsigned char digest[DIGEST_BYTES], char hex[65])
+{
+    for (size_t i = 0; i < DIGEST_BYTES; i++) {
+        hex[2 * i] = "0123456789abcdef"[digest[i] >> 4];
+        hex[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
+    }
+    hex[2 * DIGEST_BYTES] = '\0';
+}
+
 static int hash_digests(const struct hashing *h, char hex[65], struct err *e)
 {
     unsigned char digest[DIGEST_BYTES];
@@ -57,11 +68,7 @@ static int hash_digests(const struct hashing *h, char hex[65], struct err *e)
     EVP_MD_CTX_free(ctx);
     if (!done)
         return err_set(e, ERR_NOMEM, "manifest: no memory for SHA-256");
-    for (size_t i = 0; i < DIGEST_BYTES; i++) {
-        hex[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-        hex[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-    }
-    hex[2 * DIGEST_BYTES] = '\0';
+    write_hex(digest, hex);
     return 0;
 }
 
@@ -77,4 +84,16 @@ int manifest_of_bytes(const void *bytes, size_t n, char hex[65], struct err *e)
         rc = hash_digests(&h, hex, e);
     free(h.digests);
     return rc;
+}
+
+int manifest_add(char hex[65], const char *what, struct err *e)
+{
+    unsigned char digest[DIGEST_BYTES];
+    char text[256];
+    int n = snprintf(text, sizeof(text), "%s%c%s", hex, 0, what);
+    ASSERT(n > 0 && (size_t)n < sizeof(text));
+    if (EVP_Digest(text, (size_t)n, digest, NULL, EVP_sha256(), NULL) != 1)
+        return err_set(e, ERR_NOMEM, "manifest: no memory for SHA-256");
+    write_hex(digest, hex);
+    return 0;
 }

@@ -14,6 +14,13 @@
 
 #define MANIFEST_CHUNK_BYTES ((size_t)1 << 22)
 
+/* What a model is run with that changes its tokens. */
+#define MANIFEST_KV_INT8 "kv=int8"
+
+/* Makes hex the manifest of the same model with `what`: SHA-256 over its digits, a zero byte, what.
+ */
+int manifest_add(char hex[65], const char *what, struct err *e);
+
 /* hex gets 64 digits and a NUL. Takes a thread a core for as long as it runs (about 1.5 GB/s
  * each). */
 int manifest_of_bytes(const void *bytes, size_t n, char hex[65], struct err *e);

@@ -59,6 +59,7 @@ static struct engine_config engine_options(const struct worker_config *c)
         .ranks = (uint32_t)c->tp,
         .ranks_patience_ms = (uint32_t)c->tp_timeout_ms,
         .kv_bytes = (uint64_t)c->kv_bytes,
+        .kv_type = strcmp(c->kv_type, "int8") == 0 ? KN_KV_INT8 : KN_KV_F16,
         .context_max = (uint32_t)c->context_max,
         .sequences_max = (uint32_t)c->sequences_max,
         .waiting_max = (uint32_t)c->waiting_max,

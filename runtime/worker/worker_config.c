@@ -51,6 +51,8 @@ static const struct config_option options[] = {
     {"kv_bytes", CONFIG_BYTES, AT(kv_bytes), "0", 0, 1e15, NULL, "BYTES",
      "Memory for KV pages, of all processes; 0 is room for 4 contexts, at most a quarter of the "
      "memory"},
+    {"kv_type", CONFIG_CHOICE, AT(kv_type), "f16", 0, 0, "f16|int8", NULL,
+     "Of KV pages; int8 takes half the memory and changes answers, so routers must ask for it too"},
     {"context_max", CONFIG_INT, AT(context_max), "0", 0, 1 << 20, NULL, "N",
      "Tokens of one request at most; 0 is what the model was trained for"},
     {"sequences_max", CONFIG_INT, AT(sequences_max), "32", 1, 4096, NULL, "N",

@@ -240,25 +240,35 @@ def f16(x):
     return x.astype(np.float16).astype(F)
 
 
-def attention(q, k, v):
-    """q (n, heads, head_dim), k and v (n, kv_heads, head_dim) as the cache has them."""
+def int8(x):
+    """x (n, heads, head_dim) with one scale for each (n, heads)."""
+    amax = np.max(np.abs(x), axis=-1)
+    assert np.isfinite(amax).all() and (amax >= F(2.0**-100)).all()
+    return np.rint(x * (F(127) / amax)[..., None]).astype(F), amax / F(127)
+
+
+def attention(q, k, v, k_scale=None, v_scale=None):
+    """q (n, heads, head_dim), k and v (n, kv_heads, head_dim) as the cache has them, and for int8
+    their scales (n, kv_heads)."""
     n, heads, dim = q.shape
     group = heads // k.shape[1]
-    k = np.repeat(k, group, axis=1)
-    v = np.repeat(v, group, axis=1)
+    k, v, k_scale, v_scale = (
+        x if x is None else np.repeat(x, group, axis=1) for x in (k, v, k_scale, v_scale)
+    )
     out = np.empty_like(q)
     for p0 in range(0, n, SPLIT):  # rows of one block of positions: they see the same splits
         rows = np.arange(p0, min(p0 + SPLIT, n))
         total = None
         for first in range(0, p0 + 1, SPLIT):
             end = min(first + SPLIT, rows[-1] + 1)
-            part = attention_split(q[rows], k[first:end], v[first:end], rows, first)
+            scales = (x if x is None else x[first:end] for x in (k_scale, v_scale))
+            part = attention_split(q[rows], k[first:end], v[first:end], *scales, rows, first)
             total = part if total is None else merge(total, part)
         out[rows] = total[2] / total[1][..., None]
     return out.reshape(n, heads * dim)
 
 
-def attention_split(q, k, v, rows, first):
+def attention_split(q, k, v, k_scale, v_scale, rows, first):
     scale = F(1) / np.sqrt(F(q.shape[2]))
     n, heads, dim = q.shape
     sums = []
@@ -267,7 +277,8 @@ def attention_split(q, k, v, rows, first):
         for d in range(dim * s // 4, dim * (s + 1) // 4):
             acc = fma(q[:, :, d, None], k[:, :, d].T[None], acc)
         sums.append(acc)
-    score = scale * ((sums[0] + sums[1]) + (sums[2] + sums[3]))
+    dot = (sums[0] + sums[1]) + (sums[2] + sums[3])
+    score = scale * (dot if k_scale is None else dot * k_scale.T[None])
     visible = (first + np.arange(len(k)))[None, :] <= rows[:, None]  # (n, positions)
     m = np.where(visible[:, None, :], score, -np.inf).max(axis=-1).astype(F) + F(0)
     e = exp(np.where(visible[:, None, :], score, m[..., None]) - m[..., None])
@@ -277,7 +288,8 @@ def attention_split(q, k, v, rows, first):
         seen = visible[:, j]
         at = (first + j) % 16
         lane[seen, :, at] = lane[seen, :, at] + e[seen, :, j]
-        o[seen] = fma(e[seen, :, j][..., None], v[j][None], o[seen])
+        weight = e[seen, :, j] if v_scale is None else e[seen, :, j] * v_scale[j][None]
+        o[seen] = fma(weight[..., None], v[j][None], o[seen])
     return m, fold(lane), o
 
 
@@ -294,8 +306,9 @@ def merge(total, part):
 
 
 class Llama:
-    def __init__(self, path):
+    def __init__(self, path, kv_type="f16"):
         reader = GGUFReader(path)
+        self.kv_type = kv_type
         self.tensors = {t.name: t for t in reader.tensors}
 
         def value(key):
@@ -322,9 +335,13 @@ class Llama:
             return matmul(self.matrix(f"blk.{i}.attn_{which}"), act).reshape(n, heads, self.dim)
 
         q = rotate(project("q", self.heads), cos, sin)
-        k = f16(rotate(project("k", self.kv_heads), cos, sin))
-        v = f16(project("v", self.kv_heads))
-        out = quantize(attention(q, k, v))
+        k = rotate(project("k", self.kv_heads), cos, sin)
+        v = project("v", self.kv_heads)
+        if self.kv_type == "int8":
+            (k, k_scale), (v, v_scale) = int8(k), int8(v)
+            out = quantize(attention(q, k, v, k_scale, v_scale))
+        else:
+            out = quantize(attention(q, f16(k), f16(v)))
         return x + matmul(self.matrix(f"blk.{i}.attn_output"), out)
 
     def feed_forward(self, x, i):
@@ -344,10 +361,10 @@ class Llama:
         return x, matmul(head, quantize(rmsnorm(x, self.vector("output_norm"), self.eps)))
 
 
-def main(model, ids_path, hidden_path, logits_path):
+def main(model, ids_path, hidden_path, logits_path, kv_type):
     with open(ids_path) as f:
         ids = [int(word) for word in f.read().split()]
-    hidden, logits = Llama(model).forward(ids)
+    hidden, logits = Llama(model, kv_type).forward(ids)
     hidden.tofile(hidden_path)
     logits.tofile(logits_path)
 

@@ -10,12 +10,13 @@ class IsaMissing(Exception):
     """This machine has not the instruction set."""
 
 
-def compute(build_dir, model, ids, directory, isa="auto", threads=2, chunk=256, ranks=1):
+def compute(build_dir, model, ids, directory, isa="auto", threads=2, chunk=256, ranks=1,
+            kv_type="f16"):
     """Logits (n, vocab) and hidden states (n, n_embd) of a GGUF file; their files are in directory."""
     logits, hidden = directory / "logits", directory / "hidden"
     done = subprocess.run(
         [build_dir / "tests/tools/logits_tool", model, isa, str(threads), str(chunk), logits,
-         hidden, str(ranks)],
+         hidden, str(ranks), kv_type],
         input=" ".join(map(str, ids)),
         text=True,
         capture_output=True,

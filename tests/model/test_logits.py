@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = Path(__file__).with_name("text.txt")
 POSITIONS = 1024  # scored against transformers
+INT8_KV_KL_MAX = 6e-3
 REPLICA_POSITIONS = 144  # more than one split of the context (128)
 
 
@@ -117,13 +118,36 @@ def test_logits_are_transformers_within_the_cost_of_int8_activations(build_dir, 
     assert abs(our_ppl / reference_ppl - 1) <= 5e-3
 
 
-def test_logits_are_the_replicas_bits(build_dir, ids, tmp_path):
+def test_int8_kv_costs_what_is_stated(build_dir, ids, tmp_path):
+    """kernels/NUMERICS.md, "Attention"."""
+    score = Score()
+    ids = ids[: POSITIONS + 1]
+    dirs = [tmp_path / "f16", tmp_path / "int8"]
+    for d in dirs:
+        d.mkdir()
+    f16, int8 = (compute(build_dir, MODEL, ids[:-1], d, kv_type=d.name)[0] for d in dirs)
+    for begin in range(0, POSITIONS, 128):
+        part = slice(begin, begin + 128)
+        score.add(f16[part], int8[part], ids[begin + 1 : begin + 129])
+    f16_ppl, int8_ppl = score.perplexities()
+    print(
+        f"\n{score.n} positions: mean KL of int8 KV to f16 {score.mean_kl():.2e}, "
+        f"perplexity {f16_ppl:.4f} with f16, {int8_ppl:.4f} with int8"
+    )
+    for d in dirs:
+        (d / "logits").unlink()
+    assert 0 < score.mean_kl() <= INT8_KV_KL_MAX
+    assert abs(int8_ppl / f16_ppl - 1) <= 5e-3
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "int8"])
+def test_logits_are_the_replicas_bits(build_dir, ids, tmp_path, kv_type):
     ids = ids[: REPLICA_POSITIONS + 1]
-    ours, our_hidden = compute(build_dir, MODEL, ids[:-1], tmp_path)
+    ours, our_hidden = compute(build_dir, MODEL, ids[:-1], tmp_path, kv_type=kv_type)
     (tmp_path / "ids").write_text(" ".join(map(str, ids[:-1])))
     subprocess.run(
         [sys.executable, "-m", "tests.model.replica", MODEL, tmp_path / "ids",
-         tmp_path / "replica_hidden", tmp_path / "replica_logits"],
+         tmp_path / "replica_hidden", tmp_path / "replica_logits", kv_type],
         cwd=ROOT,
         # Its products are small: more threads of BLAS only spin.
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},

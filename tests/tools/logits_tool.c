@@ -2,13 +2,13 @@
  *
  *     logits_tool MODEL tokenize < text
  *     logits_tool MODEL manifest
- *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN [RANKS] < ids
+ *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN [RANKS [KV_TYPE]] < ids
  *
  * The first prints the token ids of a text, the second the manifest's hash. The third reads token
  * ids in decimal from stdin and computes them as one sequence, CHUNK rows a pass. Writes the logits
  * of every position to LOGITS, (n, vocab) fp32, and the residual stream behind the last layer to
  * HIDDEN, (n, n_embd) fp32. "-" for a file: not wanted. Prints n, vocab, n_embd.
- * RANKS: processes that share the model out.
+ * RANKS: processes that share the model out. KV_TYPE: f16 or int8.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +35,7 @@ struct tool {
     uint32_t *pages;
     struct pick *picks; /* (chunk) */
     uint32_t chunk;
+    enum kn_kv_type kv_type;
     FILE *logits, *hidden; /* NULL: not wanted */
 };
 
@@ -100,8 +101,11 @@ static int open_model(struct tool *t, char **argv, struct err *e)
 static int open_backend(struct tool *t, struct err *e)
 {
     uint32_t n_pages = t->n_ids / KN_PAGE_TOKENS + 1;
-    const struct backend_limits limits = {
-        .rows_max = t->chunk, .picks_max = t->chunk, .context = t->n_ids + 1, .kv_pages = n_pages};
+    const struct backend_limits limits = {.rows_max = t->chunk,
+                                          .picks_max = t->chunk,
+                                          .context = t->n_ids + 1,
+                                          .kv_pages = n_pages,
+                                          .kv_type = t->kv_type};
     t->pages = calloc(n_pages, sizeof(*t->pages));
     t->picks = calloc(t->chunk, sizeof(*t->picks));
     if (!t->pages || !t->picks)
@@ -209,11 +213,13 @@ int main(int argc, char **argv)
         return tokenize(argv[1]);
     if (argc == 3 && strcmp(argv[2], "manifest") == 0)
         return print_manifest(argv[1]);
-    if (argc != 7 && argc != 8) {
-        fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN [RANKS] < ids\n");
+    if (argc < 7 || argc > 9) {
+        fprintf(stderr, "usage: logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN "
+                        "[RANKS [KV_TYPE]] < ids\n");
         return 2;
     }
     t.chunk = number_of(argv[4]);
+    t.kv_type = argc == 9 && strcmp(argv[8], "int8") == 0 ? KN_KV_INT8 : KN_KV_F16;
     t.logits = open_out(argv[5]);
     t.hidden = open_out(argv[6]);
     if (open_model(&t, argv, &e) < 0) {

@@ -57,6 +57,7 @@ struct sizes {
     uint32_t kv_heads;           /* more ranks than these hold some of them twice */
     const struct engine_adapter *adapters;
     uint32_t n_adapters;
+    enum kn_kv_type kv_type;
 };
 
 /* Over all schedules. */
@@ -65,7 +66,7 @@ struct totals {
     uint64_t bursts[SPECULATOR_TOKENS_MAX + 2]; /* deltas by their number of tokens */
 };
 
-static uint32_t real_engines = 6; /* of 5 schedules each */
+static uint32_t real_engines = 10; /* of 5 schedules each */
 
 /* A request, and what it gives alone. */
 struct job {
@@ -420,6 +421,7 @@ static void run_engine(const char *path, struct job *jobs, const struct engine_i
         .ranks_patience_ms = 300000,
         .kv_bytes = pages * (info->kv_bytes / info->kv_pages) *
                     (ranks > z->kv_heads ? ranks : z->kv_heads) / z->kv_heads,
+        .kv_type = z->kv_type,
         .sequences_max = 2 + (uint32_t)rng_below(&rng, z->jobs - 2),
         .step_tokens_max = least + (uint32_t)rng_below(&rng, rng_below(&rng, 2) ? 8 * least : 60),
         .stall_max = rng_below(&rng, 3) ? 1 + 2 * rng_unit(&rng) : 0,
@@ -460,7 +462,8 @@ static struct engine_info make_jobs(const char *path, struct job *jobs, const st
                               .sequences_max = 1,
                               .step_tokens_max = 4096,
                               .adapters = z->adapters,
-                              .n_adapters = z->n_adapters};
+                              .n_adapters = z->n_adapters,
+                              .kv_type = z->kv_type};
     struct engine *alone = open_engine(&c, path, z->prompt_max + z->output_max + 1);
     struct engine_info info = *engine_info(alone);
     uint32_t stems[STEMS][PROMPT_MAX], vocab = info.vocab;
@@ -497,7 +500,7 @@ static void check_model(const char *path, uint64_t seed, const struct sizes *z)
         assert_true(t.preempted > 0 && t.cached > 0 && t.right > 0 && t.right < t.drafted);
 }
 
-static void check_tiny(uint32_t type, bool untied, uint64_t seed)
+static void check_tiny(uint32_t type, enum kn_kv_type kv_type, bool untied, uint64_t seed)
 {
     struct tiny_llama t = tiny_llama_small;
     char path[TINY_PATH_BYTES];
@@ -513,7 +516,8 @@ static void check_tiny(uint32_t type, bool untied, uint64_t seed)
                             .engines = SANITIZED ? 4 : 6,
                             .schedules = SANITIZED ? 1 : 2,
                             .ranks = {1, 1, 2, 1, 3, 1},
-                            .kv_heads = t.n_kv_heads};
+                            .kv_heads = t.n_kv_heads,
+                            .kv_type = kv_type};
     check_model(path, seed, &z);
     unlink(path);
 }
@@ -521,20 +525,20 @@ static void check_tiny(uint32_t type, bool untied, uint64_t seed)
 static void test_exact_with_q4_1_and_biases(void **state)
 {
     (void)state;
-    check_tiny(KN_Q4_1, true, 1);
+    check_tiny(KN_Q4_1, KN_KV_F16, true, 1);
 }
 
 static void test_exact_with_q8_0_and_a_tied_head(void **state)
 {
     (void)state;
-    check_tiny(KN_Q8_0, false, 2);
+    check_tiny(KN_Q8_0, KN_KV_INT8, false, 2);
 }
 
 static void test_exact_with_floats(void **state)
 {
     (void)state;
-    check_tiny(KN_F16, true, 3);
-    check_tiny(KN_F32, false, 4);
+    check_tiny(KN_F16, KN_KV_F16, true, 3);
+    check_tiny(KN_F32, KN_KV_INT8, false, 4);
 }
 
 /* Fewer KV heads than ranks, as many, more; query heads that don't divide; a rank without heads. */
@@ -611,7 +615,7 @@ static void test_exact_with_smollm2(void **state)
     struct sizes z = {.jobs = 64,
                       .prompt_max = 36,
                       .output_max = 8,
-                      .engines = real_engines,
+                      .engines = real_engines - real_engines / 5,
                       .schedules = 5,
                       .slow = true,
                       .ranks = {1, 2, 1, 4, 1, 8},
@@ -626,6 +630,10 @@ static void test_exact_with_smollm2(void **state)
                            .ranks = {2, 1, 1, 1, 1, 1},
                            .kv_heads = 3};
     check_model(SMOLLM2, 5, &z);
+    z.kv_type = KN_KV_INT8;
+    z.engines = SANITIZED ? 0 : real_engines / 5;
+    if (z.engines > 0)
+        check_model(SMOLLM2, 6, &z);
 }
 
 int main(int argc, char **argv)

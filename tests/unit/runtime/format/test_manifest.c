@@ -62,11 +62,23 @@ static void test_every_chunk_counts(void **state)
     free(b);
 }
 
+/* The same way: SHA-256 of the digits, a zero byte and the words. */
+static void test_what_a_model_is_run_with_counts(void **state)
+{
+    (void)state;
+    char hex[65];
+    struct err e;
+    memcpy(hex, expected[0].hex, sizeof(hex));
+    assert_int_equal(manifest_add(hex, MANIFEST_KV_INT8, &e), 0);
+    assert_string_equal(hex, "932852fd4d7ea58de51935c71599f3693c744629a562eb4dcf8e335701815532");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equals_its_definition),
         cmocka_unit_test(test_every_chunk_counts),
+        cmocka_unit_test(test_what_a_model_is_run_with_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,7 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_string_equal(c.speculate, "off");
     assert_null(c.draft_model);
     assert_int_equal(c.draft_tokens_max, 4);
+    assert_string_equal(c.kv_type, "f16");
     config_release(&worker_program, &c);
 }
 
@@ -105,6 +106,7 @@ static void test_worker_config_refuses_what_does_not_fit_together(void **state)
     assert_non_null(strstr(e.msg, "speculate=lookup"));
     assert_int_equal(load(&c, &e, 2, "--model=a", "--speculate=maybe"), ERR_CONFIG);
     assert_int_equal(load(&c, &e, 2, "--model=a", "--draft-tokens-max=17"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--kv-type=int4"), ERR_CONFIG);
 }
 
 /* The page is troff: a dash is written \-. */
