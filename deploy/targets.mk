@@ -61,11 +61,12 @@ bench-kernels: ## What each kernel reaches on this machine (minutes)
 	@build/release/benchmarks/kernels/bench_kernels $(shell nproc)
 
 # MODELS="smollm2-q4_1 …"  QUICK=1: one run of each, no long prompts  ISA=avx2: both held to AVX2
-# THREADS=N: of each
+# THREADS=N: of each  SHARED=1: one thread, by processor time: for a machine that others use too
 MODELS ?=
 QUICK ?=
 ISA ?=
 THREADS ?=
+SHARED ?=
 empty :=
 comma := ,
 bench-engine: ## Tokens a second of the engine beside llama.cpp (10 minutes; the first time 30)
@@ -73,7 +74,7 @@ bench-engine: ## Tokens a second of the engine beside llama.cpp (10 minutes; the
 	@benchmarks/peers/setup.sh
 	@$(SUBMAKE) build/release/benchmarks/engine/bench_engine build/release/benchmarks/engine/bench_limits >&2
 	@python3 benchmarks/engine/compare.py $(if $(ISA),--isa '$(ISA)') \
-	    $(if $(THREADS),--threads '$(THREADS)') $(if $(QUICK),--rounds 1 --long-rounds 0) \
+	    $(if $(THREADS),--threads '$(THREADS)') $(if $(SHARED),--threads 1 --cpu-time) $(if $(QUICK),--rounds 1 --long-rounds 0) \
 	    $(if $(MODELS),--models '$(subst $(empty) $(empty),$(comma),$(strip $(MODELS)))')
 
 bench-stall: ## What a prompt of 8,000 tokens does to the streams that run

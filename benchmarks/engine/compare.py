@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,25 +68,24 @@ def die(what):
 
 
 def run(command, env=None):
-    """Its stdout, wall seconds and peak memory in bytes."""
-    begin = time.monotonic()
+    """Its stdout."""
     process = subprocess.Popen(
         [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     )
     out, err = process.communicate(timeout=600)
     if process.returncode != 0:
         die(f"{command[0]} ended with {process.returncode}:\n{err[-2000:]}")
-    return out, time.monotonic() - begin
+    return out
 
 
 class Ours:
     name = "argosy"
 
-    def __init__(self, isa, threads):
-        self.isa, self.threads = isa, threads
+    def __init__(self, isa, threads, env):
+        self.isa, self.threads, self.env = isa, threads, env
 
     def lines(self, model, cells):
-        out, _ = run([BIN / "bench_engine", model, self.isa, self.threads, *cells])
+        out = run([BIN / "bench_engine", model, self.isa, self.threads, *cells], self.env)
         return {k: float(v) for k, v in (line.split(" ") for line in out.splitlines())}
 
     def measure(self, model, cells):
@@ -99,9 +97,9 @@ class Ours:
 class Theirs:
     name = "llama.cpp"
 
-    def __init__(self, avx2, threads):
+    def __init__(self, avx2, threads, env):
         self.threads = threads
-        self.env = dict(os.environ)
+        self.env = dict(env)
         # Where the loader looks first: before the program's own run path.
         folders = ("avx2", "native") if avx2 else ("native",)
         self.env["LD_LIBRARY_PATH"] = ":".join(str(PEERS / f / "bin") for f in folders)
@@ -112,7 +110,7 @@ class Theirs:
         command = [PEERS / "native/bin/llama-batched-bench", "-m", model, "-c", room, "-b", 2048]
         command += ["-ub", 512, "-npp", prompt, "-ntg", tokens]
         command += ["-npl", ",".join(map(str, streams)), "-t", self.threads, "-tb", self.threads]
-        out, _ = run([*command, "--output-format", "jsonl"], self.env)
+        out = run([*command, "--output-format", "jsonl"], self.env)
         rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         return {r["pl"]: (r["speed_pp"], r["speed_tg"]) for r in rows}
 
@@ -129,7 +127,7 @@ class Theirs:
 
 def limits(threads, model):
     mib = max(1, model.stat().st_size >> 20)
-    out, _ = run([BIN / "bench_limits", threads, mib])
+    out = run([BIN / "bench_limits", threads, mib])
     return {k: float(v) for k, v in (line.split(" ") for line in out.splitlines())}
 
 
@@ -190,6 +188,13 @@ def compare(model_name, model, ours, theirs, args):
     )
 
 
+def cpu_clock_env():
+    """The environment in which one thread's clock is its processor time (peers/cpu_clock)."""
+    source, library = ROOT / "benchmarks/peers/cpu_clock/cpu_clock.c", PEERS / "cpu_clock.so"
+    run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source])
+    return {**os.environ, "LD_PRELOAD": str(library)}
+
+
 def machine():
     text = Path("/proc/cpuinfo").read_text()
     names = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
@@ -204,11 +209,17 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--long-rounds", type=int, default=2, help="of the cells at 4,096 tokens")
     p.add_argument("--isa", default="auto", choices=("auto", "avx2"), help="avx2: both held to it")
+    p.add_argument(
+        "--cpu-time", action="store_true", help="by processor time, of one thread: for a shared machine"
+    )
     args = p.parse_args()
-    ours = Ours(args.isa, args.threads)
-    theirs = Theirs(args.isa == "avx2", args.threads)
+    if args.cpu_time and args.threads != 1:
+        die("--cpu-time counts all threads' time as one: it needs --threads 1")
+    env = cpu_clock_env() if args.cpu_time else os.environ
+    ours = Ours(args.isa, args.threads, env)
+    theirs = Theirs(args.isa == "avx2", args.threads, env)
     print(f"# {machine()}, {args.threads} threads, isa {args.isa}")
-    print("# tokens a second, the best of the runs (and the median)")
+    print(f"# tokens a second{' of processor time' if args.cpu_time else ''}, best run (median)")
     print(f"# {'model':12} {'what':17} {'argosy':20} {'llama.cpp':20} ratio  share of the limit")
     for name in args.models.split(","):
         if name not in MODELS:
