@@ -16,6 +16,7 @@
 #include "runtime/base/err.h"
 
 struct event_base;
+struct grammar_source;
 struct policy;
 struct rpc_event;
 struct Argosy__ToWorker;
@@ -63,6 +64,7 @@ struct gen_request {
     /* Not GEN_TOKENS: max_tokens is 1, and nothing of stops, numbers of tokens and logprobs counts.
      */
     enum gen_pooling pooling;
+    const struct grammar_source *grammar; /* compiled here before, so that it can be; or NULL */
 };
 
 struct gen_logprob {

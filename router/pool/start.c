@@ -4,6 +4,7 @@
 
 #include "router/pool/pool_internal.h"
 #include "runtime/base/check.h"
+#include "runtime/grammar/grammar.h"
 #include "runtime/rpc/frame.h"
 
 static int check_sampling(const struct gen_sampling *s, struct err *e)
@@ -36,6 +37,8 @@ int start_check(const struct gen_request *r, struct err *e)
         return err_set(e, ERR_RANGE, "more than %d stop ids", FRAME_STOP_IDS_MAX);
     if (r->top_logprobs > FRAME_TOP_LOGPROBS_MAX)
         return err_set(e, ERR_RANGE, "more than %d top logprobs", FRAME_TOP_LOGPROBS_MAX);
+    if (r->grammar && r->grammar->n > FRAME_GRAMMAR_BYTES_MAX)
+        return err_set(e, ERR_RANGE, "a grammar of more than %u bytes", FRAME_GRAMMAR_BYTES_MAX);
     return check_sampling(&r->sampling, e);
 }
 
@@ -65,6 +68,24 @@ static Argosy__Pooling pooling_of(enum gen_pooling p)
     return of[p];
 }
 
+static void fill_grammar(const struct grammar_source *g, Argosy__Grammar *out)
+{
+    static const Argosy__GrammarKind kinds[] = {
+        [GRAMMAR_JSON_SCHEMA] = ARGOSY__GRAMMAR_KIND__GRAMMAR_JSON_SCHEMA,
+        [GRAMMAR_JSON_OBJECT] = ARGOSY__GRAMMAR_KIND__GRAMMAR_JSON_OBJECT,
+        [GRAMMAR_REGEX] = ARGOSY__GRAMMAR_KIND__GRAMMAR_REGEX,
+        [GRAMMAR_GBNF] = ARGOSY__GRAMMAR_KIND__GRAMMAR_GBNF};
+    static const Argosy__GrammarSpace spaces[] = {
+        [GRAMMAR_SPACE_NONE] = ARGOSY__GRAMMAR_SPACE__GRAMMAR_SPACE_NONE,
+        [GRAMMAR_SPACE_ONE] = ARGOSY__GRAMMAR_SPACE__GRAMMAR_SPACE_ONE,
+        [GRAMMAR_SPACE_ANY] = ARGOSY__GRAMMAR_SPACE__GRAMMAR_SPACE_ANY};
+    argosy__grammar__init(out);
+    out->kind = kinds[g->kind];
+    out->space = spaces[g->space];
+    if (g->n)
+        out->text = (char *)g->text;
+}
+
 int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e)
 {
     const struct gen_request *r = g->r;
@@ -72,6 +93,7 @@ int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e)
     Argosy__ToWorker frame = ARGOSY__TO_WORKER__INIT;
     Argosy__Start s = ARGOSY__START__INIT;
     Argosy__Sampling sampling;
+    Argosy__Grammar grammar;
     fill_sampling(&r->sampling, &sampling);
     s.request = g->id;
     s.model = (char *)r->model;
@@ -98,6 +120,10 @@ int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e)
     }
     if (r->traceparent)
         s.traceparent = (char *)r->traceparent;
+    if (r->grammar) {
+        fill_grammar(r->grammar, &grammar);
+        s.grammar = &grammar;
+    }
     frame.frame_case = ARGOSY__TO_WORKER__FRAME_START;
     frame.start = &s;
     return worker_send(g->pool, w, &frame, e);

@@ -27,6 +27,7 @@
 #include "runtime/engine/verifier.h"
 #include "runtime/format/checkpoint.h"
 #include "runtime/format/manifest.h"
+#include "runtime/grammar/grammar_store.h"
 #include "runtime/model/adapter.h"
 #include "runtime/model/arch.h"
 #include "runtime/model/model.h"
@@ -47,6 +48,7 @@ struct engine {
     struct adapter *adapters; /* (info.n_adapters) */
     struct engine_adapter *adapter_infos;
     struct tokenizer *tokenizer;
+    struct grammar_store *grammars;
     struct threads *threads;
     struct backend *backend;
     struct kvpool pool;
@@ -168,6 +170,7 @@ static int load_weights(struct engine *g, const struct engine_config *c, enum kn
 static int load_model(struct engine *g, const struct engine_config *c, struct err *e)
 {
     enum kn_isa isa = KN_ISA_REF;
+    struct grammar_store_limits grammars;
     struct checkpoint *file = NULL;
     int rc = choose_isa(c->isa, &isa, e);
     if (rc == 0)
@@ -182,6 +185,9 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
         rc = manifest_add(g->model.manifest_sha256, MANIFEST_KV_INT8, e);
     if (rc == 0)
         rc = list_eog(g, e);
+    grammar_store_limits_default(&grammars);
+    if (rc == 0)
+        rc = grammar_store_create(g->tokenizer, &grammars, &g->grammars, e);
     return rc < 0 && e ? err_prefix(e, "%s", c->model_path) : rc;
 }
 
@@ -311,6 +317,7 @@ static void describe(struct engine *g, const struct engine_config *c,
     g->limits.model.tokenizer = g->tokenizer;
     g->limits.model.vocab = g->model.h.vocab;
     g->clock_ns = c->clock_ns ? c->clock_ns : clock_mono_ns;
+    g->limits.model.grammars = g->grammars;
     g->info =
         (struct engine_info){.architecture = g->model.arch->name,
                              .manifest_sha256 = g->model.manifest_sha256,
@@ -421,6 +428,7 @@ void engine_free(struct engine *g)
     release_adapters(g);
     model_release(&g->model);
     threads_free(g->threads);
+    grammar_store_free(g->grammars);
     tokenizer_free(g->tokenizer);
     free(g->eog);
     free(g->ids);
@@ -441,6 +449,11 @@ const struct engine_info *engine_info(const struct engine *g)
 const struct tokenizer *engine_tokenizer(const struct engine *g)
 {
     return g->tokenizer;
+}
+
+struct grammar_store *engine_grammars(const struct engine *g)
+{
+    return g->grammars;
 }
 
 /* ---- requests ---------------------------------------------------------------------------------
@@ -604,7 +617,8 @@ static void tell(struct engine *g, const struct verified *d)
 {
     struct sequence *q = d->sequence;
     if (d->n_taken == 0) {
-        fail(g, q, "the model's logits are not finite");
+        const char *why = sampler_refusal(&q->sampler);
+        fail(g, q, why ? why : "the model's logits are not finite");
         return;
     }
     struct engine_delta *delta = add_delta(g, q, d->n_taken);

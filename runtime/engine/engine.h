@@ -22,6 +22,8 @@
 
 struct drafter;
 struct engine;
+struct grammar_source;
+struct grammar_store;
 struct tokenizer;
 
 /* How tokens are guessed ahead, so that a step can give several of them. The tokens are the same.
@@ -92,6 +94,8 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
 void engine_free(struct engine *g);
 const struct engine_info *engine_info(const struct engine *g);
 const struct tokenizer *engine_tokenizer(const struct engine *g);
+/* Grammars over its vocabulary. What was compiled there before costs engine_submit nothing. */
+struct grammar_store *engine_grammars(const struct engine *g);
 
 /* A vector of the prompt in place of tokens (kernels/NUMERICS.md, "Pooling"). */
 enum engine_pooling { ENGINE_POOLING_NONE, ENGINE_POOLING_MEAN, ENGINE_POOLING_LAST };
@@ -119,11 +123,13 @@ struct engine_request {
     /* Not NONE: n_output is 0, and nothing of sampling, stops and numbers of tokens is read. The
      * prompt may fill the context. */
     enum engine_pooling pooling;
-    uint32_t adapter; /* 0: none; else 1 + its place in info.adapters */
+    uint32_t adapter;                     /* 0: none; else 1 + its place in info.adapters */
+    const struct grammar_source *grammar; /* what the output follows; NULL: anything */
 };
 
-/* Queues the request. ERR_BUSY: the queue is full. ERR_RANGE, ERR_LIMIT: it can never run here (a
- * token outside the vocabulary, longer than the context or the pool); the message is for the
+/* Queues the request. ERR_BUSY: the queue is full, or the memory for grammars. ERR_RANGE,
+ * ERR_LIMIT, ERR_FORMAT, ERR_UNSUPPORTED: it can never run here (a token outside the vocabulary,
+ * longer than the context or the pool, a grammar that can't be compiled); the message is for the
  * client. */
 int engine_submit(struct engine *g, const struct engine_request *r, struct err *e);
 

@@ -178,17 +178,16 @@ static int init_stop(struct sampler *s, const struct engine_request *r, struct e
     return rc;
 }
 
-static bool ends_by_id(const struct sampler *s, uint32_t token)
+static bool is_eog(const struct sampler *s, uint32_t token)
 {
-    return (!s->ignore_eos && contains(s->model->eog, s->model->n_eog, token)) ||
-           contains(s->stop_ids, s->n_stop_ids, token);
+    return contains(s->model->eog, s->model->n_eog, token);
 }
 
-static void mask_out(struct sampler *s, const uint32_t *ids, uint32_t n)
+static void mask_out(const struct sampler *s, uint32_t *mask, const uint32_t *ids, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         if (ids[i] < s->model->vocab)
-            s->mask[ids[i] / 32] &= ~(UINT32_C(1) << (ids[i] % 32));
+            mask[ids[i] / 32] &= ~(UINT32_C(1) << (ids[i] % 32));
 }
 
 static int make_mask(struct sampler *s, struct arena *a, struct err *e)
@@ -201,9 +200,23 @@ static int make_mask(struct sampler *s, struct arena *a, struct err *e)
         return err_set(e, ERR_NOMEM, "no memory for min_tokens");
     memset(s->mask, 0xff, words * sizeof(*s->mask));
     if (!s->ignore_eos)
-        mask_out(s, s->model->eog, s->model->n_eog);
-    mask_out(s, s->stop_ids, s->n_stop_ids);
+        mask_out(s, s->mask, s->model->eog, s->model->n_eog);
+    mask_out(s, s->mask, s->stop_ids, s->n_stop_ids);
     return 0;
+}
+
+static int start_grammar(struct sampler *s, const struct grammar_source *source, struct arena *a,
+                         struct err *e)
+{
+    size_t words = ((size_t)s->model->vocab + 31) / 32;
+    if (!source)
+        return 0;
+    int rc = grammar_store_get(s->model->grammars, source, &s->grammar, e);
+    if (rc == 0)
+        rc = grammar_state_create(grammar_entry_grammar(s->grammar), &s->state, e);
+    if (rc == 0)
+        s->allowed = arena_calloc(a, words, sizeof(*s->allowed));
+    return rc < 0 || s->allowed ? rc : err_set(e, ERR_NOMEM, "no memory for the grammar");
 }
 
 int sampler_init(struct sampler *s, const struct sampler_model *m, const struct engine_request *r,
@@ -233,7 +246,9 @@ int sampler_init(struct sampler *s, const struct sampler_model *m, const struct 
         rc = copy_stop_ids(s, r, a, e);
     if (rc == 0)
         rc = init_stop(s, r, e);
-    return rc == 0 ? make_mask(s, a, e) : rc;
+    if (rc == 0)
+        rc = make_mask(s, a, e);
+    return rc == 0 ? start_grammar(s, r->grammar, a, e) : rc;
 }
 
 void sampler_release(struct sampler *s)
@@ -242,15 +257,62 @@ void sampler_release(struct sampler *s)
         stopmatch_release(&s->stop);
     buf_release(&s->text);
     buf_release(&s->shown);
+    grammar_state_free(s->state);
+    if (s->grammar)
+        grammar_store_put(s->model->grammars, s->grammar);
 }
 
 /* ---- step by step -----------------------------------------------------------------------------
  */
 
+static bool any_bit(const struct sampler *s)
+{
+    size_t words = ((size_t)s->model->vocab + 31) / 32;
+    for (size_t i = 0; i < words; i++)
+        if (s->allowed[i])
+            return true;
+    return false;
+}
+
+/* Fills `allowed` with all that the grammar lets follow. True when that is anything. */
+static bool ask_grammar(struct sampler *s)
+{
+    if (grammar_mask(s->state, s->allowed, NULL) < 0) {
+        s->refusal = "the grammar is too ambiguous or too large to go on here";
+        return false;
+    }
+    return any_bit(s);
+}
+
+static void mask_by_grammar(struct sampler *s, bool early)
+{
+    s->params.mask = s->allowed;
+    if (s->refusal)
+        return;
+    bool any = ask_grammar(s);
+    if (any && (early || s->ignore_eos)) {
+        mask_out(s, s->allowed, s->model->eog, s->model->n_eog);
+        if (early)
+            mask_out(s, s->allowed, s->stop_ids, s->n_stop_ids);
+        any = any_bit(s) || ask_grammar(s);
+    }
+    if (!any && !s->refusal)
+        s->refusal = "no token of the model's vocabulary can go on here as the grammar asks";
+}
+
 const struct kn_sampling *sampler_params(struct sampler *s)
 {
-    s->params.mask = s->n_output < s->min_tokens ? s->mask : NULL;
+    bool early = s->n_output < s->min_tokens;
+    if (s->grammar)
+        mask_by_grammar(s, early);
+    else
+        s->params.mask = early ? s->mask : NULL;
     return &s->params;
+}
+
+const char *sampler_refusal(const struct sampler *s)
+{
+    return s->refusal;
 }
 
 static void note_seen(struct sampler *s, uint32_t token)
@@ -283,8 +345,15 @@ static bool completes_stop(struct sampler *s, uint32_t token)
     return stopmatch_feed(&s->stop, buf_str(&s->text), s->text.len, &s->shown);
 }
 
+static bool ends_by_id(const struct sampler *s, uint32_t token)
+{
+    return (!s->ignore_eos && is_eog(s, token)) || contains(s->stop_ids, s->n_stop_ids, token);
+}
+
 bool sampler_accept(struct sampler *s, uint32_t token)
 {
+    if (s->grammar && !s->refusal && grammar_accept(s->state, token, NULL) < 0)
+        s->refusal = "the output does not follow the grammar";
     if (s->seen_ids)
         note_seen(s, token);
     if (s->context_ids)
@@ -293,5 +362,5 @@ bool sampler_accept(struct sampler *s, uint32_t token)
     bool stop = s->has_stop && completes_stop(s, token);
     if (stop && !may_end)
         stopmatch_clear(&s->stop);
-    return may_end && (stop || ends_by_id(s, token));
+    return (may_end && (stop || ends_by_id(s, token))) || (s->grammar && is_eog(s, token));
 }

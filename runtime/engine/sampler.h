@@ -9,6 +9,12 @@
  * min_tokens: the output token with index i can only end the output if i >= min_tokens. Before, EOS
  * and stop ids are masked, and a stop string that is complete is passed over: the search begins
  * anew behind it.
+ *
+ * A grammar comes before all that: only what it lets follow is sampled, whatever logit_bias says. A
+ * token that ends generation stands only where the grammar may end, and ends the output there, with
+ * ignore_eos too; ignore_eos and min_tokens keep such tokens (and min_tokens stop ids) away as
+ * long as anything else may follow. Stop ids and stop strings end the output as ever, complete or
+ * not.
  */
 #ifndef ARGOSY_ENGINE_SAMPLER_H
 #define ARGOSY_ENGINE_SAMPLER_H
@@ -19,6 +25,7 @@
 #include "runtime/base/arena.h"
 #include "runtime/base/buf.h"
 #include "runtime/engine/engine.h"
+#include "runtime/grammar/grammar_store.h"
 #include "runtime/text/detok.h"
 #include "runtime/text/stopmatch.h"
 
@@ -32,6 +39,7 @@ struct sampler_model {
     const uint32_t *eog;               /* (n_eog) the tokens that end generation, ascending */
     uint32_t n_eog;
     uint32_t vocab;
+    struct grammar_store *grammars; /* only read where there is a grammar */
 };
 
 struct sampler {
@@ -47,6 +55,11 @@ struct sampler {
     bool ignore_eos;
     uint32_t n_output; /* tokens accepted */
 
+    struct grammar_entry *grammar; /* NULL: none, and the next three are unused */
+    struct grammar_state *state;
+    uint32_t *allowed; /* what may follow, as a mask */
+    const char *refusal;
+
     bool has_stop;
     struct detok detok;
     struct stopmatch stop;
@@ -61,8 +74,12 @@ int sampler_init(struct sampler *s, const struct sampler_model *m, const struct 
                  uint32_t output_max, struct arena *a, struct err *e);
 void sampler_release(struct sampler *s);
 
-/* The parameters of the next token. Borrowed until the next accept. */
+/* The parameters of the next token. Borrowed until the next accept. With a grammar they may not
+ * exist: see sampler_refusal. */
 const struct kn_sampling *sampler_params(struct sampler *s);
+/* Why no next token can be said: a limit of the grammar, a vocabulary without a token that fits, an
+ * output that does not follow the grammar. NULL: it can. Static. */
+const char *sampler_refusal(const struct sampler *s);
 
 /* Notes an output token. True when it ends the output: EOS, a stop id, the end of a stop string. */
 bool sampler_accept(struct sampler *s, uint32_t token);

@@ -95,6 +95,8 @@ static int copy_request(struct sequence *s, const struct engine_request *r,
     rc = sampler_init(&s->sampler, &l->model, r, output_max, &s->arena, e);
     for (uint32_t i = 0; rc == 0 && i < r->n_output && s->finish == ENGINE_GOES_ON; i++)
         sequence_accept(s, r->output[i]);
+    if (rc == 0 && sampler_refusal(&s->sampler))
+        rc = err_set(e, ERR_RANGE, "%s", sampler_refusal(&s->sampler));
     return rc;
 }
 

@@ -50,7 +50,7 @@ static bool take_pick(struct verifier *v, struct verified *d)
     struct sequence *q = d->sequence;
     uint32_t at = d->first + d->n_taken;
     const struct pick *k = &v->picks[at];
-    if (!k->finite)
+    if (!k->finite || sampler_refusal(&q->sampler))
         return false; /* behind a guess: its token comes first in the next step, and fails then */
     bool guessed = d->n_taken + 1 < d->n_picks && q->tokens[q->n_tokens] == k->sampled.id;
     v->sampled[at] = k->sampled;

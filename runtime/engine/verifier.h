@@ -23,7 +23,8 @@ struct verified {
     struct sequence *sequence;
     uint32_t first;   /* of its picks */
     uint32_t n_picks; /* 1, and one for each guess */
-    uint32_t n_taken; /* tokens that were accepted; 0: the logits of the first are not finite */
+    uint32_t
+        n_taken; /* tokens that were accepted; 0: the first's logits are not finite, or refused */
 };
 
 struct verifier {

@@ -60,6 +60,14 @@ struct grammar_options {
 
 void grammar_options_default(struct grammar_options *o);
 
+/* What a request says of a grammar. Borrowed text, without a NUL inside. */
+struct grammar_source {
+    enum grammar_kind kind;
+    enum grammar_space space; /* of JSON */
+    const char *text;         /* (n) UTF-8 */
+    size_t n;
+};
+
 /* `text` is n bytes of UTF-8. *out is the caller's to grammar_free, untouched on failure.
  * ERR_FORMAT: not what its notation asks; ERR_UNSUPPORTED: a keyword or construct that is not
  * served; ERR_LIMIT: too large; ERR_RANGE: nothing can match. */

@@ -209,6 +209,15 @@ static int check_sampling(const Argosy__Sampling *s, struct err *e)
     return rc;
 }
 
+static int check_grammar(const Argosy__Grammar *g, struct err *e)
+{
+    if (g->kind < 0 || g->kind > ARGOSY__GRAMMAR_KIND__GRAMMAR_GBNF)
+        return err_set(e, ERR_RANGE, "start.grammar.kind %d is not known", (int)g->kind);
+    if (g->space < 0 || g->space > ARGOSY__GRAMMAR_SPACE__GRAMMAR_SPACE_ANY)
+        return err_set(e, ERR_RANGE, "start.grammar.space %d is not known", (int)g->space);
+    return check_text("start.grammar.text", g->text, FRAME_GRAMMAR_BYTES_MAX, e);
+}
+
 static int check_start(const Argosy__Start *s, struct err *e)
 {
     if (!s->sampling)
@@ -237,6 +246,8 @@ static int check_start(const Argosy__Start *s, struct err *e)
                      s->cache_salt.len, FRAME_SALT_BYTES_MAX);
     if (rc == 0)
         rc = check_name("start.traceparent", s->traceparent, e);
+    if (rc == 0 && s->grammar)
+        rc = check_grammar(s->grammar, e);
     return rc;
 }
 

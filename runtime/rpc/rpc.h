@@ -20,7 +20,7 @@
 
 #include "proto/cluster.pb-c.h"
 
-#define RPC_PROTOCOL_VERSION 2
+#define RPC_PROTOCOL_VERSION 3
 #define RPC_FRAME_BYTES_MAX (4u << 20)
 #define RPC_IN_BYTES_MAX (64u << 20)
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/grammar/grammar.h"
 #include "runtime/rpc/frame.h"
 
 _Static_assert(FRAME_TOP_LOGPROBS_MAX == KN_TOP_LOGPROBS_MAX, "one limit");
@@ -81,7 +82,34 @@ static void fill_sampling(const Argosy__Start *s, struct kn_sampling *out)
     };
 }
 
-int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_request *r, struct err *e)
+static enum grammar_kind kind_of(Argosy__GrammarKind kind)
+{
+    switch (kind) {
+    case ARGOSY__GRAMMAR_KIND__GRAMMAR_JSON_OBJECT:
+        return GRAMMAR_JSON_OBJECT;
+    case ARGOSY__GRAMMAR_KIND__GRAMMAR_REGEX:
+        return GRAMMAR_REGEX;
+    case ARGOSY__GRAMMAR_KIND__GRAMMAR_GBNF:
+        return GRAMMAR_GBNF;
+    default: /* frame.c lets no other through */
+        return GRAMMAR_JSON_SCHEMA;
+    }
+}
+
+static enum grammar_space space_of(Argosy__GrammarSpace space)
+{
+    switch (space) {
+    case ARGOSY__GRAMMAR_SPACE__GRAMMAR_SPACE_ONE:
+        return GRAMMAR_SPACE_ONE;
+    case ARGOSY__GRAMMAR_SPACE__GRAMMAR_SPACE_ANY:
+        return GRAMMAR_SPACE_ANY;
+    default:
+        return GRAMMAR_SPACE_NONE;
+    }
+}
+
+int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_request *r,
+                   struct grammar_source *grammar, struct err *e)
 {
     int rc = check_lengths(s, e);
     if (rc == 0)
@@ -105,6 +133,11 @@ int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_reques
         .pooling = pooling_of(s->pooling),
     };
     fill_sampling(s, &r->sampling);
+    if (s->grammar) {
+        *grammar = (struct grammar_source){kind_of(s->grammar->kind), space_of(s->grammar->space),
+                                           s->grammar->text, strlen(s->grammar->text)};
+        r->grammar = grammar;
+    }
     if (s->cache_salt.len)
         memcpy(r->cache_salt, s->cache_salt.data, s->cache_salt.len);
     return 0;
@@ -118,6 +151,7 @@ Argosy__RefusedReason intake_reason(int code)
         return ARGOSY__REFUSED_REASON__REFUSED_FULL;
     case ERR_RANGE:
     case ERR_LIMIT:
+    case ERR_FORMAT:
     case ERR_UNSUPPORTED:
         return ARGOSY__REFUSED_REASON__REFUSED_INVALID;
     default:

@@ -5,10 +5,13 @@
 #include "runtime/engine/engine.h"
 #include "runtime/rpc/rpc.h"
 
-/* Fills everything but `id`; borrows the frame's arrays. The frame has passed runtime/rpc/frame.h;
- * here its values are checked, and what is wrong is ERR_RANGE with words for the client. */
+struct grammar_source;
+
+/* Fills everything but `id`; borrows the frame's arrays, and *grammar where there is one. The frame
+ * has passed runtime/rpc/frame.h; here its values are checked, and what is wrong is ERR_RANGE with
+ * words for the client. */
 int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_request *r,
-                   struct err *e);
+                   struct grammar_source *grammar, struct err *e);
 
 /* What a failed engine_submit tells the router. */
 Argosy__RefusedReason intake_reason(int code);

@@ -9,6 +9,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
+#include "runtime/grammar/grammar.h"
 #include "runtime/worker/attachment.h"
 #include "runtime/worker/cachefeed.h"
 #include "runtime/worker/intake.h"
@@ -145,7 +146,8 @@ void worker_drain(struct worker *w)
 static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s, struct err *e)
 {
     struct engine_request r;
-    int rc = intake_request(s, clock_mono_ms(), &r, e);
+    struct grammar_source grammar;
+    int rc = intake_request(s, clock_mono_ms(), &r, &grammar, e);
     if (rc < 0)
         return rc;
     struct job *job = jobs_add(&w->jobs, a, s->request, &r.id);

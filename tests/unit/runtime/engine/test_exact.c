@@ -27,6 +27,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/engine/sequence.h"
 #include "runtime/engine/speculator.h"
+#include "runtime/grammar/grammar.h"
 #include "tests/unit/runtime/model/tiny_adapter.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
@@ -76,6 +77,7 @@ struct job {
     uint32_t stop_ids[1];
     uint32_t bias_ids[2];
     float bias_values[2];
+    struct grammar_source grammar;
     struct engine_request r;
 
     uint32_t tokens[OUTPUT_MAX];
@@ -129,6 +131,16 @@ static void make_sampling(struct job *j, struct rng *rng, uint32_t vocab)
     p->n_top = p->want_logprobs ? (uint32_t)rng_below(rng, 6) : 0;
 }
 
+static const struct grammar_source grammars[] = {
+    {GRAMMAR_JSON_OBJECT, GRAMMAR_SPACE_ANY, "", 0},
+    {GRAMMAR_REGEX, GRAMMAR_SPACE_NONE, "([a-z]{1,9} ?)*\\.", 0},
+    {GRAMMAR_GBNF, GRAMMAR_SPACE_NONE, "root ::= \"(\" root* \")\" | [0-9]+ \";\"", 0},
+    {GRAMMAR_JSON_SCHEMA, GRAMMAR_SPACE_ONE,
+     "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},"
+     "\"values\":{\"type\":\"array\",\"items\":{\"type\":\"number\"}}},"
+     "\"required\":[\"name\",\"values\"],\"additionalProperties\":false}",
+     0}};
+
 static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab,
                      uint32_t stems[STEMS][PROMPT_MAX], const struct sizes *z)
 {
@@ -162,6 +174,11 @@ static void make_job(struct job *j, uint64_t id, struct rng *rng, uint32_t vocab
     j->r.ignore_eos = rng_below(rng, 2) == 0;
     if (rng_below(rng, 2) == 0)
         j->r.min_tokens = (uint32_t)rng_below(rng, 12);
+    if (rng_below(rng, 3) == 0) {
+        j->grammar = grammars[rng_below(rng, ARRAY_LEN(grammars))];
+        j->grammar.n = strlen(j->grammar.text);
+        j->r.grammar = &j->grammar;
+    }
     make_sampling(j, rng, vocab);
     if (z->n_adapters > 0)
         j->r.adapter = (uint32_t)rng_below(rng, z->n_adapters + 1);

@@ -19,6 +19,7 @@ static const uint32_t prompt[] = {9, 3, 9, 200, 3};
 
 struct fixture {
     struct tokenizer *tokenizer;
+    struct grammar_store *grammars;
     struct sampler_model model;
     struct arena arena;
     struct sampler s;
@@ -33,8 +34,11 @@ static int init(struct fixture *f, const struct engine_request *r, struct err *e
         .pre = "gpt-2", .control = control, .n_control = 2, .bos = 256, .eos = EOS};
     memset(f, 0, sizeof(*f));
     assert_int_equal(tiny_model_load(&vocab, &f->tokenizer, e), 0);
-    f->model =
-        (struct sampler_model){.tokenizer = f->tokenizer, .eog = eog, .n_eog = 1, .vocab = VOCAB};
+    struct grammar_store_limits limits;
+    grammar_store_limits_default(&limits);
+    assert_int_equal(grammar_store_create(f->tokenizer, &limits, &f->grammars, e), 0);
+    f->model = (struct sampler_model){
+        .tokenizer = f->tokenizer, .eog = eog, .n_eog = 1, .vocab = VOCAB, .grammars = f->grammars};
     arena_init(&f->arena, 0);
     return sampler_init(&f->s, &f->model, r, OUTPUT_MAX, &f->arena, e);
 }
@@ -43,6 +47,7 @@ static void release(struct fixture *f)
 {
     sampler_release(&f->s);
     arena_release(&f->arena);
+    grammar_store_free(f->grammars);
     tokenizer_free(f->tokenizer);
 }
 
@@ -192,6 +197,96 @@ static void test_sampler_stops_at_a_stop_string(void **state)
     release(&f);
 }
 
+/* The ids that may come, as text; EOS as '$'. */
+static const char *may_come(struct fixture *f)
+{
+    static char out[VOCAB + 1];
+    const struct kn_sampling *p = sampler_params(&f->s);
+    uint32_t n = 0;
+    for (uint32_t id = 0; id < VOCAB; id++)
+        if (allowed(p, id))
+            out[n++] = id == EOS ? '$' : (char)id;
+    out[n] = 0;
+    return out;
+}
+
+static void start_grammar(struct fixture *f, struct engine_request *r, const char *regex)
+{
+    struct err e;
+    struct grammar_source source = {GRAMMAR_REGEX, GRAMMAR_SPACE_NONE, regex, strlen(regex)};
+    r->grammar = &source;
+    if (init(f, r, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
+static void test_sampler_allows_what_the_grammar_does(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct engine_request r = request();
+    start_grammar(&f, &r, "a[bc]?");
+    assert_string_equal(may_come(&f), "a");
+    assert_false(sampler_accept(&f.s, 'a'));
+    assert_string_equal(may_come(&f), "bc$");
+    assert_string_equal(may_come(&f), "bc$");
+    assert_false(sampler_accept(&f.s, 'b'));
+    assert_string_equal(may_come(&f), "$");
+    assert_true(sampler_accept(&f.s, EOS));
+    assert_null(sampler_refusal(&f.s));
+    release(&f);
+}
+
+/* They keep the end away as long as there is something else, and no longer. */
+static void test_sampler_ends_where_the_grammar_ends(void **state)
+{
+    (void)state;
+    static const uint32_t stop_ids[] = {'b'};
+    struct fixture f;
+    for (int ignore_eos = 0; ignore_eos < 2; ignore_eos++) {
+        struct engine_request r = request();
+        r.ignore_eos = ignore_eos;
+        r.min_tokens = ignore_eos ? 0 : 9;
+        start_grammar(&f, &r, "a{0,2}");
+        assert_string_equal(may_come(&f), "a");
+        assert_false(sampler_accept(&f.s, 'a'));
+        assert_string_equal(may_come(&f), "a");
+        assert_false(sampler_accept(&f.s, 'a'));
+        assert_string_equal(may_come(&f), "$");
+        assert_true(sampler_accept(&f.s, EOS));
+        release(&f);
+    }
+    struct engine_request r = request();
+    r.min_tokens = 2;
+    r.stop_ids = stop_ids;
+    r.n_stop_ids = 1;
+    start_grammar(&f, &r, "[ab]bb*");
+    assert_string_equal(may_come(&f), "a");
+    assert_false(sampler_accept(&f.s, 'a'));
+    assert_string_equal(may_come(&f), "b"); /* nothing else: it comes, and does not end */
+    assert_false(sampler_accept(&f.s, 'b'));
+    assert_true(sampler_accept(&f.s, 'b'));
+    release(&f);
+}
+
+static void test_sampler_says_what_is_wrong_with_a_grammar(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct engine_request r = request();
+    start_grammar(&f, &r, "ab");
+    assert_false(sampler_accept(&f.s, 'b'));
+    assert_non_null(strstr(sampler_refusal(&f.s), "does not follow"));
+    release(&f);
+    r.grammar = &(struct grammar_source){GRAMMAR_REGEX, GRAMMAR_SPACE_NONE, "(", 1};
+    struct err e;
+    assert_int_equal(init(&f, &r, &e), ERR_FORMAT);
+    release(&f);
+    r.grammar = &(struct grammar_source){GRAMMAR_GBNF, GRAMMAR_SPACE_NONE, "root ::= \"\"", 11};
+    assert_int_equal(init(&f, &r, &e), 0);
+    assert_string_equal(may_come(&f), "$");
+    release(&f);
+}
+
 static void expect_refusal(const struct engine_request *r, int code, const char *words)
 {
     struct fixture f;
@@ -282,6 +377,9 @@ int main(void)
         cmocka_unit_test(test_sampler_ends_at_eos_and_stop_ids),
         cmocka_unit_test(test_sampler_masks_the_end_before_min_tokens),
         cmocka_unit_test(test_sampler_stops_at_a_stop_string),
+        cmocka_unit_test(test_sampler_allows_what_the_grammar_does),
+        cmocka_unit_test(test_sampler_ends_where_the_grammar_ends),
+        cmocka_unit_test(test_sampler_says_what_is_wrong_with_a_grammar),
         cmocka_unit_test(test_sampler_refuses_parameters_out_of_range),
         cmocka_unit_test(test_sampler_sorts_biases_and_refuses_bad_ones),
         cmocka_unit_test(test_sampler_refuses_too_many_stops),

@@ -307,6 +307,7 @@ struct start_frame {
     uint32_t ids[2];
     float values[2];
     uint8_t salt[17];
+    Argosy__Grammar grammar;
 };
 
 static void good_start(struct start_frame *s)
@@ -315,6 +316,7 @@ static void good_start(struct start_frame *s)
     argosy__to_worker__init(&s->frame);
     argosy__start__init(&s->start);
     argosy__sampling__init(&s->sampling);
+    argosy__grammar__init(&s->grammar);
     s->frame.frame_case = ARGOSY__TO_WORKER__FRAME_START;
     s->frame.start = &s->start;
     s->start.sampling = &s->sampling;
@@ -328,6 +330,8 @@ static void good_start(struct start_frame *s)
     s->start.cache_salt.data = s->salt;
     s->start.cache_salt.len = FRAME_SALT_BYTES_MAX;
     s->start.top_logprobs = FRAME_TOP_LOGPROBS_MAX;
+    s->start.grammar = &s->grammar;
+    s->grammar.kind = ARGOSY__GRAMMAR_KIND__GRAMMAR_REGEX;
 }
 
 static void test_frame_checks_start(void **state)
@@ -365,6 +369,23 @@ static void test_frame_checks_start(void **state)
     good_start(&s);
     s.start.cache_salt.len = 17;
     refused(unpack_to(&s.frame), "start.cache_salt has 17 bytes");
+    good_start(&s);
+    s.grammar.kind = (Argosy__GrammarKind)4;
+    refused(unpack_to(&s.frame), "start.grammar.kind 4");
+    good_start(&s);
+    s.grammar.space = (Argosy__GrammarSpace)3;
+    refused(unpack_to(&s.frame), "start.grammar.space 3");
+    good_start(&s);
+    s.grammar.text = (char *)"\x80";
+    refused(unpack_to(&s.frame), "start.grammar.text is not UTF-8");
+    good_start(&s);
+    s.grammar.text = malloc(FRAME_GRAMMAR_BYTES_MAX + 2);
+    memset(s.grammar.text, 'x', FRAME_GRAMMAR_BYTES_MAX + 1);
+    s.grammar.text[FRAME_GRAMMAR_BYTES_MAX + 1] = 0;
+    refused(unpack_to(&s.frame), "start.grammar.text has 262145 bytes");
+    s.grammar.text[FRAME_GRAMMAR_BYTES_MAX] = 0;
+    assert_int_equal(unpack_to(&s.frame), 0);
+    free(s.grammar.text);
     good_start(&s);
     s.start.model = (char *)"\xc0\xaf"; /* an overlong '/' */
     refused(unpack_to(&s.frame), "start.model is not UTF-8");

@@ -1,0 +1,252 @@
+#include "runtime/grammar/grammar_store.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+
+struct grammar_entry {
+    struct grammar_entry *newer, *older; /* in the store's list */
+    uint64_t hash;
+    struct grammar_source source; /* text behind the struct */
+    struct grammar *grammar;      /* NULL: `why` says why */
+    struct err why;
+    size_t bytes;
+    uint32_t users;
+    bool listed; /* else it goes with its last user */
+};
+
+struct grammar_store {
+    pthread_mutex_t lock;
+    struct token_trie *trie;
+    struct grammar_store_limits limits;
+    struct grammar_entry *newest, *oldest;
+    uint32_t n_listed;
+    size_t kept_bytes, in_use_bytes;
+};
+
+void grammar_store_limits_default(struct grammar_store_limits *l)
+{
+    struct grammar_options o;
+    grammar_options_default(&o);
+    *l = (struct grammar_store_limits){.entries_max = 512,
+                                       .kept_bytes_max = 64u << 20,
+                                       .in_use_bytes_max = 256u << 20,
+                                       .each = o.limits};
+}
+
+int grammar_store_create(const struct tokenizer *t, const struct grammar_store_limits *l,
+                         struct grammar_store **out, struct err *e)
+{
+    struct grammar_store *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_set(e, ERR_NOMEM, "grammar: no memory");
+    s->limits = *l;
+    int rc = token_trie_of_tokenizer(t, &s->trie, e);
+    if (rc < 0) {
+        free(s);
+        return rc;
+    }
+    pthread_mutex_init(&s->lock, NULL);
+    *out = s;
+    return 0;
+}
+
+const struct token_trie *grammar_store_trie(const struct grammar_store *s)
+{
+    return s->trie;
+}
+
+size_t grammar_store_memory_bytes(struct grammar_store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    size_t n = token_trie_memory_bytes(s->trie) + s->kept_bytes + s->in_use_bytes;
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
+/* ---- the list, newest use first; under the lock ------------------------------------------------
+ */
+
+static void unlist(struct grammar_store *s, struct grammar_entry *n)
+{
+    *(n->newer ? &n->newer->older : &s->newest) = n->older;
+    *(n->older ? &n->older->newer : &s->oldest) = n->newer;
+    n->newer = n->older = NULL;
+    n->listed = false;
+    s->n_listed--;
+}
+
+static void list(struct grammar_store *s, struct grammar_entry *n)
+{
+    n->older = s->newest;
+    n->newer = NULL;
+    *(s->newest ? &s->newest->newer : &s->oldest) = n;
+    s->newest = n;
+    n->listed = true;
+    s->n_listed++;
+}
+
+static void entry_free(struct grammar_entry *n)
+{
+    grammar_free(n->grammar);
+    free(n);
+}
+
+/* Lets go of the oldest until the limits are kept. One in use leaves the list only for the number
+ * of entries, and stays in memory. */
+static void trim(struct grammar_store *s)
+{
+    for (struct grammar_entry *n = s->oldest, *newer; n; n = newer) {
+        newer = n->newer;
+        bool too_many = s->n_listed > s->limits.entries_max;
+        if (!too_many && s->kept_bytes <= s->limits.kept_bytes_max)
+            return;
+        if (n->users > 0 && !too_many)
+            continue;
+        unlist(s, n);
+        if (n->users == 0) {
+            s->kept_bytes -= n->bytes;
+            entry_free(n);
+        }
+    }
+}
+
+static void use(struct grammar_store *s, struct grammar_entry *n)
+{
+    if (n->users++ == 0) {
+        s->kept_bytes -= n->bytes;
+        s->in_use_bytes += n->bytes;
+    }
+}
+
+static void unuse(struct grammar_store *s, struct grammar_entry *n)
+{
+    ASSERT(n->users > 0);
+    if (--n->users > 0)
+        return;
+    s->in_use_bytes -= n->bytes;
+    if (!n->listed) {
+        entry_free(n);
+        return;
+    }
+    s->kept_bytes += n->bytes;
+    trim(s);
+}
+
+static uint64_t hash_of(const struct grammar_source *source)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325) ^ (uint64_t)source->kind << 8 ^ source->space;
+    for (size_t i = 0; i < source->n; i++)
+        h = (h ^ (unsigned char)source->text[i]) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+static struct grammar_entry *find(struct grammar_store *s, const struct grammar_source *source,
+                                  uint64_t hash)
+{
+    for (struct grammar_entry *n = s->newest; n; n = n->older)
+        if (n->hash == hash && n->source.kind == source->kind && n->source.space == source->space &&
+            n->source.n == source->n &&
+            (source->n == 0 || memcmp(n->source.text, source->text, source->n) == 0))
+            return n;
+    return NULL;
+}
+
+/* ---- compiling ---------------------------------------------------------------------------------
+ */
+
+static struct grammar_entry *entry_create(const struct grammar_source *source, uint64_t hash)
+{
+    struct grammar_entry *n = calloc(1, sizeof(*n) + source->n);
+    if (!n)
+        return NULL;
+    char *text = (char *)(n + 1);
+    if (source->n)
+        memcpy(text, source->text, source->n);
+    n->hash = hash;
+    n->source = *source;
+    n->source.text = text;
+    return n;
+}
+
+static void entry_compile(struct grammar_entry *n, const struct grammar_store *s)
+{
+    struct grammar_options o = {.space = n->source.space, .limits = s->limits.each};
+    grammar_compile(n->source.kind, n->source.text, n->source.n, s->trie, &o, &n->grammar, &n->why);
+    n->bytes = sizeof(*n) + n->source.n + (n->grammar ? grammar_memory_bytes(n->grammar) : 0);
+}
+
+/* Takes a use of what was found or compiled, or says why there is none. */
+static int take(struct grammar_store *s, struct grammar_entry *n, struct grammar_entry **out,
+                struct err *e)
+{
+    if (!n->grammar)
+        return err_set(e, n->why.code, "%s", n->why.msg);
+    if (n->users == 0 && s->in_use_bytes + n->bytes > s->limits.in_use_bytes_max)
+        return err_set(e, ERR_BUSY, "grammars in use take %zu bytes: no more now", s->in_use_bytes);
+    use(s, n);
+    *out = n;
+    return 0;
+}
+
+int grammar_store_get(struct grammar_store *s, const struct grammar_source *source,
+                      struct grammar_entry **out, struct err *e)
+{
+    uint64_t hash = hash_of(source);
+    if (source->n > s->limits.each.text_bytes_max)
+        return err_set(e, ERR_LIMIT, "%zu bytes, more than %zu", source->n,
+                       s->limits.each.text_bytes_max);
+    pthread_mutex_lock(&s->lock);
+    struct grammar_entry *n = find(s, source, hash);
+    if (!n) {
+        pthread_mutex_unlock(&s->lock);
+        n = entry_create(source, hash);
+        if (!n)
+            return err_set(e, ERR_NOMEM, "grammar: no memory");
+        entry_compile(n, s);
+        if (n->why.code == ERR_NOMEM) {
+            free(n);
+            return err_set(e, ERR_NOMEM, "grammar: no memory");
+        }
+        pthread_mutex_lock(&s->lock);
+        s->kept_bytes += n->bytes;
+    } else {
+        unlist(s, n);
+    }
+    list(s, n);
+    int rc = take(s, n, out, e);
+    trim(s);
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+void grammar_store_put(struct grammar_store *s, struct grammar_entry *entry)
+{
+    if (!entry)
+        return;
+    pthread_mutex_lock(&s->lock);
+    unuse(s, entry);
+    pthread_mutex_unlock(&s->lock);
+}
+
+const struct grammar *grammar_entry_grammar(const struct grammar_entry *entry)
+{
+    return entry->grammar;
+}
+
+void grammar_store_free(struct grammar_store *s)
+{
+    if (!s)
+        return;
+    ASSERT(s->in_use_bytes == 0);
+    while (s->newest) {
+        struct grammar_entry *n = s->newest;
+        unlist(s, n);
+        entry_free(n);
+    }
+    token_trie_free(s->trie);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
