@@ -7,6 +7,7 @@
 #include "runtime/base/buf.h"
 #include "runtime/base/check.h"
 #include "runtime/format/checkpoint.h"
+#include "runtime/grammar/grammar_store.h"
 #include "runtime/text/chat.h"
 #include "runtime/text/checkpoint_text.h"
 #include "runtime/text/tokenizer.h"
@@ -119,13 +120,16 @@ static int load_one(const char *spec, struct model_text *m, struct err *e)
 {
     struct checkpoint *c = NULL;
     struct stat st;
+    struct grammar_store_limits grammars;
+    grammar_store_limits_default(&grammars);
     int rc = split_spec(spec, m, e);
     if (rc < 0)
         return rc;
     if ((rc = checkpoint_open(m->path, &c, e)) < 0)
         goto out;
     if ((rc = tokenizer_open(c, &m->tokenizer, e)) < 0 ||
-        (rc = read_context(checkpoint_meta(c), m, e)) < 0 || (rc = read_template(c, m, e)) < 0)
+        (rc = read_context(checkpoint_meta(c), m, e)) < 0 || (rc = read_template(c, m, e)) < 0 ||
+        (rc = grammar_store_create(m->tokenizer, &grammars, &m->grammars, e)) < 0)
         goto out;
     m->token_bytes_max = longest_token(m->tokenizer);
     m->created_s = stat(m->path, &st) == 0 ? (int64_t)st.st_mtime : 0;
@@ -164,6 +168,7 @@ void model_texts_release(struct model_texts *m)
         free(t->name);
         free(t->path);
         free(t->chat_refusal);
+        grammar_store_free(t->grammars);
         tokenizer_free(t->tokenizer);
         if (t->chat)
             chat_template_free(t->chat);

@@ -1,8 +1,8 @@
 /* model_text.h: what the router knows of a model: names, tokenizer, chat template, limits.
  *
- * Read from the model's file or folder at start (no weights are touched), immutable afterwards,
- * shared by everything. Owner: main. The pool accepts a worker for a model only when the manifest
- * hashes are equal.
+ * Read from the model's file or folder at start (no weights are touched), immutable afterwards
+ * but for the store of grammars, shared by everything. Owner: main. The pool accepts a worker for a
+ * model only when the manifest hashes are equal.
  */
 #ifndef ARGOSY_ROUTER_MODEL_TEXT_H
 #define ARGOSY_ROUTER_MODEL_TEXT_H
@@ -12,6 +12,7 @@
 
 #include "runtime/base/err.h"
 
+struct grammar_store;
 struct tokenizer;
 struct chat_template;
 
@@ -20,8 +21,9 @@ struct model_text {
     char *path;
     char manifest_sha256[65];
     struct tokenizer *tokenizer;
-    struct chat_template *chat; /* NULL: the model has none, chat is refused */
-    char *chat_refusal;         /* why the model's own template can't be used, or NULL */
+    struct grammar_store *grammars; /* over its vocabulary */
+    struct chat_template *chat;     /* NULL: the model has none, chat is refused */
+    char *chat_refusal;             /* why the model's own template can't be used, or NULL */
     uint32_t context_tokens;
     uint32_t token_bytes_max; /* of the longest token: more text than context × this can't fit */
     int64_t created_s;        /* the file's time, for /v1/models */

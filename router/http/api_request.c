@@ -284,7 +284,7 @@ static int read_root(struct api_request *a, struct json_object *root, const stru
     struct json_object *bias = json_object_object_get(root, "logit_bias");
     struct json_object *stop_ids = json_object_object_get(root, "stop_token_ids");
     if ((bias && params_read_logit_bias(a, bias, ctx, e)) ||
-        (stop_ids && params_read_stop_ids(a, stop_ids, ctx, e)))
+        (stop_ids && params_read_stop_ids(a, stop_ids, ctx, e)) || structured_check(a, e))
         return -1;
     if (a->kind == API_EMBEDDING) {
         a->max_tokens = 1;

@@ -15,6 +15,7 @@
 #include "router/model_text.h"
 #include "router/pool/pool.h"
 #include "runtime/base/arena.h"
+#include "runtime/grammar/grammar.h"
 #include "runtime/text/tokenizer.h"
 
 struct json_object;
@@ -77,6 +78,9 @@ struct api_request {
     uint32_t *bias_ids; /* ascending */
     float *bias_values;
     uint32_t n_bias;
+    bool has_grammar;
+    struct grammar_source grammar; /* what the output follows */
+    const char *grammar_param;     /* the field that said so */
 
     /* Of an embedding request: its inputs are the prompts. */
     enum gen_pooling pooling;

@@ -10,12 +10,15 @@
 static bool ends_by_id(const struct choice *c, uint32_t id)
 {
     const struct api_request *api = c->answer->api;
+    bool eog = tokenizer_is_eog(api->model->tokenizer, id);
+    if (api->has_grammar && eog)
+        return true; /* it stands only where the grammar ends */
     if (c->n_tokens < (uint64_t)api->min_tokens)
         return false;
     for (uint32_t i = 0; i < api->n_stop_ids; i++)
         if (api->stop_ids[i] == id)
             return true;
-    return !api->ignore_eos && tokenizer_is_eog(api->model->tokenizer, id);
+    return !api->ignore_eos && eog;
 }
 
 /* A stop string that came before min_tokens is text after all: puts back what the search took
@@ -178,6 +181,7 @@ static void fill_run(struct choice *c, uint64_t seed)
         .deadline_ms = answer_deadline_ms(api, a->http->config.deadline_ms),
         .priority = -(int32_t)api->priority, /* ours: higher goes first */
         .traceparent = a->request->traceparent,
+        .grammar = api->has_grammar ? &api->grammar : NULL,
     };
     memcpy(c->run.cache_salt, a->cache_salt, sizeof(c->run.cache_salt));
 }

@@ -32,6 +32,10 @@
     {                                                          \
         name, kinds, type, FIELD_READ, 0, 0, 0, fn, NULL, NULL \
     }
+#define READ_AS(name, type, fn, note)                         \
+    {                                                         \
+        name, BOTH, type, FIELD_READ, 0, 0, 0, fn, NULL, note \
+    }
 #define LATER(name, kinds, type, note)                            \
     {                                                             \
         name, kinds, type, FIELD_LATER, 0, 0, 0, NULL, NULL, note \
@@ -89,6 +93,18 @@ static const struct field table[] = {
     SET_INT("priority", ALL, -API_PRIORITY_MAX, API_PRIORITY_MAX, priority),
     SET_NUMBER("timeout", ALL, 0.001, 86400, timeout_s),
 
+    READ_AS("response_format", FIELD_OBJECT, structured_read_format,
+            "text, json_object (with schema, as llama.cpp has it) or json_schema"),
+    READ_AS("structured_outputs", FIELD_OBJECT, structured_read_outputs,
+            "json, regex, choice, grammar or json_object"),
+    READ_AS("guided_json", FIELD_ANY, structured_read_json, "a schema, or its text"),
+    READ_AS("guided_regex", FIELD_STRING, structured_read_regex, "the whole output matches"),
+    READ_AS("guided_choice", FIELD_ARRAY, structured_read_choice, "strings: the output is one"),
+    READ_AS("guided_grammar", FIELD_STRING, structured_read_guided_grammar, "llama.cpp's notation"),
+    READ_AS("grammar", FIELD_STRING, structured_read_grammar, "the same, llama.cpp's name"),
+    READ_AS("json_schema", FIELD_OBJECT, structured_read_schema, "the same as guided_json"),
+
+    IGNORED("guided_decoding_backend", BOTH, FIELD_STRING, "there is one"),
     IGNORED("metadata", API_CHAT, FIELD_OBJECT, "nothing is stored"),
     IGNORED("store", API_CHAT, FIELD_BOOL, "nothing is stored"),
     IGNORED("service_tier", API_CHAT, FIELD_STRING, "there is one tier"),
@@ -97,8 +113,7 @@ static const struct field table[] = {
     IGNORED("prompt_cache_options", API_CHAT, FIELD_OBJECT, "the cache keeps what fits"),
     IGNORED("prompt_cache_retention", API_CHAT, FIELD_STRING, "the cache keeps what fits"),
 
-    REFUSED("response_format", API_CHAT, "{\"type\":\"text\"}",
-            "Output that follows a schema is not served yet."),
+    REFUSED("guided_whitespace_pattern", BOTH, NULL, "White space in JSON stands behind , and :."),
     REFUSED("audio", API_CHAT, NULL, "Audio is not served."),
     REFUSED("modalities", API_CHAT, "[\"text\"]", "Only text is served."),
     REFUSED("prediction", API_CHAT, NULL, "Predicted outputs are not served."),

@@ -61,6 +61,27 @@ int params_read_encoding_format(struct api_request *a, struct json_object *v,
                                 const struct api_context *ctx, struct api_error *e);
 int params_read_pooling(struct api_request *a, struct json_object *v, const struct api_context *ctx,
                         struct api_error *e);
+
+/* structured.c */
+int structured_read_format(struct api_request *a, struct json_object *v,
+                           const struct api_context *ctx, struct api_error *e);
+int structured_read_outputs(struct api_request *a, struct json_object *v,
+                            const struct api_context *ctx, struct api_error *e);
+int structured_read_json(struct api_request *a, struct json_object *v,
+                         const struct api_context *ctx, struct api_error *e);
+int structured_read_regex(struct api_request *a, struct json_object *v,
+                          const struct api_context *ctx, struct api_error *e);
+int structured_read_choice(struct api_request *a, struct json_object *v,
+                           const struct api_context *ctx, struct api_error *e);
+int structured_read_guided_grammar(struct api_request *a, struct json_object *v,
+                                   const struct api_context *ctx, struct api_error *e);
+int structured_read_grammar(struct api_request *a, struct json_object *v,
+                            const struct api_context *ctx, struct api_error *e);
+int structured_read_schema(struct api_request *a, struct json_object *v,
+                           const struct api_context *ctx, struct api_error *e);
+/* Whether the grammar, if there is one, can be compiled for the model, which is known by now. */
+int structured_check(const struct api_request *a, struct api_error *e);
+
 /* What concerns several fields at once. */
 int params_check(struct api_request *a, struct json_object *root, const struct api_context *ctx,
                  struct api_error *e);

@@ -322,7 +322,7 @@ BAD = [
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "nobody", "content": "x"}]}, "messages[0].role"),
     ({"messages": user("word " * 20000)}, "messages"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"functions": [{"name": "f"}]}, "functions"),
     ({"extra_body": {"wonder": 1}}, "wonder"),

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "router/pool/pool.h"
+#include "runtime/grammar/grammar.h"
 
 #define FAKE_TOKENS_MAX 4096
 
@@ -40,10 +41,14 @@ static struct fake {
     struct gen_request last;
     uint32_t last_prompt[1024];
 } fake;
+/* What the last one had to follow. */
+static struct grammar_source fake_grammar;
+static char fake_grammar_text[1024];
 
 static void fake_reset(struct event_base *base)
 {
     memset(&fake, 0, sizeof(fake));
+    memset(&fake_grammar, 0, sizeof(fake_grammar));
     fake.base = base;
     fake.fail_at = -1;
     fake.workers = 1;
@@ -139,6 +144,10 @@ struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct
     fake.seeds[fake.started++ % 16] = r->sampling.seed;
     fake.live++;
     fake.last = *r;
+    if (r->grammar) {
+        fake_grammar = *r->grammar;
+        snprintf(fake_grammar_text, sizeof(fake_grammar_text), "%s", r->grammar->text);
+    }
     memcpy(fake.last_prompt, r->prompt,
            (r->n_prompt < 1024 ? r->n_prompt : 1024) * sizeof(*r->prompt));
     g->timer = event_new(fake.base, -1, 0, fake_turn, g);

@@ -407,6 +407,39 @@ static void test_sampling_reaches_the_pool(void **state)
     reply_release(&r);
 }
 
+static void expect_grammar(const char *path, const char *fields, enum grammar_kind kind,
+                           const char *text)
+{
+    struct buf body;
+    struct reply r;
+    buf_init(&body, 0);
+    buf_addf(&body, "{%s,%s}", strcmp(path, CHAT) == 0 ? HI : SAY, fields);
+    post(path, buf_str(&body), &r);
+    assert_int_equal(r.status, 200);
+    assert_non_null(fake.last.grammar);
+    assert_int_equal(fake_grammar.kind, kind);
+    assert_int_equal(fake_grammar.space, GRAMMAR_SPACE_ONE);
+    assert_string_equal(fake_grammar_text, text);
+    reply_release(&r);
+    buf_release(&body);
+}
+
+static void test_a_grammar_reaches_the_pool(void **state)
+{
+    (void)state;
+    expect_grammar(CHAT, "\"response_format\":{\"type\":\"json_object\"}", GRAMMAR_JSON_OBJECT, "");
+    /* Its members stay in their order; a number stays as it was written. */
+    expect_grammar(CHAT,
+                   "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\","
+                   "\"strict\":true,\"schema\":{\"type\" : \"number\", \"maximum\":1.50, "
+                   "\"minimum\":-1}}}",
+                   GRAMMAR_JSON_SCHEMA, "{\"type\":\"number\",\"maximum\":1.50,\"minimum\":-1}");
+    expect_grammar(TEXT, "\"guided_choice\":[\"a\\\"b\",\"\\\\\"]", GRAMMAR_GBNF,
+                   "root ::= \"a\\x22b\" | \"\\x5C\"");
+    expect_grammar(TEXT, "\"structured_outputs\":{\"regex\":\"a+\"}", GRAMMAR_REGEX, "a+");
+    expect_grammar(TEXT, "\"grammar\":\"root ::= \\\"x\\\"\"", GRAMMAR_GBNF, "root ::= \"x\"");
+}
+
 /* ---- failures of the pool ---------------------------------------------------------------------
  */
 
@@ -587,7 +620,20 @@ static const struct refusal refusals[] = {
     {CHAT, "{" HI ",\"wonder\":1}", 400, "wonder", "unknown_parameter"},
     {CHAT, "{" HI ",\"prompt\":\"x\"}", 400, "prompt", "unknown_parameter"},
     {CHAT, "{" HI ",\"chat_template\":\"x\"}", 400, "chat_template", "unsupported_parameter"},
-    {CHAT, "{" HI ",\"response_format\":{\"type\":\"json_object\"}}", 400, "response_format",
+    {CHAT, "{" HI ",\"response_format\":{\"type\":\"xml\"}}", 400, "response_format.type",
+     "invalid_value"},
+    {CHAT,
+     "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\","
+     "\"schema\":{\"not\":{}}}}}",
+     400, "response_format.json_schema.schema", "invalid_value"},
+    {TEXT, "{" SAY ",\"structured_outputs\":{\"regex\":\"a\\u0000\"}}", 400,
+     "structured_outputs.regex", "invalid_value"},
+    {TEXT, "{" SAY ",\"structured_outputs\":{\"regex\":\"a\",\"json\":{}}}", 400,
+     "structured_outputs.json", "invalid_value"},
+    {TEXT, "{" SAY ",\"guided_json\":{\"maximum\":18446744073709551616}}", 400, "guided_json",
+     "invalid_value"},
+    {TEXT, "{" SAY ",\"guided_choice\":[\"a\",1]}", 400, "guided_choice", "invalid_type"},
+    {TEXT, "{" SAY ",\"guided_whitespace_pattern\":\" *\"}", 400, "guided_whitespace_pattern",
      "unsupported_parameter"},
     {CHAT, "{" HI ",\"tools\":[{}]}", 400, "tools", "unsupported_parameter"},
     {CHAT, "{" HI ",\"tools\":[{}],\"tool_choice\":\"required\"}", 400, "tool_choice", NULL},
@@ -766,6 +812,7 @@ int main(void)
         T(test_completion_logprobs),
         T(test_priority_and_timeout_reach_the_pool),
         T(test_sampling_reaches_the_pool),
+        T(test_a_grammar_reaches_the_pool),
         T(test_failures_before_the_first_token_are_http),
         T(test_failure_mid_stream_is_an_event_and_no_done),
         T(test_bad_input_names_the_parameter),

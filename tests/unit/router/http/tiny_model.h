@@ -11,6 +11,7 @@
 #include "router/model_text.h"
 #include "runtime/base/buf.h"
 #include "runtime/format/gguf.h"
+#include "runtime/grammar/grammar_store.h"
 #include "runtime/text/chat.h"
 #include "runtime/text/tokenizer.h"
 
@@ -118,11 +119,14 @@ static inline void tiny_model_init(struct model_texts *texts)
     struct gguf *g = NULL;
     struct err e = {0};
     struct model_text *m = calloc(1, sizeof(*m));
+    struct grammar_store_limits grammars;
+    grammar_store_limits_default(&grammars);
     tiny_gguf(&bytes);
     if (!m || gguf_open_mem(bytes.data, bytes.len, &g, &e) < 0 ||
         tokenizer_load(g, &m->tokenizer, &e) < 0 ||
         chat_template_compile(TINY_TEMPLATE, strlen(TINY_TEMPLATE), NULL, "<|im_end|>", &m->chat,
-                              &e) < 0) {
+                              &e) < 0 ||
+        grammar_store_create(m->tokenizer, &grammars, &m->grammars, &e) < 0) {
         fprintf(stderr, "tiny model: %s\n", e.msg);
         abort();
     }
