@@ -15,6 +15,8 @@
 #include "tests/unit/runtime/model/tiny_adapter.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
+enum { CONTEXT_TOKENS = 48 };
+
 static struct engine_config config(void)
 {
     return (struct engine_config){
@@ -109,6 +111,59 @@ static void test_engine_says_what_it_serves(void **state)
     assert_int_equal(info->kv_bytes, info->kv_pages * (2 * 2 * 32 * 16 * 2)); /* layers, K and V */
     assert_int_equal(info->page_tokens, KN_PAGE_TOKENS);
     assert_non_null(engine_tokenizer(g));
+    expect_idle(g);
+    engine_free(g);
+}
+
+/* Half the memory and a scale for each token and head; and other tokens, so another name. */
+static void test_engine_keeps_kv_in_int8(void **state)
+{
+    (void)state;
+    struct engine_config c = config();
+    c.context_max = 100;
+    struct engine *f16 = open_tiny(&tiny_llama_small, &c);
+    c.kv_type = KN_KV_INT8;
+    struct engine *int8 = open_tiny(&tiny_llama_small, &c);
+    const struct engine_info *a = engine_info(f16), *b = engine_info(int8);
+    assert_int_equal(a->kv_pages, b->kv_pages);
+    uint64_t elems = a->kv_bytes / 2, scales = elems / 16 * 4; /* head_dim 16 */
+    assert_int_equal(b->kv_bytes, elems + scales);
+    assert_string_not_equal(a->manifest_sha256, b->manifest_sha256);
+    engine_free(f16);
+    engine_free(int8);
+}
+
+/* A pool for one context, and prompts of every length that it has room for, of any tokens: each is
+ * answered to the end, and one token more is refused with a reason. */
+static void test_engine_takes_prompts_of_every_length(void **state)
+{
+    (void)state;
+    uint32_t any[CONTEXT_TOKENS], n;
+    struct engine_config c = config();
+    c.context_max = CONTEXT_TOKENS;
+    c.kv_bytes = CONTEXT_TOKENS / KN_PAGE_TOKENS * (2 * 2 * 32 * 16 * 2);
+    struct engine *g = open_tiny(&tiny_llama_small, &c);
+    assert_int_equal(engine_info(g)->kv_pages, CONTEXT_TOKENS / KN_PAGE_TOKENS);
+    for (uint32_t i = 0; i < CONTEXT_TOKENS; i++)
+        any[i] = (i * 101 + 7) % TINY_VOCAB;
+    for (uint32_t length = 1; length < CONTEXT_TOKENS; length++) {
+        struct engine_request r = request(length), other = request(1000 + length);
+        r.prompt = other.prompt = any;
+        r.n_prompt = other.n_prompt = length;
+        r.max_tokens = other.max_tokens = 1000;
+        submit(g, &r);
+        submit(g, &other); /* the pool is full: it waits or is preempted, and is not lost */
+        struct engine_delta last = run_to_end(g, r.id, &n);
+        assert_int_equal(last.finish, ENGINE_LENGTH);
+        assert_int_equal(n, CONTEXT_TOKENS - length);
+        last = run_to_end(g, other.id, &n);
+        assert_int_equal(last.finish, ENGINE_LENGTH);
+        expect_idle(g);
+    }
+    struct engine_request r = request(1);
+    r.prompt = any;
+    r.n_prompt = CONTEXT_TOKENS;
+    expect_refusal(g, &r, ERR_LIMIT, "context");
     expect_idle(g);
     engine_free(g);
 }
@@ -717,6 +772,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_engine_says_what_it_serves),
+        cmocka_unit_test(test_engine_keeps_kv_in_int8),
+        cmocka_unit_test(test_engine_takes_prompts_of_every_length),
         cmocka_unit_test(test_engine_refuses_a_bad_configuration),
         cmocka_unit_test(test_engine_runs_to_max_tokens),
         cmocka_unit_test(test_engine_ends_when_the_context_is_full),
