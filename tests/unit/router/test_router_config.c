@@ -40,6 +40,7 @@ static void test_router_config_defaults_are_valid(void **state)
     assert_int_equal(c.worker_wait_ms, 10000);
     assert_int_equal(c.body_bytes_max, 8 << 20);
     assert_int_equal(c.moves_max, 3);
+    assert_string_equal(c.kv_type, "f16");
     assert_false(c.die_with_parent);
     config_release(&router_program, &c);
 }
@@ -85,6 +86,7 @@ static void test_router_config_refuses_what_does_not_fit_together(void **state)
     assert_wrong("--tls-ca=x", "tls_cert");
     assert_wrong("--redis-password-file=x", "redis");
     assert_wrong("--policy=fastest", "policy");
+    assert_wrong("--kv-type=int4", "kv_type");
     assert_wrong("--lease=1ms", "lease");
     assert_wrong("--generations-max=0", "generations-max");
     assert_wrong("--worker-wait=-1", "worker-wait");
