@@ -86,7 +86,7 @@ static void test_router_config_refuses_what_does_not_fit_together(void **state)
     assert_wrong("--tls-ca=x", "tls_cert");
     assert_wrong("--redis-password-file=x", "redis");
     assert_wrong("--policy=fastest", "policy");
-    assert_wrong("--kv-type=int4", "kv_type");
+    assert_wrong("--kv-type=int4", "kv-type");
     assert_wrong("--lease=1ms", "lease");
     assert_wrong("--generations-max=0", "generations-max");
     assert_wrong("--worker-wait=-1", "worker-wait");
