@@ -54,7 +54,7 @@ test-exactness: ## 1,000 random schedules of 64 requests on the real model, each
 	@$(SUBMAKE) build/release/tests/unit/runtime/engine/test_exact >&2
 	@build/release/tests/unit/runtime/engine/test_exact $(ENGINES)
 
-.PHONY: bench-kernels bench-stall bench-engine bench-speculate
+.PHONY: bench-kernels bench-stall bench-engine bench-speculate bench-clients
 bench-kernels: ## What each kernel reaches on this machine (minutes)
 	@deploy/setup.sh run
 	@$(SUBMAKE) build/release/benchmarks/kernels/bench_kernels >&2
@@ -76,6 +76,16 @@ bench-engine: ## Tokens a second of the engine beside llama.cpp (10 minutes; the
 	@python3 benchmarks/engine/compare.py $(if $(ISA),--isa '$(ISA)') \
 	    $(if $(THREADS),--threads '$(THREADS)') $(if $(SHARED),--threads 1 --cpu-time) $(if $(QUICK),--rounds 1 --long-rounds 0) \
 	    $(if $(MODELS),--models '$(subst $(empty) $(empty),$(comma),$(strip $(MODELS)))')
+
+# REQUESTS=N, of each run
+REQUESTS ?= 64
+bench-clients: ## guidellm and aiperf against `argosy up`: any failed request fails it (minutes)
+	@deploy/setup.sh test
+	@tests/setup.sh
+	@benchmarks/clients/setup.sh
+	@models/fetch.py smollm2-135m >&2
+	@$(SUBMAKE) all >&2
+	@$(VENV_PYTHON) benchmarks/clients/load_tools.py $(REQUESTS)
 
 bench-stall: ## What a prompt of 8,000 tokens does to the streams that run
 	@deploy/setup.sh run
