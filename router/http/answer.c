@@ -68,11 +68,12 @@ static void begin_stream(struct answer *a, struct choice *c, struct buf *out)
 
 static bool keep(struct answer *a, struct choice *c, const struct buf *text)
 {
-    buf_add(&c->text, text->data, text->len);
+    if (!c->speech)
+        buf_add(&c->text, text->data, text->len);
     a->kept_bytes += text->len;
     size_t logprobs = c->logprobs ? logprobs_bytes(c->logprobs) : 0;
-    if (!c->text.failed && !text->failed &&
-        a->kept_bytes + logprobs * a->n <= a->http->config.request_bytes_max)
+    bool failed = c->text.failed || text->failed || (c->speech && speech_failed(c->speech));
+    if (!failed && a->kept_bytes + logprobs * a->n <= a->http->config.request_bytes_max)
         return true;
     struct api_error e;
     api_error_set(&e, 500, "answer_too_large", NULL,
@@ -88,7 +89,9 @@ bool answer_news(struct answer *a, struct choice *c, const struct buf *text)
         return keep(a, c, text);
     struct buf *out = request_stream(a->request);
     begin_stream(a, c, out);
-    if (text->len || (c->logprobs && !logprobs_empty(c->logprobs))) {
+    if (c->speech) {
+        answer_write_speech(a, c, out);
+    } else if (text->len || (c->logprobs && !logprobs_empty(c->logprobs))) {
         answer_write_delta(a, c, text->data, text->len, out);
         if (c->logprobs)
             logprobs_clear(c->logprobs);

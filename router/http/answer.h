@@ -61,6 +61,8 @@ int answer_prepare_chunks(struct answer *a);
 void answer_write_role(struct answer *a, const struct choice *c, struct buf *out);
 void answer_write_delta(struct answer *a, const struct choice *c, const char *text, size_t n,
                         struct buf *out);
+/* What c->speech holds that the client does not have yet; takes it out. */
+void answer_write_speech(struct answer *a, struct choice *c, struct buf *out);
 void answer_write_finish(struct answer *a, const struct choice *c, struct buf *out);
 void answer_write_end(struct answer *a, struct buf *out);
 void answer_write_whole(struct answer *a, struct buf *out);

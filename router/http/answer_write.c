@@ -104,9 +104,119 @@ void answer_write_delta(struct answer *a, const struct choice *c, const char *te
     close_chunk(a, c, c->n_tokens, NULL, out);
 }
 
+/* ---- calls of tools and thoughts ---------------------------------------------------------------
+ */
+
+static void open_delta(const struct answer *a, const struct choice *c, struct buf *out)
+{
+    open_chunk(a, c, out);
+    buf_adds(out, ",\"delta\":{");
+}
+
+static void close_delta(struct answer *a, struct choice *c, struct buf *out)
+{
+    buf_adds(out, "},\"logprobs\":");
+    if (c->logprobs && !logprobs_empty(c->logprobs)) {
+        logprobs_write(c->logprobs, out);
+        logprobs_clear(c->logprobs);
+    } else {
+        buf_adds(out, "null");
+    }
+    close_chunk(a, c, c->n_tokens, NULL, out);
+}
+
+static void write_piece(struct answer *a, struct choice *c, const char *key, struct buf *text,
+                        struct buf *out)
+{
+    if (text->len == 0)
+        return;
+    open_delta(a, c, out);
+    buf_addf(out, "\"%s\":\"", key);
+    json_escape(out, text->data, text->len);
+    buf_addc(out, '"');
+    close_delta(a, c, out);
+    buf_clear(text);
+}
+
+/* "id" to "function", which is left open. Mistral's templates want ids of nine letters and digits,
+ * so all have that. */
+static void open_call(const struct answer *a, const struct choice *c, uint32_t i,
+                      const struct speech_call *call, struct buf *out)
+{
+    size_t n = strlen(a->id);
+    buf_addf(out, "\"id\":\"%.5s%02x%02x\",\"type\":\"function\",\"function\":{\"name\":\"",
+             a->id + (n > 5 ? n - 5 : 0), c->index & 0xffu, i & 0xffu);
+    json_escape(out, buf_str(&call->name), call->name.len);
+    buf_adds(out, "\",\"arguments\":\"");
+}
+
+static void write_call(struct answer *a, struct choice *c, uint32_t i, struct buf *out)
+{
+    const struct speech_call *call = &c->speech->said.calls[i];
+    if (i == c->n_told) {
+        open_delta(a, c, out);
+        buf_addf(out, "\"tool_calls\":[{\"index\":%u,", i);
+        open_call(a, c, i, call, out);
+        buf_adds(out, "\"}}]");
+        close_delta(a, c, out);
+        c->n_told++;
+        c->told_bytes = 0;
+    }
+    if (call->n_ready == c->told_bytes)
+        return;
+    open_delta(a, c, out);
+    buf_addf(out, "\"tool_calls\":[{\"index\":%u,\"function\":{\"arguments\":\"", i);
+    json_escape(out, call->arguments.data + c->told_bytes, call->n_ready - c->told_bytes);
+    buf_adds(out, "\"}}]");
+    close_delta(a, c, out);
+    c->told_bytes = call->n_ready;
+}
+
+void answer_write_speech(struct answer *a, struct choice *c, struct buf *out)
+{
+    struct speech_said *said = &c->speech->said;
+    write_piece(a, c, "reasoning_content", &said->reasoning, out);
+    write_piece(a, c, "content", &said->content, out);
+    for (uint32_t i = c->n_told > 0 ? c->n_told - 1 : 0; i < said->n_calls; i++)
+        write_call(a, c, i, out);
+    if (c->logprobs && !logprobs_empty(c->logprobs)) {
+        open_delta(a, c, out);
+        close_delta(a, c, out);
+    }
+}
+
+/* Members of a whole message behind its role. */
+static void write_said(const struct answer *a, const struct choice *c, struct json *w)
+{
+    const struct speech_said *said = &c->speech->said;
+    json_key(w, "content");
+    if (said->content.len == 0 && said->n_calls > 0)
+        json_null(w);
+    else
+        json_strn(w, buf_str(&said->content), said->content.len);
+    if (said->reasoning.len > 0) {
+        json_key(w, "reasoning_content");
+        json_strn(w, buf_str(&said->reasoning), said->reasoning.len);
+    }
+    if (said->n_calls == 0)
+        return;
+    json_key(w, "tool_calls");
+    json_arr(w);
+    for (uint32_t i = 0; i < said->n_calls; i++) {
+        const struct speech_call *call = &said->calls[i];
+        json_raw(w, "{", 1);
+        open_call(a, c, i, call, w->out);
+        json_escape(w->out, buf_str(&call->arguments), call->arguments.len);
+        buf_adds(w->out, "\"}}");
+    }
+    json_arr_end(w);
+}
+
 static const char *finish_name(const struct choice *c)
 {
-    return c->finish == GEN_LENGTH ? "length" : "stop";
+    if (c->finish == GEN_LENGTH)
+        return "length";
+    return c->speech && c->speech->said.n_calls > 0 ? "tool_calls" : "stop";
 }
 
 void answer_write_finish(struct answer *a, const struct choice *c, struct buf *out)
@@ -173,8 +283,12 @@ static void write_text(const struct answer *a, const struct choice *c, struct js
     json_obj(w);
     json_key(w, "role");
     json_str(w, "assistant");
-    json_key(w, "content");
-    json_strn(w, buf_str(&c->text), c->text.len);
+    if (c->speech) {
+        write_said(a, c, w);
+    } else {
+        json_key(w, "content");
+        json_strn(w, buf_str(&c->text), c->text.len);
+    }
     json_key(w, "refusal");
     json_null(w);
     json_obj_end(w);

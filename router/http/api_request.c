@@ -8,6 +8,7 @@
 #include "router/http/fields.h"
 #include "router/http/json_check.h"
 #include "runtime/base/check.h"
+#include "runtime/text/chat.h"
 #include "runtime/text/detok.h"
 
 #define TEXT_MAX_TOKENS_DEFAULT 16 /* OpenAI's, for completions */
@@ -224,7 +225,24 @@ static int read_chat(struct api_request *a, struct json_object *root, const stru
     if (!a->prompts)
         return api_error_set(e, 503, NULL, NULL, "There is no memory for the request now.");
     a->n_prompts = 1;
-    return messages_encode(a->model, root, a->add_generation_prompt, ctx, a->prompts, e);
+    struct buf text;
+    buf_init(&text, 0);
+    int rc = tools_read(a, root, ctx, e);
+    if (rc == 0)
+        rc = messages_render(a->model, root, a->add_generation_prompt, ctx, &text, e);
+    a->in_thought = rc == 0 && chat_template_speech(a->model->chat).thinks &&
+                    speech_prompt_thinks(buf_str(&text), text.len);
+    if (rc == 0)
+        rc = tools_constrain(a, a->in_thought, ctx, e);
+    if (rc == 0)
+        rc = structured_think(a, ctx, e);
+    if (rc == 0 && a->tools.lead)
+        buf_adds(&text, a->tools.lead);
+    if (rc == 0)
+        rc = api_encode(a->model, buf_str(&text), text.len, TOKENIZER_PARSE_SPECIAL, "messages",
+                        ctx, a->prompts, e);
+    buf_release(&text);
+    return rc;
 }
 
 /* How many tokens may come, now that the prompts' lengths are known. */
@@ -266,6 +284,7 @@ static void set_defaults(struct api_request *a, enum api_kind kind)
     a->top_logprobs = -1;
     a->text_logprobs = -1;
     a->add_generation_prompt = true;
+    a->parallel_tool_calls = true;
     a->pooling = kind == API_EMBEDDING ? GEN_LAST : GEN_TOKENS;
     a->normalize = true;
 }
@@ -284,14 +303,16 @@ static int read_root(struct api_request *a, struct json_object *root, const stru
     struct json_object *bias = json_object_object_get(root, "logit_bias");
     struct json_object *stop_ids = json_object_object_get(root, "stop_token_ids");
     if ((bias && params_read_logit_bias(a, bias, ctx, e)) ||
-        (stop_ids && params_read_stop_ids(a, stop_ids, ctx, e)) || structured_check(a, e))
+        (stop_ids && params_read_stop_ids(a, stop_ids, ctx, e)))
         return -1;
     if (a->kind == API_EMBEDDING) {
         a->max_tokens = 1;
         return api_read_prompts(a, json_object_object_get(root, "input"), ctx, e);
     }
-    if (a->kind == API_CHAT ? read_chat(a, root, ctx, e)
-                            : api_read_prompts(a, json_object_object_get(root, "prompt"), ctx, e))
+    if ((a->kind == API_CHAT
+             ? read_chat(a, root, ctx, e)
+             : api_read_prompts(a, json_object_object_get(root, "prompt"), ctx, e)) ||
+        structured_check(a, e))
         return -1;
     return resolve_max_tokens(a, e);
 }

@@ -12,6 +12,7 @@
 
 #include "router/http/api_error.h"
 #include "router/http/http.h"
+#include "router/http/tools.h"
 #include "router/model_text.h"
 #include "router/pool/pool.h"
 #include "runtime/base/arena.h"
@@ -58,6 +59,7 @@ struct api_request {
     bool echo;
     bool ignore_eos;
     bool add_generation_prompt;
+    bool parallel_tool_calls;
     int64_t n;                     /* choices for each prompt */
     int64_t best_of;               /* 0: not given */
     int64_t max_tokens;            /* 0: not given, until api_request_read has resolved it */
@@ -87,8 +89,10 @@ struct api_request {
     bool normalize;
     bool base64;
     const char *user, *prompt_cache_key, *cache_salt; /* or NULL */
-    int64_t priority;                                 /* lower goes first, as in vLLM */
-    double timeout_s;                                 /* 0: not given */
+    struct api_tools tools;
+    bool in_thought;  /* the prompt ends inside of a thought */
+    int64_t priority; /* lower goes first, as in vLLM */
+    double timeout_s; /* 0: not given */
 };
 
 /* 0, or -1 with the error. */
@@ -120,7 +124,11 @@ int api_read_ids(struct json_object *list, const struct model_text *m, size_t ma
 
 /* messages.c: are these OpenAI's messages? May change them: `developer` becomes `system`. */
 int messages_check(struct json_object *messages, struct api_error *e);
-/* Messages to the prompt's ids. `root` is the whole body: tools, chat_template_kwargs. */
+/* Messages to the prompt's text. `root` is the whole body: tools, chat_template_kwargs. */
+int messages_render(const struct model_text *m, struct json_object *root,
+                    bool add_generation_prompt, const struct api_context *ctx, struct buf *out,
+                    struct api_error *e);
+/* To its ids. */
 int messages_encode(const struct model_text *m, struct json_object *root,
                     bool add_generation_prompt, const struct api_context *ctx,
                     struct api_prompt *out, struct api_error *e);

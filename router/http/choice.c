@@ -6,6 +6,7 @@
 #include "router/http/http_internal.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/rng.h"
+#include "runtime/text/chat.h"
 
 static bool ends_by_id(const struct choice *c, uint32_t id)
 {
@@ -50,6 +51,14 @@ static void feed(struct choice *c, const struct buf *piece, struct buf *text)
         c->cut = true;
 }
 
+/* Some models' markers are control tokens, which are no text otherwise. */
+static bool is_marker(const struct tokenizer *t, uint32_t id)
+{
+    size_t n;
+    const char *bytes = tokenizer_token_bytes(t, id, true, &n);
+    return speech_is_marker(bytes, n);
+}
+
 /* Everything that one token adds to the text. */
 static void take_token(struct choice *c, uint32_t id, const struct gen_logprob *logprob,
                        struct buf *piece, struct buf *text)
@@ -58,10 +67,23 @@ static void take_token(struct choice *c, uint32_t id, const struct gen_logprob *
         if (c->logprobs && logprob)
             logprobs_add(c->logprobs, id, logprob);
         buf_clear(piece);
+        c->detok.special = c->speech && is_marker(c->answer->api->model->tokenizer, id);
         detok_feed(&c->detok, c->answer->api->model->tokenizer, id, piece);
         feed(c, piece, text);
     }
     c->n_tokens++;
+}
+
+/* Tells apart what it says. A model that may call but once has ended when it has. */
+static void hear(struct choice *c, const struct buf *text, bool ends)
+{
+    if (!c->speech)
+        return;
+    speech_feed(c->speech, text->data, text->len);
+    if (ends)
+        speech_end(c->speech);
+    if (speech_is_over(c->speech))
+        c->cut = true;
 }
 
 /* What was held back, now that nothing follows. */
@@ -110,6 +132,7 @@ static void complete(struct choice *c, enum gen_finish why, const struct gen_usa
     c->usage = *usage;
     buf_clear(&h->text);
     take_rest(c, &h->piece, &h->text);
+    hear(c, &h->text, true);
     if (answer_news(a, c, &h->text))
         answer_choice_done(a, c);
 }
@@ -132,6 +155,7 @@ static void on_tokens(void *ctx, const uint32_t *ids, const struct gen_logprob *
     buf_clear(&h->text);
     for (uint32_t i = 0; i < n; i++)
         take_token(c, ids[i], logprobs ? &logprobs[i] : NULL, &h->piece, &h->text);
+    hear(c, &h->text, false);
     answer_news(c->answer, c, &h->text);
 }
 
@@ -204,6 +228,25 @@ static int ready_stop(struct choice *c, struct api_error *e)
     return 0;
 }
 
+static int ready_speech(struct choice *c, struct api_error *e)
+{
+    const struct api_request *api = c->answer->api;
+    if (api->kind != API_CHAT)
+        return 0;
+    struct speech_form form = chat_template_speech(api->model->chat);
+    if (api->tools.n == 0 && !form.thinks)
+        return 0;
+    c->speech = arena_alloc(&c->answer->request->arena, sizeof(*c->speech));
+    if (!c->speech)
+        return api_error_set(e, 400, NULL, NULL, "The request takes too much memory.");
+    speech_init(c->speech, form, api->in_thought, api->tools.names, api->tools.n);
+    if (api->tools.one_only)
+        c->speech->calls_max = 1;
+    if (api->tools.lead)
+        speech_feed(c->speech, api->tools.lead, strlen(api->tools.lead));
+    return 0;
+}
+
 int choice_start(struct choice *c, struct answer *a, uint32_t index, uint64_t seed,
                  struct api_error *e)
 {
@@ -216,7 +259,7 @@ int choice_start(struct choice *c, struct answer *a, uint32_t index, uint64_t se
     c->prompt = &a->api->prompts[index / (uint32_t)a->api->n];
     buf_init(&c->text, 0);
     detok_init(&c->detok, false);
-    if (ready_stop(c, e))
+    if (ready_stop(c, e) || ready_speech(c, e))
         return -1;
     if (a->api->want_logprobs) {
         c->logprobs = arena_alloc(&a->request->arena, sizeof(*c->logprobs));
@@ -247,5 +290,8 @@ void choice_release(struct choice *c)
         stopmatch_release(&c->stop);
     if (c->logprobs)
         logprobs_release(c->logprobs);
+    if (c->speech)
+        speech_release(c->speech);
+    c->speech = NULL;
     buf_release(&c->text);
 }

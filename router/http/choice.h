@@ -15,6 +15,7 @@
 #include "router/pool/pool.h"
 #include "runtime/base/buf.h"
 #include "runtime/text/detok.h"
+#include "runtime/text/speech.h"
 #include "runtime/text/stopmatch.h"
 
 struct answer;
@@ -42,6 +43,9 @@ struct choice {
     enum gen_finish finish;
     struct gen_usage usage;
     struct buf text;           /* all of it; unused in a stream */
+    struct speech *speech;     /* NULL: all text is content */
+    uint32_t n_told;           /* of a stream: calls that the client knows, */
+    size_t told_bytes;         /* and what it has of the last one's arguments */
     struct logprobs *logprobs; /* NULL: none are asked for */
     uint64_t last_ns;          /* of the latest token; 0: none yet */
 };

@@ -182,9 +182,9 @@ static int check_length(const struct model_text *m, struct json_object *messages
     return api_check_length(m, bytes, "messages", e);
 }
 
-int messages_encode(const struct model_text *m, struct json_object *root,
-                    bool add_generation_prompt, const struct api_context *ctx,
-                    struct api_prompt *out, struct api_error *e)
+int messages_render(const struct model_text *m, struct json_object *root,
+                    bool add_generation_prompt, const struct api_context *ctx, struct buf *out,
+                    struct api_error *e)
 {
     struct json_object *messages = json_object_object_get(root, "messages");
     struct json_object *tools = json_object_object_get(root, "tools");
@@ -202,14 +202,21 @@ int messages_encode(const struct model_text *m, struct json_object *root,
     if (check_length(m, messages, e))
         return -1;
     if (tools && (json_object_array_length(tools) == 0 || !chat_template_takes_tools(m->chat)))
-        tools = NULL; /* no call is asked for (params_check), so nothing is lost */
-    struct buf text;
+        tools = NULL; /* no call is asked for (tools_read), so nothing is lost */
     struct err why = {0};
+    int code = chat_render(m->chat, messages, tools, &options, NULL, out, &why);
+    return code ? api_error_set(e, code == ERR_NOMEM ? 503 : 400, NULL, "messages", "%s", why.msg)
+                : 0;
+}
+
+int messages_encode(const struct model_text *m, struct json_object *root,
+                    bool add_generation_prompt, const struct api_context *ctx,
+                    struct api_prompt *out, struct api_error *e)
+{
+    struct buf text;
     buf_init(&text, 0);
-    int code = chat_render(m->chat, messages, tools, &options, NULL, &text, &why);
-    if (code)
-        code = api_error_set(e, code == ERR_NOMEM ? 503 : 400, NULL, "messages", "%s", why.msg);
-    else
+    int code = messages_render(m, root, add_generation_prompt, ctx, &text, e);
+    if (code == 0)
         code = api_encode(m, buf_str(&text), text.len, TOKENIZER_PARSE_SPECIAL, "messages", ctx,
                           out, e);
     buf_release(&text);

@@ -198,26 +198,6 @@ int params_read_logit_bias(struct api_request *a, struct json_object *v,
     return 0;
 }
 
-static int check_tools(struct json_object *root, struct api_error *e)
-{
-    struct json_object *tools = json_object_object_get(root, "tools");
-    struct json_object *choice = json_object_object_get(root, "tool_choice");
-    bool none = choice && json_object_is_type(choice, json_type_string) &&
-                strcmp(json_object_get_string(choice), "none") == 0;
-    bool automatic = choice && json_object_is_type(choice, json_type_string) &&
-                     strcmp(json_object_get_string(choice), "auto") == 0;
-    bool some = tools && json_object_array_length(tools) > 0;
-    if (choice && !none && !automatic)
-        return api_error_set(e, 400, "unsupported_parameter", "tool_choice",
-                             "Unsupported value: 'tool_choice'. Tool calls are not parsed yet: "
-                             "only \"none\" is served.");
-    if (some && !none)
-        return api_error_set(e, 400, "unsupported_parameter", "tools",
-                             "Unsupported parameter: 'tools'. Tool calls are not parsed yet: tools "
-                             "are taken only with tool_choice \"none\".");
-    return 0;
-}
-
 static int check_counts(const struct api_request *a, const struct api_context *ctx,
                         struct api_error *e)
 {
@@ -238,8 +218,6 @@ int params_check(struct api_request *a, struct json_object *root, const struct a
                  struct api_error *e)
 {
     if (check_counts(a, ctx, e))
-        return -1;
-    if (a->kind == API_CHAT && check_tools(root, e))
         return -1;
     if (!a->stream && json_object_object_get(root, "stream_options"))
         return api_error_set(e, 400, "invalid_value", "stream_options",

@@ -6,6 +6,7 @@
 #include "router/http/fields.h"
 #include "runtime/base/buf.h"
 #include "runtime/grammar/grammar_store.h"
+#include "runtime/text/chat.h"
 
 #define FORMAT_NAME_BYTES_MAX 64
 /* How JSON is written: the way that models have read most of it. */
@@ -14,9 +15,8 @@
 /* ---- to a source ------------------------------------------------------------------------------
  */
 
-/* Takes n bytes of text as the request's grammar. */
-static int take_text(struct api_request *a, enum grammar_kind kind, const char *text, size_t n,
-                     const char *param, const struct api_context *ctx, struct api_error *e)
+int structured_take(struct api_request *a, enum grammar_kind kind, const char *text, size_t n,
+                    const char *param, const struct api_context *ctx, struct api_error *e)
 {
     if (a->has_grammar)
         return api_error_set(e, 400, "invalid_value", param,
@@ -47,8 +47,8 @@ static int take_string(struct api_request *a, enum grammar_kind kind, struct jso
 {
     if (!json_object_is_type(v, json_type_string))
         return wrong_type(param, "a string", v, e);
-    return take_text(a, kind, json_object_get_string(v), (size_t)json_object_get_string_len(v),
-                     param, ctx, e);
+    return structured_take(a, kind, json_object_get_string(v),
+                           (size_t)json_object_get_string_len(v), param, ctx, e);
 }
 
 /* json-c cuts an integer of more than 64 bits to the nearest that it can hold. */
@@ -89,7 +89,7 @@ static int take_schema(struct api_request *a, struct json_object *v, const char 
         v, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &n);
     if (!text)
         return api_error_set(e, 400, NULL, param, "The request takes too much memory.");
-    return take_text(a, GRAMMAR_JSON_SCHEMA, text, n, param, ctx, e);
+    return structured_take(a, GRAMMAR_JSON_SCHEMA, text, n, param, ctx, e);
 }
 
 /* A schema, or the text of one. */
@@ -137,7 +137,7 @@ static int take_choice(struct api_request *a, struct json_object *v, const char 
     if (rc == 0 && b.failed)
         rc = api_error_set(e, 400, NULL, param, "The request takes too much memory.");
     if (rc == 0)
-        rc = take_text(a, GRAMMAR_GBNF, buf_str(&b), b.len, param, ctx, e);
+        rc = structured_take(a, GRAMMAR_GBNF, buf_str(&b), b.len, param, ctx, e);
     buf_release(&b);
     return rc;
 }
@@ -222,7 +222,7 @@ int structured_read_format(struct api_request *a, struct json_object *v,
     }
     if (schema)
         return take_schema(a, schema, "response_format.schema", ctx, e);
-    return object ? take_text(a, GRAMMAR_JSON_OBJECT, "", 0, "response_format", ctx, e) : 0;
+    return object ? structured_take(a, GRAMMAR_JSON_OBJECT, "", 0, "response_format", ctx, e) : 0;
 }
 
 /* ---- vLLM's and llama.cpp's names --------------------------------------------------------------
@@ -269,7 +269,9 @@ static int read_json_object(struct api_request *a, struct json_object *v, const 
 {
     if (!json_object_is_type(v, json_type_boolean))
         return wrong_type(param, "a boolean", v, e);
-    return json_object_get_boolean(v) ? take_text(a, GRAMMAR_JSON_OBJECT, "", 0, param, ctx, e) : 0;
+    return json_object_get_boolean(v)
+               ? structured_take(a, GRAMMAR_JSON_OBJECT, "", 0, param, ctx, e)
+               : 0;
 }
 
 /* One member of structured_outputs. */
@@ -309,6 +311,33 @@ int structured_read_outputs(struct api_request *a, struct json_object *v,
             return -1;
     }
     return 0;
+}
+
+/* ---- behind a thought --------------------------------------------------------------------------
+ */
+
+int structured_think(struct api_request *a, const struct api_context *ctx, struct api_error *e)
+{
+    struct speech_form form = chat_template_speech(a->model->chat);
+    struct buf b;
+    if (!a->has_grammar || !form.thinks)
+        return 0;
+    bool object = a->grammar.kind == GRAMMAR_JSON_OBJECT;
+    if (!object && (a->grammar.kind != GRAMMAR_JSON_SCHEMA ||
+                    a->grammar.text[strspn(a->grammar.text, " \t\r\n")] != '{'))
+        return 0;
+    buf_init(&b, 0);
+    buf_adds(&b, "root ::= ");
+    speech_thought_grammar(form, a->in_thought, &b);
+    buf_adds(&b, "%json ");
+    buf_adds(&b, object ? "{\"type\":\"object\"}" : a->grammar.text);
+    a->has_grammar = false;
+    int rc =
+        b.failed
+            ? api_error_set(e, 400, NULL, a->grammar_param, "The request takes too much memory.")
+            : structured_take(a, GRAMMAR_GBNF, buf_str(&b), b.len, a->grammar_param, ctx, e);
+    buf_release(&b);
+    return rc;
 }
 
 /* ---- can it be compiled? -----------------------------------------------------------------------

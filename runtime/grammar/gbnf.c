@@ -196,7 +196,7 @@ static uint32_t parse_json(struct gbnf *g)
     if (in->n - in->at < 4 || memcmp(in->text + in->at, "json", 4) != 0)
         return fault(g, ERR_UNSUPPORTED, "%json {\xe2\x80\xa6} is the only % that is served");
     in->at += 4;
-    skip_space(g, false);
+    skip_space(g, true);
     size_t n = scan_peek(in) == '{' ? object_bytes(in) : 0;
     if (n == 0)
         return fault(g, ERR_FORMAT, "behind %json there is no complete JSON object");

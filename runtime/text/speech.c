@@ -124,6 +124,11 @@ void speech_release(struct speech *s)
     free(s->said.calls);
 }
 
+bool speech_is_over(const struct speech *s)
+{
+    return s->at == SPEECH_OVER;
+}
+
 bool speech_failed(const struct speech *s)
 {
     bool failed = s->in.failed || s->raw.failed || s->said.content.failed ||
@@ -261,7 +266,7 @@ static void end_call(struct speech *s)
     if (c->arguments.len == 0)
         buf_adds(&c->arguments, "{}");
     c->n_ready = c->arguments.len;
-    s->at = SPEECH_CALLED;
+    s->at = s->said.n_calls == s->calls_max ? SPEECH_OVER : SPEECH_CALLED;
 }
 
 static bool step_calling(struct speech *s)
@@ -463,6 +468,9 @@ static bool step(struct speech *s)
         return step_called(s);
     case SPEECH_REST:
         take_to(s, &s->said.content, left(s));
+        return false;
+    case SPEECH_OVER:
+        s->taken = s->in.len;
         return false;
     }
     return false;

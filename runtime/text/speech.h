@@ -72,6 +72,7 @@ enum speech_at {
     SPEECH_CALLING, /* inside of a call's JSON */
     SPEECH_CALLED,  /* behind a call's JSON */
     SPEECH_REST,    /* content to the end */
+    SPEECH_OVER,    /* calls_max are said: what follows is dropped */
 };
 
 /* Where a walk through one call's JSON stands. */
@@ -92,7 +93,8 @@ struct speech {
     bool ends;
     const char *const *names; /* (n_names), borrowed: the tools there are */
     uint32_t n_names;
-    struct buf in; /* not taken yet */
+    uint32_t calls_max; /* 0: not bounded; else set behind speech_init */
+    struct buf in;      /* not taken yet */
     size_t taken;
     struct speech_walk walk;
     struct buf raw; /* a call's text until its name is known, its marker included */
@@ -109,6 +111,8 @@ void speech_release(struct speech *s);
 void speech_feed(struct speech *s, const char *text, size_t n);
 /* The text has ended: what was held back is said. */
 void speech_end(struct speech *s);
+/* Whether as many calls as may be are complete. */
+bool speech_is_over(const struct speech *s);
 /* Whether some allocation failed. */
 bool speech_failed(const struct speech *s);
 
@@ -143,5 +147,9 @@ struct speech_rule {
  * no bytes that a grammar could see). False when the form can't be held to that. */
 bool speech_grammar(struct speech_form form, const struct speech_tool *tools, uint32_t n,
                     struct speech_rule rule, struct buf *grammar, struct buf *lead);
+
+/* Appends what a thought in front of the answer may be, in the same notation: nothing for a model
+ * that doesn't think. */
+void speech_thought_grammar(struct speech_form form, bool in_thought, struct buf *grammar);
 
 #endif

@@ -69,7 +69,7 @@ static void add_calls(struct buf *g, const struct speech_tool *tools, uint32_t n
     buf_addc(g, '\n');
 }
 
-static void add_thought(struct buf *g, struct speech_form form, bool in_thought)
+void speech_thought_grammar(struct speech_form form, bool in_thought, struct buf *g)
 {
     if (!form.thinks)
         return;
@@ -77,6 +77,14 @@ static void add_thought(struct buf *g, struct speech_form form, bool in_thought)
     add_talk(g, "</think>");
     buf_adds(g, "\"</think>\" [ \\t\\n\\r]* ");
     buf_adds(g, in_thought ? "" : ")? ");
+}
+
+/* Llama 3 has no marker: what does not begin with a brace is content. */
+static void add_llama3(struct buf *g, struct speech_rule rule)
+{
+    buf_adds(g, rule.several ? "call (\"; \" call)* " : "call ");
+    if (rule.may_talk)
+        buf_adds(g, "| ([^{ \\t\\n\\r] .*)?");
 }
 
 static void add_hermes(struct buf *g, struct speech_rule rule)
@@ -94,17 +102,18 @@ bool speech_grammar(struct speech_form form, const struct speech_tool *tools, ui
                     struct speech_rule rule, struct buf *g, struct buf *lead)
 {
     bool marker_leads = form.tools == SPEECH_MISTRAL || form.tools == SPEECH_MISTRAL_ARGS;
-    if (form.tools == SPEECH_NO_TOOLS || (rule.may_talk && form.tools != SPEECH_HERMES) ||
-        (marker_leads && form.thinks) || (form.tools == SPEECH_MISTRAL_ARGS && n != 1))
+    if (form.tools == SPEECH_NO_TOOLS || (marker_leads && (rule.may_talk || form.thinks)) ||
+        (form.tools == SPEECH_LLAMA3 && form.thinks) ||
+        (form.tools == SPEECH_MISTRAL_ARGS && n != 1))
         return false;
     buf_adds(g, "root ::= ");
-    add_thought(g, form, rule.in_thought);
+    speech_thought_grammar(form, rule.in_thought, g);
     switch (form.tools) {
     case SPEECH_HERMES:
         add_hermes(g, rule);
         break;
     case SPEECH_LLAMA3:
-        buf_adds(g, rule.several ? "call (\"; \" call)*" : "call");
+        add_llama3(g, rule);
         break;
     case SPEECH_MISTRAL:
         buf_adds(lead, "[TOOL_CALLS]");

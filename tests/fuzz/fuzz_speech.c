@@ -31,7 +31,7 @@ static void feed_cut(struct speech *s, const char *text, size_t n, unsigned cut)
             continue;
         const struct speech_call *c = &s->said.calls[s->said.n_calls - 1];
         if (call == s->said.n_calls)
-            ASSERT(c->n_ready >= n_ready && memcmp(c->arguments.data, ready, n_ready) == 0);
+            ASSERT(c->n_ready >= n_ready && memcmp(buf_str(&c->arguments), ready, n_ready) == 0);
         call = s->said.n_calls;
         n_ready = c->n_ready < sizeof(ready) ? c->n_ready : sizeof(ready);
         if (n_ready > 0)

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from tests.grammar.driver import SPACE_ONE, Ours, Refused
 from tests.text.jinja_driver import TOOL, Tool, oracle_chat
 from tests.text.test_chat_template import BOS, EOS, TEMPLATES, TOOLS, user
 
@@ -139,3 +140,78 @@ def test_arguments_written_as_a_string_are_what_is_in_it(driver):
     text = '<tool_call>{"arguments": "{\\"a\\": 1}", "name": "noop"}</tool_call>'
     answer = driver.ask(template=TEMPLATES["Qwen-Qwen2.5-7B-Instruct"], pieces=[text], names=NAMES)
     assert answer["calls"] == [["noop", '{"a": 1}']]
+
+
+@pytest.fixture(scope="module")
+def grammar():
+    ours = Ours("smollm2")
+    yield ours
+    ours.close()
+
+
+@pytest.fixture(scope="module")
+def bytes_of(grammar):
+    """The token of each byte."""
+    return {t: i for i, t in reversed(list(enumerate(grammar.tokens))) if len(t) == 1}
+
+
+def follows(grammar, bytes_of, text):
+    """How many bytes of the text the grammar takes, and whether it may end there."""
+    grammar.clear()
+    data = text.encode()
+    for i, byte in enumerate(data):
+        try:
+            grammar.accept(bytes_of[bytes([byte])])
+        except Refused:
+            return i, False
+    return len(data), bool(grammar.mask()[grammar.eog].all())
+
+
+def constrain(driver, grammar, name, tools, **rule):
+    schemas = [[t["function"]["name"], json.dumps(t["function"]["parameters"])] for t in tools]
+    made = driver.ask(template=TEMPLATES[name], tools=schemas, grammar=rule)
+    if "grammar" in made:
+        grammar.compile("g", made["grammar"], SPACE_ONE)
+    return made
+
+
+HELD = [n for n, form in FORMS.items() if form != "none"]
+# "deep" holds a value that its schema does not have.
+FITTING = [c for c in CALLS if c[0] != "search"]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_required_call_is_what_the_template_would_write(driver, grammar, bytes_of, name):
+    for tool_name, arguments in FITTING:
+        tools = TOOLS[:1] if tool_name == "get_weather" else TOOLS[2:3]
+        made = constrain(driver, grammar, name, tools)
+        text = said(name, [(tool_name, arguments)], "").strip()
+        if name in THINKS:
+            text = re.sub(r"^<think>.*?</think>\s*", "", text, flags=re.S)
+        # The id is the server's: Mistral's models write none.
+        text = re.sub(r', "id": "\w+"|\[CALL_ID\]\w+', "", text)
+        assert text.startswith(made["lead"])
+        text = text[len(made["lead"]) :]
+        n, ends = follows(grammar, bytes_of, text)
+        assert (text.encode()[:n].decode(), ends) == (text, True), made
+        wrong = text.replace(json.dumps(arguments, ensure_ascii=False), "[]")
+        assert follows(grammar, bytes_of, wrong) != (len(wrong.encode()), True)
+        assert not follows(grammar, bytes_of, "Hello.")[1]
+
+
+@pytest.mark.parametrize("name", [n for n in HELD if FORMS[n] in ("hermes", "llama3")])
+def test_a_strict_tool_leaves_content_alone(driver, grammar, bytes_of, name):
+    constrain(driver, grammar, name, TOOLS[:1], may_talk=True, several=True)
+    for text in ("Hello. <tool", "a < b <tool_cal <tool_calls", ""):
+        assert follows(grammar, bytes_of, text) == (len(text.encode()), True)
+    call = said(name, [FITTING[0]], "").strip()
+    if name not in THINKS:
+        assert follows(grammar, bytes_of, call) == (len(call.encode()), True)
+        wrong = call.replace("celsius", "kelvin")
+        assert follows(grammar, bytes_of, wrong)[0] < len(wrong.encode())
+
+
+def test_forms_that_can_not_be_held_are_refused(driver, grammar):
+    assert "grammar" not in constrain(driver, grammar, "Mistral-Small-3.2-24B-Instruct-2506", TOOLS[:2])
+    assert "grammar" not in constrain(driver, grammar, "mistralai-Mistral-Nemo-Instruct-2407", TOOLS[:1], may_talk=True)
+    assert "grammar" not in constrain(driver, grammar, "smollm2", TOOLS[:1])

@@ -63,7 +63,7 @@ static void expect_taken(const struct field *f, enum api_kind kind, const char *
 static void check_field(const struct field *f, enum api_kind kind)
 {
     static const char *const right[] = {"true", "1", "0.5", "\"x\"", "{}", "[]", "1"};
-    static const char *const wrong[] = {"\"x\"", "\"x\"", "\"x\"", "1", "[]", "{}", "true"};
+    static const char *const wrong[] = {"\"x\"", "\"x\"", "\"x\"", "1", "[]", "{}", "7"};
     char value[64];
     if (f->use == FIELD_REFUSED) {
         expect_refused(f, kind, "{\"x\":1}");
