@@ -18,6 +18,9 @@ static const struct config_option options[] = {
      "A model that is served: its name and its GGUF file or folder; may be repeated"},
     {"kv_type", CONFIG_CHOICE, AT(kv_type), "f16", 0, 0, "f16|int8", NULL,
      "What the workers of these models keep KV in; those of another kind are not used"},
+    {"adapters", CONFIG_LIST, AT(adapters), NULL, 0, 0, NULL, "NAME=MODEL=PATH",
+     "A LoRA adapter that requests call as a model: its name, its model's, its folder; may be "
+     "repeated"},
     {"policy", CONFIG_CHOICE, AT(policy), "least_load", 0, 0,
      "least_load|power_of_two|round_robin|random", NULL, "How a worker is chosen"},
     {"deadline", CONFIG_MS, AT(deadline_ms), "10m", 1, 86400000, NULL, "TIME",

@@ -8,6 +8,7 @@
 struct router_config {
     char *listen;
     struct config_list models;
+    struct config_list adapters; /* NAME=MODEL=PATH */
     char *policy;
     char *kv_type;
     int64_t deadline_ms;

@@ -143,7 +143,9 @@ static int open_pool(struct router *r, struct err *e)
     if (!models)
         return err_set(e, ERR_NOMEM, "no memory for the models");
     for (size_t i = 0; i < r->texts.n; i++)
-        models[i] = (struct pool_model){.name = r->texts.items[i].name,
+        models[i] = (struct pool_model){.adapter_sha256 = r->texts.items[i].adapter_sha256,
+                                        .base = r->texts.items[i].base,
+                                        .name = r->texts.items[i].name,
                                         .manifest_sha256 = r->texts.items[i].manifest_sha256,
                                         .vocab = tokenizer_vocab_size(r->texts.items[i].tokenizer)};
     struct pool_config pc = {
@@ -264,6 +266,8 @@ static int router_open(struct router *r, struct err *e)
     int rc = model_texts_load(r->config.models.items, r->config.models.n, &r->texts, e);
     for (size_t i = 0; rc == 0 && strcmp(r->config.kv_type, "int8") == 0 && i < r->texts.n; i++)
         rc = manifest_add(r->texts.items[i].manifest_sha256, MANIFEST_KV_INT8, e);
+    if (rc == 0)
+        rc = model_texts_add_adapters(&r->texts, r->config.adapters.items, r->config.adapters.n, e);
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < r->texts.n; i++)

@@ -7,6 +7,7 @@
 #include "runtime/base/buf.h"
 #include "runtime/base/check.h"
 #include "runtime/format/checkpoint.h"
+#include "runtime/format/peft.h"
 #include "runtime/grammar/grammar_store.h"
 #include "runtime/text/chat.h"
 #include "runtime/text/checkpoint_text.h"
@@ -161,12 +162,76 @@ int model_texts_load(char *const *specs, size_t n, struct model_texts *out, stru
     return rc;
 }
 
+/* ---- adapters -------------------------------------------------------------------------------- */
+
+/* NAME=MODEL=PATH. */
+static int split_adapter(const struct model_texts *m, const char *spec, struct model_text *t,
+                         struct err *e)
+{
+    const char *eq = strchr(spec, '='), *second = eq ? strchr(eq + 1, '=') : NULL;
+    if (!second || !second[1])
+        return err_set(e, ERR_CONFIG, "adapter '%.200s' is not written NAME=MODEL=PATH", spec);
+    if (!name_is_plain(spec, (size_t)(eq - spec)))
+        return err_set(e, ERR_CONFIG,
+                       "the adapter's name in '%.200s' is not 1 to 128 visible ASCII characters "
+                       "without , \" and \\",
+                       spec);
+    size_t n = (size_t)(second - eq - 1), at = 0;
+    while (at < m->n && (m->items[at].adapter_sha256[0] || strlen(m->items[at].name) != n ||
+                         memcmp(m->items[at].name, eq + 1, n) != 0))
+        at++;
+    if (at == m->n)
+        return err_set(e, ERR_CONFIG, "adapter '%.200s': its model is not among the models", spec);
+    *t = m->items[at];
+    t->base = at;
+    t->name = strndup(spec, (size_t)(eq - spec));
+    t->path = strdup(second + 1);
+    t->adapter_sha256[0] = '?'; /* what follows may fail: nothing of the model's is its own */
+    return t->name && t->path ? 0 : err_set(e, ERR_NOMEM, "no memory for an adapter");
+}
+
+static int add_adapter(struct model_texts *m, const char *spec, struct err *e)
+{
+    struct model_text t;
+    struct peft p = {0};
+    struct stat st;
+    int rc = split_adapter(m, spec, &t, e);
+    if (rc == ERR_CONFIG)
+        return rc;
+    bool taken = t.name && model_texts_find(m, t.name);
+    m->items[m->n++] = t;
+    if (rc < 0)
+        return rc;
+    if (taken)
+        return err_set(e, ERR_CONFIG, "the name %s is given twice", t.name);
+    if (peft_open(t.path, &p, e) < 0)
+        return err_prefix(e, "adapter %s (%s)", t.name, t.path);
+    memcpy(m->items[m->n - 1].adapter_sha256, p.sha256, sizeof(p.sha256));
+    m->items[m->n - 1].created_s = stat(t.path, &st) == 0 ? (int64_t)st.st_mtime : 0;
+    peft_close(&p);
+    return 0;
+}
+
+int model_texts_add_adapters(struct model_texts *m, char *const *specs, size_t n, struct err *e)
+{
+    int rc = 0;
+    struct model_text *items = realloc(m->items, (m->n + n + 1) * sizeof(*items));
+    if (!items)
+        return err_set(e, ERR_NOMEM, "no memory for %zu adapters", n);
+    m->items = items;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = add_adapter(m, specs[i], e);
+    return rc;
+}
+
 void model_texts_release(struct model_texts *m)
 {
     for (size_t i = 0; i < m->n; i++) {
         struct model_text *t = &m->items[i];
         free(t->name);
         free(t->path);
+        if (t->adapter_sha256[0])
+            continue; /* the rest is its model's */
         free(t->chat_refusal);
         grammar_store_free(t->grammars);
         tokenizer_free(t->tokenizer);

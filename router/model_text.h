@@ -20,6 +20,10 @@ struct model_text {
     char *name;
     char *path;
     char manifest_sha256[65];
+    /* A LoRA adapter is a model of its own to clients: `base` is its model's place, whose
+     * tokenizer, chat and limits these are. Empty: no adapter. */
+    char adapter_sha256[65];
+    size_t base;
     struct tokenizer *tokenizer;
     struct grammar_store *grammars; /* over its vocabulary */
     struct chat_template *chat;     /* NULL: the model has none, chat is refused */
@@ -36,6 +40,9 @@ struct model_texts {
 
 /* `specs`: "NAME=PATH" each. */
 int model_texts_load(char *const *specs, size_t n, struct model_texts *out, struct err *e);
+/* Behind the models, `specs`: "NAME=MODEL=PATH" each, PATH being a folder of PEFT's. *m is left to
+ * be released on failure. */
+int model_texts_add_adapters(struct model_texts *m, char *const *specs, size_t n, struct err *e);
 void model_texts_release(struct model_texts *m);
 /* NULL when unknown. */
 const struct model_text *model_texts_find(const struct model_texts *m, const char *name);

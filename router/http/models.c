@@ -7,7 +7,7 @@
 #include "router/model_text.h"
 #include "runtime/base/json.h"
 
-static void write_model(const struct model_text *m, struct json *w)
+static void write_model(const struct model_texts *texts, const struct model_text *m, struct json *w)
 {
     json_obj(w);
     json_key(w, "id");
@@ -22,6 +22,14 @@ static void write_model(const struct model_text *m, struct json *w)
     json_uint(w, m->context_tokens);
     json_key(w, "manifest_sha256");
     json_str(w, m->manifest_sha256);
+    json_key(w, "parent");
+    if (!m->adapter_sha256[0]) {
+        json_null(w);
+    } else {
+        json_str(w, texts->items[m->base].name);
+        json_key(w, "adapter_sha256");
+        json_str(w, m->adapter_sha256);
+    }
     json_obj_end(w);
 }
 
@@ -38,7 +46,7 @@ void models_list_handle(struct request *r)
     json_key(&w, "data");
     json_arr(&w);
     for (size_t i = 0; i < texts->n; i++)
-        write_model(&texts->items[i], &w);
+        write_model(texts, &texts->items[i], &w);
     json_arr_end(&w);
     json_obj_end(&w);
     request_reply_json(r, 200, &body);
@@ -59,7 +67,7 @@ void models_one_handle(struct request *r)
     struct json w;
     buf_init(&body, 0);
     json_init(&w, &body);
-    write_model(m, &w);
+    write_model(r->http->texts, m, &w);
     request_reply_json(r, 200, &body);
     buf_release(&body);
 }

@@ -54,11 +54,14 @@ static int copy_models(struct pool *p, const struct pool_config *c, struct err *
     if (!p->models)
         return err_set(e, ERR_NOMEM, "no memory for the models");
     for (size_t i = 0; i < c->n_models; i++) {
+        const char *adapter = c->models[i].adapter_sha256;
         p->models[i].vocab = c->models[i].vocab;
+        p->models[i].base = c->models[i].base;
+        p->models[i].adapter_sha256 = strdup(adapter ? adapter : "");
         p->models[i].name = strdup(c->models[i].name);
         p->models[i].manifest_sha256 = strdup(c->models[i].manifest_sha256);
         p->n_models++;
-        if (!p->models[i].name || !p->models[i].manifest_sha256)
+        if (!p->models[i].name || !p->models[i].manifest_sha256 || !p->models[i].adapter_sha256)
             return err_set(e, ERR_NOMEM, "no memory for the models");
     }
     return 0;
@@ -148,6 +151,7 @@ void pool_free(struct pool *p)
     for (size_t i = 0; i < p->n_models; i++) {
         free((char *)p->models[i].name);
         free((char *)p->models[i].manifest_sha256);
+        free((char *)p->models[i].adapter_sha256);
     }
     dueheap_release(&p->due);
     free(p->models);

@@ -153,6 +153,10 @@ struct pool_model {
     const char *name;
     const char *manifest_sha256; /* hex; an offer of another one is refused */
     uint32_t vocab;              /* token ids from workers are below it */
+    /* An adapter is a model whose generations run with it on workers that have the very same one.
+     * NULL or "": none. */
+    const char *adapter_sha256;
+    size_t base; /* of an adapter: its model's place */
 };
 
 /* Limits. All are positive. */

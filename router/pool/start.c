@@ -96,7 +96,12 @@ int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e)
     Argosy__Grammar grammar;
     fill_sampling(&r->sampling, &sampling);
     s.request = g->id;
+    const struct pool_model *m = &g->pool->models[g->model];
     s.model = (char *)r->model;
+    if (m->adapter_sha256[0]) {
+        s.model = (char *)g->pool->models[m->base].name;
+        s.adapter = (char *)m->adapter_sha256;
+    }
     s.n_prompt = r->n_prompt;
     s.prompt = (uint32_t *)r->prompt;
     s.n_output = g->n_out;

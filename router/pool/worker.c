@@ -153,19 +153,41 @@ static int check_hello(const Argosy__Hello *h, struct err *e)
     return 0;
 }
 
+static bool has_adapter(const Argosy__ModelOffer *o, const char *sha256)
+{
+    for (size_t i = 0; i < o->n_adapters; i++)
+        if (strcasecmp(o->adapters[i]->sha256, sha256) == 0)
+            return true;
+    return false;
+}
+
+/* The model's adapters that both have. */
+static void take_adapters(const struct pool *p, struct worker *w, const Argosy__ModelOffer *o,
+                          size_t model, struct buf *names)
+{
+    for (size_t i = 0; i < p->n_models; i++) {
+        const struct pool_model *m = &p->models[i];
+        if (!m->adapter_sha256[0] || m->base != model || !has_adapter(o, m->adapter_sha256))
+            continue;
+        w->offers[w->n_offers++] =
+            (struct worker_offer){.model = (uint32_t)i, .context_tokens = o->context_tokens};
+        buf_addf(names, ",%s", m->name);
+    }
+}
+
 static int take_offers(const struct pool *p, struct worker *w, const Argosy__Hello *h,
                        struct err *e)
 {
     struct buf names;
     int rc = 0;
     buf_init(&names, 0);
-    w->offers = calloc(h->n_models, sizeof(*w->offers));
+    w->offers = calloc(p->n_models + 1, sizeof(*w->offers)); /* each of ours once at most */
     if (!w->offers)
         return err_set(e, ERR_NOMEM, "no memory for the worker's models");
     for (size_t i = 0; i < h->n_models; i++) {
         const Argosy__ModelOffer *o = h->models[i];
         int m = pool_model_index(p, o->name);
-        if (m < 0 || worker_offer_of(w, (uint32_t)m))
+        if (m < 0 || p->models[m].adapter_sha256[0] || worker_offer_of(w, (uint32_t)m))
             continue;
         if (strcasecmp(o->manifest_sha256, p->models[m].manifest_sha256) != 0) {
             rc = err_set(e, ERR_PEER,
@@ -176,6 +198,7 @@ static int take_offers(const struct pool *p, struct worker *w, const Argosy__Hel
         w->offers[w->n_offers++] =
             (struct worker_offer){.model = (uint32_t)m, .context_tokens = o->context_tokens};
         buf_addf(&names, "%s%s", names.len ? "," : "", p->models[m].name);
+        take_adapters(p, w, o, (size_t)m, &names);
     }
     if (w->n_offers == 0)
         rc = err_set(e, ERR_PEER, "none of its models is served here (the first is %.64s)",

@@ -37,7 +37,6 @@
 #define SEQUENCES_MAX 4096u
 #define WAITING_MAX (1u << 20)
 #define STEP_TOKENS_MAX (1u << 16)
-#define ADAPTERS_MAX 64u
 #define PRIORITY_TOKENS (1u << 16)
 
 struct engine {
@@ -230,9 +229,9 @@ static int load_adapters(struct engine *g, const struct engine_config *c,
     int rc = 0;
     if (c->n_adapters == 0)
         return 0;
-    if (c->n_adapters > ADAPTERS_MAX)
+    if (c->n_adapters > ENGINE_ADAPTERS_MAX)
         return err_set(e, ERR_CONFIG, "%u adapters, at most %u are taken", c->n_adapters,
-                       ADAPTERS_MAX);
+                       ENGINE_ADAPTERS_MAX);
     if (g->ranks)
         return err_set(e, ERR_UNSUPPORTED, "adapters are not served by several ranks");
     g->adapters = calloc(c->n_adapters, sizeof(*g->adapters));

@@ -35,6 +35,8 @@ enum engine_speculation {
     ENGINE_SPECULATE_AUTO,   /* DRAFT where there is a draft_model, else LOOKUP */
 };
 
+#define ENGINE_ADAPTERS_MAX 64u
+
 /* A LoRA adapter that requests may ask for. */
 struct engine_adapter {
     const char *name;   /* for people */

@@ -97,6 +97,17 @@ static int check_labels(const Argosy__Hello *h, struct err *e)
     return rc;
 }
 
+static int check_adapters(const Argosy__ModelOffer *o, struct err *e)
+{
+    int rc = check_count("hello.models.adapters", o->n_adapters, FRAME_ADAPTERS_MAX, e);
+    for (size_t i = 0; rc == 0 && i < o->n_adapters; i++) {
+        rc = check_name("hello.models.adapters.name", o->adapters[i]->name, e);
+        if (rc == 0)
+            rc = check_name("hello.models.adapters.sha256", o->adapters[i]->sha256, e);
+    }
+    return rc;
+}
+
 static int check_hello(const Argosy__Hello *h, struct err *e)
 {
     int rc = check_name("hello.worker_id", h->worker_id, e);
@@ -115,6 +126,8 @@ static int check_hello(const Argosy__Hello *h, struct err *e)
         rc = check_name("hello.models.name", h->models[i]->name, e);
         if (rc == 0)
             rc = check_name("hello.models.manifest_sha256", h->models[i]->manifest_sha256, e);
+        if (rc == 0)
+            rc = check_adapters(h->models[i], e);
     }
     if (rc == 0)
         rc = check_labels(h, e);
@@ -248,6 +261,8 @@ static int check_start(const Argosy__Start *s, struct err *e)
         rc = check_name("start.traceparent", s->traceparent, e);
     if (rc == 0 && s->grammar)
         rc = check_grammar(s->grammar, e);
+    if (rc == 0)
+        rc = check_name("start.adapter", s->adapter, e);
     return rc;
 }
 

@@ -29,6 +29,7 @@
 #define FRAME_SALT_BYTES_MAX 16
 #define FRAME_GRAMMAR_BYTES_MAX (256u << 10)
 #define FRAME_MODELS_MAX 64
+#define FRAME_ADAPTERS_MAX 256 /* of a model */
 #define FRAME_LABELS_MAX 64
 #define FRAME_ROUTERS_MAX 256
 #define FRAME_NAME_BYTES_MAX 256  /* ids, names, labels, addresses */

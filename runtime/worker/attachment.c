@@ -55,6 +55,7 @@ struct hello {
     Argosy__Hello hello;
     Argosy__Device device;
     Argosy__ModelOffer offer, *offers[1];
+    Argosy__AdapterOffer adapters[ENGINE_ADAPTERS_MAX], *adapter_ptrs[ENGINE_ADAPTERS_MAX];
     Argosy__Hello__LabelsEntry labels[LABELS_MAX], *label_ptrs[LABELS_MAX];
     char keys[LABELS_MAX][256];
 };
@@ -72,6 +73,18 @@ static void add_labels(struct hello *h, const struct config_list *list)
         h->hello.n_labels = i + 1;
     }
     h->hello.labels = h->label_ptrs;
+}
+
+static void add_adapters(struct hello *h, const struct engine_info *engine)
+{
+    for (uint32_t i = 0; i < engine->n_adapters; i++) {
+        argosy__adapter_offer__init(&h->adapters[i]);
+        h->adapters[i].name = (char *)engine->adapters[i].name;
+        h->adapters[i].sha256 = (char *)engine->adapters[i].sha256;
+        h->adapter_ptrs[i] = &h->adapters[i];
+    }
+    h->offer.n_adapters = engine->n_adapters;
+    h->offer.adapters = h->adapter_ptrs;
 }
 
 static void fill_hello(struct hello *h, const struct attachment *a)
@@ -92,6 +105,7 @@ static void fill_hello(struct hello *h, const struct attachment *a)
     h->offer.context_tokens = id->engine->context_tokens;
     h->offer.exact = true;
     h->offers[0] = &h->offer;
+    add_adapters(h, id->engine);
     h->hello.worker_id = (char *)id->id;
     h->hello.epoch = a->epoch;
     h->hello.protocol = RPC_PROTOCOL_VERSION;

@@ -73,12 +73,27 @@ static struct engine_config engine_options(const struct worker_config *c)
     };
 }
 
+/* The adapters of the options; names lie in `names`. */
+static void add_adapters(const struct worker_config *c, struct engine_adapter *adapters,
+                         char (*names)[256], struct engine_config *ec)
+{
+    for (size_t i = 0; i < c->adapters.n; i++) {
+        const char *path = worker_adapter(c->adapters.items[i], names[i], sizeof(names[i]));
+        adapters[i] = (struct engine_adapter){.name = names[i], .path = path};
+    }
+    ec->adapters = adapters;
+    ec->n_adapters = (uint32_t)c->adapters.n;
+}
+
 static int serve(const struct worker_config *c)
 {
+    static struct engine_adapter adapters[ENGINE_ADAPTERS_MAX];
+    static char names[ENGINE_ADAPTERS_MAX][256];
     struct engine_config ec = engine_options(c);
     struct engine *engine = NULL;
     struct worker *worker = NULL;
     struct err e = {0};
+    add_adapters(c, adapters, names, &ec);
     int rc = engine_open(&ec, &engine, &e);
     if (rc == 0)
         rc = worker_open(c, engine, &worker, &e);

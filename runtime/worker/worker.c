@@ -143,13 +143,15 @@ void worker_drain(struct worker *w)
 /* ---- what routers say --------------------------------------------------------------------------
  */
 
-static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s, struct err *e)
+static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s, uint32_t adapter,
+                  struct err *e)
 {
     struct engine_request r;
     struct grammar_source grammar;
     int rc = intake_request(s, clock_mono_ms(), &r, &grammar, e);
     if (rc < 0)
         return rc;
+    r.adapter = adapter;
     struct job *job = jobs_add(&w->jobs, a, s->request, &r.id);
     if (!job)
         return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n);
@@ -165,6 +167,7 @@ static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s
 static void on_start(struct worker *w, struct attachment *a, const Argosy__Start *s)
 {
     struct err e;
+    uint32_t adapter;
     if (jobs_by_request(&w->jobs, a, s->request)) {
         /* A Refused would be taken for the other one's: there is no way to go on. */
         log_error("a router used an id twice", "router=%s request=%llu", a->address,
@@ -176,7 +179,10 @@ static void on_start(struct worker *w, struct attachment *a, const Argosy__Start
     } else if (strcmp(s->model, w->identity.model) != 0) {
         attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_MODEL,
                           "the model is not served here", 0);
-    } else if (submit(w, a, s, &e) < 0) {
+    } else if (!intake_adapter(engine_info(w->engine), s->adapter, &adapter)) {
+        attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_MODEL,
+                          "the adapter is not served here", 0);
+    } else if (submit(w, a, s, adapter, &e) < 0) {
         Argosy__RefusedReason reason = intake_reason(e.code);
         bool full = reason == ARGOSY__REFUSED_REASON__REFUSED_FULL;
         attachment_refuse(a, s->request, reason, e.msg, full ? RETRY_AFTER_MS : 0);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/engine/engine.h"
 #include "runtime/model/shard.h"
 
 #define AT(f) .offset = offsetof(struct worker_config, f)
@@ -40,6 +41,8 @@ static const struct config_option options[] = {
     {.help = "Model:"},
     {"model", CONFIG_STRING, AT(model), NULL, 0, 0, NULL, "[NAME=]PATH",
      "GGUF file or folder to serve, and the name that requests call it; by default the file's"},
+    {"adapters", CONFIG_LIST, AT(adapters), NULL, 0, 0, NULL, "NAME=PATH",
+     "A LoRA adapter of the model: a folder as PEFT saves it; may be repeated"},
     {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512", NULL,
      "Instruction set of the kernels; every one gives the same bits"},
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
@@ -92,6 +95,19 @@ static int check_labels(const struct config_list *l, struct err *e)
     return 0;
 }
 
+static int check_adapters(const struct config_list *l, struct err *e)
+{
+    if (l->n > ENGINE_ADAPTERS_MAX)
+        return err_set(e, ERR_CONFIG, "adapters: has %zu items, at most %u are allowed", l->n,
+                       ENGINE_ADAPTERS_MAX);
+    for (size_t i = 0; i < l->n; i++) {
+        const char *eq = strchr(l->items[i], '=');
+        if (!eq || eq == l->items[i] || !eq[1] || eq - l->items[i] > 255)
+            return err_set(e, ERR_CONFIG, "adapters: '%.80s' is not NAME=PATH", l->items[i]);
+    }
+    return 0;
+}
+
 static int check(const void *out, struct err *e)
 {
     const struct worker_config *c = out;
@@ -118,7 +134,8 @@ static int check(const void *out, struct err *e)
     worker_model_name(c, name, sizeof(name));
     if (!*name || strlen(name) > 255)
         return err_set(e, ERR_CONFIG, "model: its name must have 1 to 255 bytes");
-    return check_labels(&c->labels, e);
+    int rc = check_adapters(&c->adapters, e);
+    return rc == 0 ? check_labels(&c->labels, e) : rc;
 }
 
 const struct config_program worker_program = {
@@ -156,4 +173,11 @@ void worker_model_name(const struct worker_config *c, char *name, size_t cap)
             end -= 5;
     }
     snprintf(name, cap, "%.*s", (int)(end - start), start);
+}
+
+const char *worker_adapter(const char *item, char *name, size_t cap)
+{
+    const char *eq = strchr(item, '=');
+    snprintf(name, cap, "%.*s", (int)(eq - item), item);
+    return eq + 1;
 }

@@ -18,7 +18,8 @@ struct worker_config {
     int64_t drain_timeout_ms;
     bool die_with_parent;
     /* model */
-    char *model; /* NAME=PATH or PATH */
+    char *model;                 /* NAME=PATH or PATH */
+    struct config_list adapters; /* NAME=PATH */
     char *isa;
     int64_t threads;
     int64_t tp;
@@ -44,5 +45,7 @@ extern const struct config_program worker_program;
 /* The part before '=', or the file's name without directory and ending. Cut to `cap`. */
 void worker_model_name(const struct worker_config *c, char *name, size_t cap);
 const char *worker_model_path(const struct worker_config *c);
+/* An item of `adapters`: name (cap) gets the part before '=', cut; returns the path. */
+const char *worker_adapter(const char *item, char *name, size_t cap);
 
 #endif

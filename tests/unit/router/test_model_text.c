@@ -14,6 +14,7 @@
 #include "router/model_text.h"
 #include "runtime/base/check.h"
 #include "runtime/text/tokenizer.h"
+#include "tests/unit/runtime/model/tiny_adapter.h"
 
 #define MODEL "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -105,12 +106,57 @@ static void test_model_texts_refuse_what_is_no_model(void **state)
     unlink(path);
 }
 
+static void refuse_adapter(const char *spec, const char *words)
+{
+    char *models[] = {(char *)"smol=" MODEL}, *adapters[] = {(char *)spec};
+    struct model_texts m;
+    struct err e;
+    if (model_texts_load(models, 1, &m, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_true(model_texts_add_adapters(&m, adapters, 1, &e) < 0);
+    if (!strstr(e.msg, words))
+        fail_msg("'%s' is not in '%s'", words, e.msg);
+    model_texts_release(&m);
+}
+
+/* An adapter is its model under another name, with the hash of its files. */
+static void test_model_texts_add_adapters(void **state)
+{
+    (void)state;
+    char folder[TINY_FOLDER_BYTES], spec[128];
+    char *models[] = {(char *)"smol=" MODEL}, *adapters[] = {spec};
+    struct model_texts m;
+    struct err e;
+    tiny_adapter_folder(&(struct tiny_adapter){.rank = 4}, &tiny_llama_small, folder);
+    snprintf(spec, sizeof(spec), "tuned=smol=%s", folder);
+    if (model_texts_load(models, 1, &m, &e) < 0 ||
+        model_texts_add_adapters(&m, adapters, 1, &e) < 0)
+        fail_msg("%s", e.msg);
+    const struct model_text *t = model_texts_find(&m, "tuned"), *base = &m.items[0];
+    assert_non_null(t);
+    assert_int_equal(t->base, 0);
+    assert_int_equal(strlen(t->adapter_sha256), 64);
+    assert_string_equal(base->adapter_sha256, "");
+    assert_ptr_equal(t->tokenizer, base->tokenizer);
+    assert_string_equal(t->manifest_sha256, base->manifest_sha256);
+    model_texts_release(&m);
+    snprintf(spec, sizeof(spec), "smol=smol=%s", folder);
+    refuse_adapter(spec, "given twice");
+    tiny_adapter_remove(folder);
+    refuse_adapter("tuned=smol=/nowhere", "/nowhere");
+    refuse_adapter("tuned=other=/nowhere", "not among the models");
+    refuse_adapter("tuned=smol", "NAME=MODEL=PATH");
+    refuse_adapter("tuned", "NAME=MODEL=PATH");
+    refuse_adapter("a,b=smol=/x", "a,b=smol=/x");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model_texts_read_a_real_model),
         cmocka_unit_test(test_model_texts_refuse_bad_specs),
         cmocka_unit_test(test_model_texts_refuse_what_is_no_model),
+        cmocka_unit_test(test_model_texts_add_adapters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

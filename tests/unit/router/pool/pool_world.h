@@ -34,6 +34,7 @@ struct sent {
     char refused[128];
     uint32_t n_prompt, n_output, max_tokens, deadline_ms;
     Argosy__Pooling pooling;
+    char model[16], adapter[16];
     uint32_t output[CLIENT_TOKENS_MAX];
 };
 
@@ -96,6 +97,8 @@ static inline int world_send(void *ctx, uint64_t stream, const Argosy__ToWorker 
         s->max_tokens = f->start->max_tokens;
         s->deadline_ms = f->start->deadline_ms;
         s->pooling = f->start->pooling;
+        snprintf(s->model, sizeof(s->model), "%s", f->start->model);
+        snprintf(s->adapter, sizeof(s->adapter), "%s", f->start->adapter);
         assert_true(s->n_output <= CLIENT_TOKENS_MAX);
         for (uint32_t i = 0; i < s->n_output; i++)
             s->output[i] = f->start->output[i];
@@ -188,6 +191,7 @@ struct hello {
     const char *manifest;
     uint32_t context;
     uint32_t sequences_max;
+    const char *adapter; /* sha256; NULL: it has none */
 };
 
 static inline void event_hello(struct world *w, struct hello h)
@@ -200,6 +204,12 @@ static inline void event_hello(struct world *w, struct hello h)
     offer.name = (char *)(h.model ? h.model : "m");
     offer.manifest_sha256 = (char *)(h.manifest ? h.manifest : MANIFEST);
     offer.context_tokens = h.context ? h.context : CONTEXT;
+    Argosy__AdapterOffer adapter = ARGOSY__ADAPTER_OFFER__INIT;
+    Argosy__AdapterOffer *adapters[] = {&adapter};
+    adapter.name = (char *)"named otherwise";
+    adapter.sha256 = (char *)h.adapter;
+    offer.adapters = adapters;
+    offer.n_adapters = h.adapter != NULL;
     device.kind = (char *)"cpu";
     device.name = (char *)"a test's";
     hello.worker_id = (char *)h.id;

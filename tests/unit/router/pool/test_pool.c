@@ -534,6 +534,74 @@ static void test_worker_that_gives_no_embedding_is_closed(void **state)
     expect_embedding_fault((struct delta){.n = 1, .embedding = vector, .n_embedding = 3});
 }
 
+/* ---- adapters ------------------------------------------------------------------------------- */
+
+static void attach_with(struct world *w, uint64_t stream, const char *id, const char *adapter)
+{
+    event_opened(w, stream);
+    event_hello(w, (struct hello){.stream = stream, .id = id, .epoch = 1, .adapter = adapter});
+}
+
+/* Only workers with the very same files serve it, whatever they call it. */
+static void test_adapter_runs_where_it_is(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10), plain = client_of(10);
+    const struct pool_model models[] = {
+        {.name = "m", .manifest_sha256 = MANIFEST, .vocab = VOCAB},
+        {.name = "tuned", .manifest_sha256 = MANIFEST, .vocab = VOCAB, .adapter_sha256 = "ad1"}};
+    struct pool_config config = world_config();
+    config.models = models;
+    world_init(&w, &config);
+    attach_with(&w, 1, "none", NULL);
+    attach_with(&w, 2, "another", "ad2");
+    assert_int_equal(ready(&w), 2);
+    assert_int_equal(pool_workers_ready(w.pool, "tuned"), 0);
+    attach_with(&w, 3, "it", "ad1");
+    attach_with(&w, 4, "it-too", "AD1");
+    assert_int_equal(pool_workers_ready(w.pool, "tuned"), 2);
+    assert_int_equal(pool_context_tokens(w.pool, "tuned"), CONTEXT);
+    c.request.model = "tuned";
+    assert_true(client_start(&w, &c, NULL));
+    const char *first = gen_worker_id(c.gen);
+    uint64_t at = strcmp(first, "it") == 0 ? 3 : 4;
+    assert_true(at == 3 || strcmp(first, "it-too") == 0);
+    const struct sent *s = last_sent(&w, SENT_START, at);
+    assert_string_equal(s->model, "m");
+    assert_string_equal(s->adapter, "ad1");
+    /* It moves to the other one that has it, past those that have not. */
+    event_closed(&w, at);
+    s = last_sent(&w, SENT_START, 7 - at);
+    assert_non_null(s);
+    assert_string_equal(s->adapter, "ad1");
+    assert_true(client_start(&w, &plain, NULL));
+    uint64_t of_plain = strcmp(gen_worker_id(plain.gen), "none") == 0      ? 1
+                        : strcmp(gen_worker_id(plain.gen), "another") == 0 ? 2
+                                                                           : 7 - at;
+    assert_string_equal(last_sent(&w, SENT_START, of_plain)->adapter, "");
+    pool_cancel(c.gen);
+    pool_cancel(plain.gen);
+    world_release(&w);
+}
+
+/* A worker cannot offer an adapter of ours under its name as if it were a model. */
+static void test_adapter_is_no_model_of_a_worker(void **state)
+{
+    (void)state;
+    struct world w;
+    const struct pool_model models[] = {
+        {.name = "m", .manifest_sha256 = MANIFEST, .vocab = VOCAB},
+        {.name = "tuned", .manifest_sha256 = MANIFEST, .vocab = VOCAB, .adapter_sha256 = "ad1"}};
+    struct pool_config config = world_config();
+    config.models = models;
+    world_init(&w, &config);
+    event_opened(&w, 1);
+    event_hello(&w, (struct hello){.stream = 1, .id = "a", .epoch = 1, .model = "tuned"});
+    assert_non_null(strstr(last_sent(&w, SENT_WELCOME, 1)->refused, "none of its models"));
+    world_release(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -560,6 +628,8 @@ int main(void)
         cmocka_unit_test(test_deadline_cancels_and_fails),
         cmocka_unit_test(test_embedding_comes_from_the_next_worker),
         cmocka_unit_test(test_worker_that_gives_no_embedding_is_closed),
+        cmocka_unit_test(test_adapter_runs_where_it_is),
+        cmocka_unit_test(test_adapter_is_no_model_of_a_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -177,6 +177,19 @@ static void test_frame_checks_hello(void **state)
     assert_int_equal(unpack_from(&f), 0);
     h.n_models++;
     refused(unpack_from(&f), "hello.models has 65 elements, at most 64");
+    static Argosy__AdapterOffer adapter, *adapters[FRAME_ADAPTERS_MAX + 1];
+    argosy__adapter_offer__init(&adapter);
+    for (size_t i = 0; i < ARRAY_LEN(adapters); i++)
+        adapters[i] = &adapter;
+    h.n_models = 1;
+    offer.adapters = adapters;
+    offer.n_adapters = FRAME_ADAPTERS_MAX;
+    assert_int_equal(unpack_from(&f), 0);
+    offer.n_adapters++;
+    refused(unpack_from(&f), "hello.models.adapters has 257 elements, at most 256");
+    offer.n_adapters = 1;
+    adapter.sha256 = long_text;
+    refused(unpack_from(&f), "hello.models.adapters.sha256 has 4095 bytes");
 }
 
 /* ---- Step --------------------------------------------------------------------------------------

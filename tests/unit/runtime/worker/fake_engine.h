@@ -51,6 +51,11 @@ struct engine {
     float embeddings[FAKE_MAX][FAKE_WIDTH];
 };
 
+/* A token of adapter i is i * FAKE_ADAPTER more. */
+#define FAKE_ADAPTER 300
+static const struct engine_adapter fake_adapters[] = {{.name = "a", .sha256 = "aa"},
+                                                      {.name = "b", .sha256 = "bb"}};
+
 static struct engine *fake_open(uint32_t cap)
 {
     struct engine *g = calloc(1, sizeof(*g));
@@ -66,7 +71,9 @@ static struct engine *fake_open(uint32_t cap)
                                    .vocab = 1000,
                                    .kv_pages = 64,
                                    .page_tokens = 16,
-                                   .sequences_max = cap};
+                                   .sequences_max = cap,
+                                   .adapters = fake_adapters,
+                                   .n_adapters = 2};
     return g;
 }
 
@@ -87,8 +94,12 @@ int engine_submit(struct engine *g, const struct engine_request *r, struct err *
         return err_set(e, ERR_RANGE, "longer than the context");
     if (n == g->cap)
         return err_set(e, ERR_BUSY, "the queue is full");
-    g->live[n] = (struct fake_request){r->id,         r->prompt[0],      r->n_output,
-                                       r->max_tokens, r->sampling.n_top, r->sampling.want_logprobs,
+    g->live[n] = (struct fake_request){r->id,
+                                       r->prompt[0] + r->adapter * FAKE_ADAPTER,
+                                       r->n_output,
+                                       r->max_tokens,
+                                       r->sampling.n_top,
+                                       r->sampling.want_logprobs,
                                        r->pooling};
     atomic_store(&g->n_live, n + 1);
     return 0;

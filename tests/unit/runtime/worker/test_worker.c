@@ -141,6 +141,9 @@ static void router_attach(struct router *r)
     assert_string_equal(h->models[0]->name, "fake");
     assert_string_equal(h->models[0]->manifest_sha256, "abc123");
     assert_int_equal(h->models[0]->context_tokens, 2048);
+    assert_int_equal(h->models[0]->n_adapters, 2);
+    assert_string_equal(h->models[0]->adapters[1]->name, "b");
+    assert_string_equal(h->models[0]->adapters[1]->sha256, "bb");
     assert_int_equal(h->kv_pages, 64);
     assert_int_equal(h->n_labels, 1);
     assert_string_equal(h->labels[0]->key, "region");
@@ -160,6 +163,7 @@ struct ask {
     const char *model;
     float temperature;
     int pooling;
+    const char *adapter;
 };
 
 static void router_start(struct router *r, const struct ask *ask)
@@ -178,6 +182,8 @@ static void router_start(struct router *r, const struct ask *ask)
     s.logprobs = ask->top_logprobs > 0;
     s.top_logprobs = ask->top_logprobs;
     s.pooling = (Argosy__Pooling)ask->pooling;
+    if (ask->adapter)
+        s.adapter = (char *)ask->adapter;
     send_frame(r, ARGOSY__TO_WORKER__FRAME_START, &s);
 }
 
@@ -398,6 +404,22 @@ static void test_worker_sends_several_tokens_of_a_step(void **state)
         rpc_event_free(ev);
     }
     fake_burst = 1;
+    bench_close(&b);
+    router_close(&r);
+}
+
+static void test_worker_runs_the_adapter_that_is_asked_for(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 1, .first = 100, .max_tokens = 3, .adapter = "bb"});
+    expect_tokens(&r, 1, 100 + 2 * FAKE_ADAPTER, 0, 3);
+    router_start(&r, &(struct ask){.request = 2, .first = 100, .max_tokens = 3, .adapter = "cc"});
+    expect_refused(&r, 2, ARGOSY__REFUSED_REASON__REFUSED_MODEL);
     bench_close(&b);
     router_close(&r);
 }
@@ -770,6 +792,7 @@ int main(void)
         cmocka_unit_test(test_worker_sends_the_logprobs_that_were_asked_for),
         cmocka_unit_test(test_worker_sends_embeddings),
         cmocka_unit_test(test_worker_sends_several_tokens_of_a_step),
+        cmocka_unit_test(test_worker_runs_the_adapter_that_is_asked_for),
         cmocka_unit_test(test_worker_reports_load_on_change_and_in_silence),
         cmocka_unit_test(test_worker_cancels_at_once),
         cmocka_unit_test(test_worker_refuses_with_the_reason),

@@ -133,6 +133,23 @@ static void test_worker_config_every_option_is_in_the_manual(void **state)
     }
 }
 
+static void test_worker_config_lists_adapters(void **state)
+{
+    (void)state;
+    struct worker_config c;
+    struct err e;
+    char name[256];
+    if (load(&c, &e, 3, "--model=a.gguf", "--adapters=sql=/x/a=b", "--adapters=fr=y") < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(c.adapters.n, 2);
+    assert_string_equal(worker_adapter(c.adapters.items[0], name, sizeof(name)), "/x/a=b");
+    assert_string_equal(name, "sql");
+    config_release(&worker_program, &c);
+    assert_int_equal(load(&c, &e, 2, "--model=a.gguf", "--adapters=x"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "'x' is not NAME=PATH"));
+    assert_int_equal(load(&c, &e, 2, "--model=a.gguf", "--adapters==x"), ERR_CONFIG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -140,6 +157,7 @@ int main(void)
         cmocka_unit_test(test_worker_config_names_the_model),
         cmocka_unit_test(test_worker_config_refuses_what_does_not_fit_together),
         cmocka_unit_test(test_worker_config_every_option_is_in_the_manual),
+        cmocka_unit_test(test_worker_config_lists_adapters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
