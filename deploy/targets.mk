@@ -54,6 +54,22 @@ test-exactness: ## 1,000 random schedules of 64 requests on the real model, each
 	@$(SUBMAKE) build/release/tests/unit/runtime/engine/test_exact >&2
 	@build/release/tests/unit/runtime/engine/test_exact $(ENGINES)
 
+# Model files that are right but for a few things: the long form of what make test does for seconds.
+EXECUTIONS ?= 10000000
+FUZZ_MODELS := model_gguf model_folder gguf safetensors safetensors_index tokenizer_json
+.PHONY: fuzz-models
+fuzz-models: ## EXECUTIONS=10000000 hostile model files over all their fuzz targets (hours)
+	@deploy/setup.sh test
+	@$(SUBMAKE) $(FUZZ_MODELS:%=build/fuzz/fuzz_%) >&2
+	@set -e; mkdir -p build/fuzz/crashes; for t in $(FUZZ_MODELS:%=fuzz_%); do \
+	    mkdir -p build/fuzz/corpus/$$t; \
+	    build/fuzz/$$t -runs=$$(($(EXECUTIONS) / $(words $(FUZZ_MODELS)))) -timeout=10 \
+	        -rss_limit_mb=2048 -artifact_prefix=build/fuzz/crashes/$$t- -print_final_stats=1 \
+	        build/fuzz/corpus/$$t tests/fuzz/corpus/$$t > build/fuzz/$$t.log 2>&1 || \
+	        { tail -40 build/fuzz/$$t.log; exit 1; }; \
+	    echo "$$t: $$(grep -E 'number_of_executed_units' build/fuzz/$$t.log)"; \
+	done
+
 .PHONY: bench-kernels bench-stall bench-engine bench-speculate bench-clients
 bench-kernels: ## What each kernel reaches on this machine (minutes)
 	@deploy/setup.sh run

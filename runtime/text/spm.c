@@ -264,17 +264,6 @@ static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
     return rc;
 }
 
-static void release(struct tokenizer *t)
-{
-    (void)t;
-}
-
-static size_t memory_bytes(const struct tokenizer *t)
-{
-    (void)t;
-    return 0;
-}
-
 static uint32_t find(const struct tokenizer *t, const char *bytes, size_t n)
 {
     const struct spm *m = t->impl;
@@ -286,8 +275,6 @@ const struct tokenizer_model spm_model = {
     .name = "llama",
     .finds_user = true,
     .load = load,
-    .release = release,
-    .memory_bytes = memory_bytes,
     .encode = encode,
     .find = find,
 };

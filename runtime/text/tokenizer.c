@@ -184,14 +184,16 @@ void tokenizer_free(struct tokenizer *t)
 {
     if (!t)
         return;
-    t->model->release(t);
+    if (t->model->release)
+        t->model->release(t);
     arena_release(&t->arena);
     free(t);
 }
 
 size_t tokenizer_memory_bytes(const struct tokenizer *t)
 {
-    return sizeof(*t) + t->arena.used_bytes + t->model->memory_bytes(t);
+    size_t more = t->model->memory_bytes ? t->model->memory_bytes(t) : 0;
+    return sizeof(*t) + t->arena.used_bytes + more;
 }
 
 /* ---- encoding ---------------------------------------------------------------------------------

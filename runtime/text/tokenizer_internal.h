@@ -99,11 +99,11 @@ struct tokenizer_model {
     /* encode finds user-defined tokens itself, in the text as it normalised it. */
     bool finds_user;
     /* Fills t->vocab, t->special and t->impl; may set the defaults of t->add_bos and t->add_eos.
-     * The caller calls release after a failure too. */
+     * The caller calls release after a failure, too. */
     int (*load)(struct tokenizer *t, const struct gguf *g, struct err *e);
-    /* What is not in t->arena. impl may be NULL. */
+    /* NULL where everything is in t->arena; else what is not. impl may be NULL. */
     void (*release)(struct tokenizer *t);
-    size_t (*memory_bytes)(const struct tokenizer *t); /* of what is not in t->arena */
+    size_t (*memory_bytes)(const struct tokenizer *t);
     /* Appends the ids of valid UTF-8 that holds no special token; n > 0. */
     int (*encode)(const struct tokenizer *t, const char *text, size_t n, struct tokenvec *out,
                   struct err *e);

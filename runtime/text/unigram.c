@@ -178,17 +178,6 @@ static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
     return rc;
 }
 
-static void release(struct tokenizer *t)
-{
-    (void)t;
-}
-
-static size_t memory_bytes(const struct tokenizer *t)
-{
-    (void)t;
-    return 0;
-}
-
 static uint32_t find(const struct tokenizer *t, const char *bytes, size_t n)
 {
     const struct unigram_file *u = t->impl;
@@ -204,8 +193,6 @@ const struct tokenizer_model unigram_model = {
     .name = "t5",
     .finds_user = true,
     .load = load,
-    .release = release,
-    .memory_bytes = memory_bytes,
     .encode = encode,
     .find = find,
 };
