@@ -139,6 +139,13 @@ def test_up_refuses_a_model_that_cannot_be(build_dir, tmp_path, model):
     assert done.returncode == 1 and done.stderr.startswith("argosy: ")
 
 
+def test_up_refuses_a_folder_that_is_no_model(build_dir, tmp_path):
+    tree = Tree(build_dir / "argosy", tmp_path)
+    (tmp_path / "folder").mkdir()
+    done = run_up(tree.argosy, "--model", f"{tmp_path}/folder/")
+    assert done.returncode == 1 and "is no model: config.json: No such file" in done.stderr
+
+
 @pytest.mark.parametrize("args", ["--workers=0", "--workers=x", "--port=65536", "--threads=0", "x"])
 def test_up_refuses_bad_options(build_dir, args):
     assert run_up(build_dir / "argosy", args).returncode == 64

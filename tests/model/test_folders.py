@@ -233,3 +233,63 @@ def test_manifest_covers_every_file_of_a_folder(build_dir, tmp_path):
     assert first == expected()
     (tmp_path / "chat_template.jinja").write_text("another")
     assert manifest(build_dir, tmp_path) == expected() != first
+
+
+# ---- text -----------------------------------------------------------------------------------
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+def write_tokenizer(folder):
+    """Letters, and three special tokens: <s> 26, </s> 27, <turn> 28."""
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokens = [{"id": 26 + i, "content": t, **special} for i, t in enumerate(["<s>", "</s>", "<turn>"])]
+    model = {"type": "BPE", "vocab": {chr(97 + i): i for i in range(26)}, "merges": [], "unk_token": None}
+    (folder / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "added_tokens": tokens, "normalizer": None, "pre_tokenizer": BYTE_LEVEL,
+                    "post_processor": None, "decoder": BYTE_LEVEL, "model": model})
+    )
+
+
+def text_of(build_dir, folder):
+    """What is said of the folder's tokens: {"bos": id, "eos": id, "ends": [ids]}; or the refusal."""
+    done = subprocess.run(
+        [build_dir / "tests/tools/logits_tool", folder, "ends"], capture_output=True, text=True
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+
+@pytest.mark.parametrize(
+    "files,expected",
+    [
+        ({}, {"bos": 1, "eos": 2, "ends": [2]}),  # of config.json
+        ({"generation_config.json": {"eos_token_id": [27, 28], "bos_token_id": 26}},
+         {"bos": 26, "eos": 27, "ends": [27, 28]}),
+        ({"generation_config.json": {"eos_token_id": 28}}, {"bos": 1, "eos": 28, "ends": [28]}),
+        ({"tokenizer_config.json": {"bos_token": "<s>", "eos_token": {"content": "<turn>"}},
+          "generation_config.json": {"eos_token_id": [27]}},
+         {"bos": 26, "eos": 28, "ends": [27, 28]}),
+        ({"tokenizer_config.json": {"bos_token": None, "eos_token": "</s>"},
+          "generation_config.json": {"eos_token_id": [5000]}},  # a row of the embedding, no token
+         {"bos": 1, "eos": 27, "ends": [2, 27]}),
+        ({"tokenizer_config.json": {"eos_token": "<stop>"}}, "eos_token is no token of tokenizer.json"),
+        ({"tokenizer_config.json": {"eos_token": 3}}, "eos_token is not a token's text"),
+        ({"generation_config.json": {"eos_token_id": "2"}}, "eos_token_id is not a token's id"),
+        ({"generation_config.json": {"eos_token_id": list(range(20))}}, "more than 16"),
+        ({"generation_config.json": []}, "not a JSON object"),
+    ],
+)
+def test_which_tokens_end_a_text(build_dir, tmp_path, files, expected):
+    save(build("llama-yarn"), tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    write_tokenizer(tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    found = text_of(build_dir, tmp_path)
+    assert found == expected if isinstance(expected, dict) else expected in found
+
+
+def test_a_folder_without_a_tokenizer_is_refused(build_dir, tmp_path):
+    save(build("llama-yarn"), tmp_path)
+    assert "tokenizer.json is missing" in text_of(build_dir, tmp_path)

@@ -2,9 +2,11 @@
  *
  *     logits_tool MODEL tokenize < text
  *     logits_tool MODEL manifest
+ *     logits_tool MODEL ends
  *     logits_tool MODEL ISA THREADS CHUNK LOGITS HIDDEN [RANKS [KV_TYPE]] < ids
  *
- * The first prints the token ids of a text, the second the manifest's hash. The third reads token
+ * The first prints the token ids of a text, the second the manifest's hash, the third which
+ * tokens start and end a text, as JSON. The last reads token
  * ids in decimal from stdin and computes them as one sequence, CHUNK rows a pass. Writes the logits
  * of every position to LOGITS, (n, vocab) fp32, and the residual stream behind the last layer to
  * HIDDEN, (n, n_embd) fp32. "-" for a file: not wanted. Prints n, vocab, n_embd.
@@ -205,12 +207,39 @@ static int print_manifest(const char *path)
     return rc < 0;
 }
 
+static int print_ends(const char *path)
+{
+    struct err e;
+    struct checkpoint *file = NULL;
+    struct tokenizer *t = NULL;
+    const char *comma = "";
+    int rc = checkpoint_open(path, &file, &e);
+    if (rc == 0)
+        rc = tokenizer_open(file, &t, &e);
+    if (rc == 0) {
+        printf("{\"bos\": %u, \"eos\": %u, \"ends\": [", tokenizer_bos(t), tokenizer_eos(t));
+        for (uint32_t id = 0; id < tokenizer_vocab_size(t); id++)
+            if (tokenizer_is_eog(t, id)) {
+                printf("%s%u", comma, id);
+                comma = ", ";
+            }
+        printf("]}\n");
+    } else {
+        fprintf(stderr, "%s\n", e.msg);
+    }
+    tokenizer_free(t);
+    checkpoint_close(file);
+    return rc < 0;
+}
+
 int main(int argc, char **argv)
 {
     struct err e;
     struct tool t = {.n_ids = 0};
     if (argc == 3 && strcmp(argv[2], "tokenize") == 0)
         return tokenize(argv[1]);
+    if (argc == 3 && strcmp(argv[2], "ends") == 0)
+        return print_ends(argv[1]);
     if (argc == 3 && strcmp(argv[2], "manifest") == 0)
         return print_manifest(argv[1]);
     if (argc < 7 || argc > 9) {

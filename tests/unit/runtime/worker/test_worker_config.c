@@ -62,6 +62,8 @@ static void test_worker_config_names_the_model(void **state)
         {"smol=/models/x.gguf", "smol", "/models/x.gguf"},
         {"/models/SmolLM2.Q4_1.gguf", "SmolLM2.Q4_1", "/models/SmolLM2.Q4_1.gguf"},
         {"plain", "plain", "plain"},
+        {"/models/Tiny-1.1B/", "Tiny-1.1B", "/models/Tiny-1.1B/"},
+        {"folder//", "folder", "folder//"},
         {"/a=b/c.gguf", "c", "/a=b/c.gguf"},
         {"org-name=rel/x.gguf", "org-name", "rel/x.gguf"},
     };
