@@ -4,21 +4,26 @@
  *
  * The same requests with nothing guessed, by prompt lookup, and by a draft model if one is given:
  * texts that repeat what they were given and texts that do not, greedy and with noise, 1, 4 and 8
- * at once. Engines take turns, ROUNDS times, and each is shown at its best. Printed are the tokens
- * a second with nothing guessed, how many times as many there are with each drafter, as it would be
+ * at once: where one ends the next begins, and steps without prompts and with all places taken
+ * count. Engines take turns, ROUNDS times, and each is shown at its best. Printed are the tokens a
+ * second with nothing guessed, how many times as many there are with each drafter, as it would be
  * served (guesses where they pay) and with all guesses made, and which part of these was right.
  *
- * Before: how much longer a step is with more rows, which is what a guess costs. */
+ * Before: how much longer a step is with more rows, which is what a guess costs.
+ *
+ * With one thread (THREADS 1) time is the processor's, so that a loaded machine tells of the work
+ * and not of who else runs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/engine.h"
 #include "runtime/text/tokenizer.h"
 
-enum { ENGINES_MAX = 5, ROUNDS = 3, BATCH_MAX = 8, PROMPT_MAX = 2000 };
+enum { ENGINES_MAX = 5, ROUNDS = 2, BATCH_MAX = 8, PROMPT_MAX = 2000 };
 
 struct subject {
     const char *name;
@@ -50,6 +55,24 @@ static const char *const open_ended[] = {"Write a short story about a fox who le
 
 static uint32_t n_threads; /* 0: one a core */
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    if (n_threads != 1)
+        return clock_mono_ns();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* A step, and how long it took. */
+static bool timed_step(struct engine *g, struct engine_step *s, double *seconds)
+{
+    uint64_t begin_ns = now_ns();
+    bool more = engine_step(g, s);
+    *seconds = (double)(now_ns() - begin_ns) / 1e9;
+    return more;
+}
+
 static void die(const struct err *e)
 {
     fprintf(stderr, "bench_speculate: %s\n", e->msg);
@@ -63,6 +86,7 @@ static struct engine *open_engine(const char *path, const char *draft, enum engi
     struct err e;
     const struct engine_config c = {.model_path = path,
                                     .threads = n_threads,
+                                    .clock_ns = now_ns,
                                     .sequences_max = BATCH_MAX,
                                     .waiting_max = BATCH_MAX,
                                     .step_tokens_max = 256,
@@ -101,25 +125,27 @@ static void submit(struct engine *g, uint64_t id, bool repeats, float temperatur
     tokenvec_release(&ids);
 }
 
-/* Tokens a second from the first step without a prompt in it. */
 static void run(struct subject *s, uint32_t batch, bool repeats, float temperature, uint32_t tokens)
 {
-    struct engine_load before = engine_load(s->engine);
+    struct engine_load before = engine_load(s->engine), now = before;
     struct engine_step step;
-    uint64_t us = 0, n = 0;
-    for (uint32_t i = 0; i < batch; i++)
-        submit(s->engine, i, repeats, temperature, tokens);
-    while (engine_step(s->engine, &step)) {
-        if (step.prefill_tokens > 0)
+    uint64_t n = 0, next = 0, all = batch < 2 ? 3 : 2 * (uint64_t)batch;
+    double seconds = 0, took;
+    do {
+        for (; next < all && now.running + now.waiting < batch; now = engine_load(s->engine))
+            submit(s->engine, next++, repeats, temperature, tokens);
+        uint32_t running = now.running;
+        timed_step(s->engine, &step, &took);
+        now = engine_load(s->engine);
+        if (step.prefill_tokens > 0 || running < batch)
             continue;
-        us += step.duration_us;
+        seconds += took;
         n += step.decode_tokens;
-    }
-    struct engine_load after = engine_load(s->engine);
-    double rate = us > 0 ? (double)n * 1e6 / (double)us : 0;
+    } while (now.running + now.waiting > 0);
+    double rate = seconds > 0 ? (double)n / seconds : 0;
     s->best = rate > s->best ? rate : s->best;
-    s->drafted = after.drafted - before.drafted;
-    s->right = after.drafts_right - before.drafts_right;
+    s->drafted = now.drafted - before.drafted;
+    s->right = now.drafts_right - before.drafts_right;
 }
 
 static void bench(struct subject *all, uint32_t n, uint32_t batch, bool repeats, float temperature,
@@ -144,14 +170,15 @@ static void bench_rows(struct engine *g)
 {
     double best[BATCH_MAX + 1] = {0};
     struct engine_step step;
+    double took;
     for (uint32_t round = 0; round < ROUNDS; round++)
         for (uint32_t batch = 1; batch <= BATCH_MAX; batch++) {
             for (uint32_t i = 0; i < batch; i++)
                 submit(g, i, false, 0, 24);
-            while (engine_step(g, &step))
+            while (timed_step(g, &step, &took))
                 if (step.prefill_tokens == 0 && step.decode_tokens == batch &&
-                    (best[batch] == 0 || step.duration_us < best[batch]))
-                    best[batch] = step.duration_us;
+                    (best[batch] == 0 || took < best[batch]))
+                    best[batch] = took;
         }
     printf("rows of a step:     ");
     for (uint32_t i = 1; i <= BATCH_MAX; i++)
@@ -160,6 +187,7 @@ static void bench_rows(struct engine *g)
     for (uint32_t i = 1; i <= BATCH_MAX; i++)
         printf(" %5.2f", best[i] / best[1]);
     printf("\n\n");
+    fflush(stdout);
 }
 
 int main(int argc, char **argv)

@@ -52,7 +52,8 @@ int speculator_init(struct speculator *s, const struct engine_config *c,
 {
     *s = (struct speculator){.tokens_max = c->draft_tokens_max,
                              .drafts_max = speculator_drafts_max(c),
-                             .adapts = !c->draft_always};
+                             .adapts = !c->draft_always,
+                             .clock_ns = c->clock_ns ? c->clock_ns : clock_mono_ns};
     if (c->draft_tokens_max > SPECULATOR_TOKENS_MAX)
         return err_set(e, ERR_CONFIG, "draft_tokens_max is %u, wanted at most %u",
                        c->draft_tokens_max, SPECULATOR_TOKENS_MAX);
@@ -204,7 +205,7 @@ static uint32_t gather(struct speculator *s, const struct scheduler *of, struct 
 /* Has them guess. Returns how many have something; they come first in s->of. */
 static uint32_t make(struct speculator *s, uint32_t n)
 {
-    uint64_t begin_ns = clock_mono_ns();
+    uint64_t begin_ns = s->clock_ns();
     uint32_t deep = 0;
     n = keep_some(s, n);
     if (n == 0)
@@ -212,7 +213,7 @@ static uint32_t make(struct speculator *s, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         deep = s->of[i]->n_drafts > deep ? s->of[i]->n_drafts : deep;
     if (s->drafter->draft(s->drafter, s->of, n) && !s->drafter->cheap)
-        note_time(&s->draft_s, (double)(clock_mono_ns() - begin_ns) / 1e9 / deep);
+        note_time(&s->draft_s, (double)(s->clock_ns() - begin_ns) / 1e9 / deep);
     return keep_some(s, n);
 }
 

@@ -27,6 +27,7 @@ struct speculator {
     struct drafter *drafter; /* NULL: nothing is guessed */
     bool owned;              /* the drafter is ours */
     bool adapts;
+    uint64_t (*clock_ns)(void);
     uint32_t tokens_max;         /* of one sequence */
     uint32_t drafts_max;         /* of a step */
     struct sequence **of;        /* (sequences_max) those that decode */
