@@ -70,7 +70,7 @@ static const struct config_option options[] = {
      "A request passes those of one priority less that came up to so many computed tokens before"},
     {"prefix_cache", CONFIG_BOOL, AT(prefix_cache), "yes", 0, 0, NULL, NULL,
      "Keep the KV of prompts for others that begin the same, in pages that are free"},
-    {"speculate", CONFIG_CHOICE, AT(speculate), "off", 0, 0, "off|lookup|draft|auto", NULL,
+    {"speculate", CONFIG_CHOICE, AT(speculate), "auto", 0, 0, "off|lookup|draft|auto", NULL,
      "How tokens are guessed ahead, where that is faster; they stay the same"},
     {"draft_model", CONFIG_STRING, AT(draft_model), NULL, 0, 0, NULL, "PATH",
      "GGUF file of a small model with the same tokens, to guess with"},

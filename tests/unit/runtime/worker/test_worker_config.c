@@ -46,7 +46,7 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_int_equal(c.tp_timeout_ms, 10000);
     assert_true(c.stall_max > 1.59 && c.stall_max < 1.61);
     assert_int_equal(c.priority_tokens, 65536);
-    assert_string_equal(c.speculate, "off");
+    assert_string_equal(c.speculate, "auto");
     assert_null(c.draft_model);
     assert_int_equal(c.draft_tokens_max, 4);
     assert_string_equal(c.kv_type, "f16");
