@@ -108,7 +108,8 @@ static void test_speculator_stops_when_guesses_are_wrong_and_tries_again(void **
     speculator_release(&f.s);
 }
 
-/* A third of the guesses being right pays while a step has few rows, and not where rows are its cost.
+/* A third of the guesses being right pays while a step has few rows, and not where rows are its
+ * cost.
  */
 static void test_speculator_guesses_less_the_more_run(void **state)
 {
