@@ -768,6 +768,27 @@ static void test_engine_keeps_adapters_apart(void **state)
         tiny_adapter_remove(folders[i]);
 }
 
+static void test_engine_refuses_adapters_over_ranks(void **state)
+{
+    (void)state;
+    const struct engine_adapter adapter = {.name = "a", .path = "/nowhere"};
+    struct engine_config c = config();
+    struct engine *g = NULL;
+    struct err e = {0};
+    char path[TINY_PATH_BYTES];
+    tiny_llama_file(&tiny_llama_small, path);
+    c.model_path = path;
+    c.adapters = &adapter;
+    c.n_adapters = 1;
+    assert_int_equal(engine_open(&c, &g, &e), ERR_NOT_FOUND);
+    c.ranks = 2;
+    c.ranks_patience_ms = 60000;
+    assert_int_equal(engine_open(&c, &g, &e), ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.msg, "ranks"));
+    assert_null(g);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -792,6 +813,7 @@ int main(void)
         cmocka_unit_test(test_engine_embeds_by_mean_and_last_token),
         cmocka_unit_test(test_engine_embeds_a_prompt_that_fills_the_context),
         cmocka_unit_test(test_engine_keeps_adapters_apart),
+        cmocka_unit_test(test_engine_refuses_adapters_over_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
