@@ -141,7 +141,8 @@ tools-build: $(TOOL_BIN)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for.
 TSAN_SRC := $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
-            tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c,$(TEST_SRC))
+            tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c \
+            tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC))
 tsan-build: $(TSAN_SRC:%.c=$(B)/%)
 
 include deploy/targets.mk

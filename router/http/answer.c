@@ -222,12 +222,15 @@ void answer_start(struct request *r, const struct api_request *api)
 static void handle(struct request *r, enum api_kind kind)
 {
     struct api_error e;
-    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s()};
+    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s(), true};
     struct api_request *api = arena_alloc(&r->arena, sizeof(*api));
     if (!api)
         api_error_set(&e, 503, NULL, NULL, "There is no memory for the request now.");
     if (!api || api_request_read(api, kind, buf_str(&r->body), r->body.len, &ctx, &e)) {
-        request_fail(r, &e);
+        if (api && api->grammar_pending)
+            lobby_add(&r->http->lobby, r, kind == API_CHAT ? chat_handle : completions_handle);
+        else
+            request_fail(r, &e);
         return;
     }
     request_drop_body(r);

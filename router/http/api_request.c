@@ -236,6 +236,8 @@ static int read_chat(struct api_request *a, struct json_object *root, const stru
         rc = tools_constrain(a, a->in_thought, ctx, e);
     if (rc == 0)
         rc = structured_think(a, ctx, e);
+    if (rc == 0)
+        rc = structured_check(a, ctx, e);
     if (rc == 0 && a->tools.lead)
         buf_adds(&text, a->tools.lead);
     if (rc == 0)
@@ -311,8 +313,8 @@ static int read_root(struct api_request *a, struct json_object *root, const stru
     }
     if ((a->kind == API_CHAT
              ? read_chat(a, root, ctx, e)
-             : api_read_prompts(a, json_object_object_get(root, "prompt"), ctx, e)) ||
-        structured_check(a, e))
+             : structured_check(a, ctx, e) ||
+                   api_read_prompts(a, json_object_object_get(root, "prompt"), ctx, e)))
         return -1;
     return resolve_max_tokens(a, e);
 }

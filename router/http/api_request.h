@@ -45,6 +45,7 @@ struct api_context {
     const struct model_texts *texts;
     struct arena *arena;
     int64_t now_s;
+    bool background; /* a grammar that is new is compiled by its store's thread */
 };
 
 struct api_request {
@@ -81,6 +82,7 @@ struct api_request {
     float *bias_values;
     uint32_t n_bias;
     bool has_grammar;
+    bool grammar_pending; /* the request failed only because its grammar is not compiled yet */
     struct grammar_source grammar; /* what the output follows */
     const char *grammar_param;     /* the field that said so */
 

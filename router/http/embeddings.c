@@ -288,7 +288,7 @@ static void start_more(struct embeddings *m)
 void embeddings_handle(struct request *r)
 {
     struct api_error e;
-    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s()};
+    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s(), false};
     struct api_request *api = arena_alloc(&r->arena, sizeof(*api));
     if (!api)
         api_error_set(&e, 503, NULL, NULL, "There is no memory for the request now.");

@@ -79,14 +79,13 @@ int structured_read_grammar(struct api_request *a, struct json_object *v,
                             const struct api_context *ctx, struct api_error *e);
 int structured_read_schema(struct api_request *a, struct json_object *v,
                            const struct api_context *ctx, struct api_error *e);
-/* Whether the grammar, if there is one, can be compiled for the model, which is known by now. */
 /* n bytes of text become the request's grammar; -1 if it has one. `param` is to blame for it. */
 int structured_take(struct api_request *a, enum grammar_kind kind, const char *text, size_t n,
                     const char *param, const struct api_context *ctx, struct api_error *e);
 /* JSON of a model that thinks first follows its thought. */
 int structured_think(struct api_request *a, const struct api_context *ctx, struct api_error *e);
-/* Compiles it, to say what is wrong with it. */
-int structured_check(const struct api_request *a, struct api_error *e);
+/* Compiles it, to say what is wrong with it. May set a->grammar_pending: then come again. */
+int structured_check(struct api_request *a, const struct api_context *ctx, struct api_error *e);
 
 /* What concerns several fields at once. */
 int params_check(struct api_request *a, struct json_object *root, const struct api_context *ctx,

@@ -189,6 +189,8 @@ int http_open(struct event_base *base, const struct http_config *config, struct 
     if (!code)
         code = metrics_init(&h->metrics, texts->n, e);
     if (!code)
+        code = lobby_open(&h->lobby, base, texts, e);
+    if (!code)
         code = listen_on(h, e);
     if (code) {
         http_free(h);
@@ -205,6 +207,7 @@ void http_free(struct http *h)
     if (h->listener)
         evconnlistener_free(h->listener);
     conn_free_all(h);
+    lobby_close(&h->lobby);
     if (h->turn)
         event_free(h->turn);
     if (h->retry_accept)

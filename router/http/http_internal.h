@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "router/http/http.h"
+#include "router/http/lobby.h"
 #include "router/http/metrics.h"
 #include "runtime/base/buf.h"
 #include "runtime/base/rng.h"
@@ -31,6 +32,7 @@ struct http {
     struct conn *dirty; /* to be looked at by `turn` */
     struct event *turn; /* runs once at the end of a loop turn in which a conn was marked */
     struct event *retry_accept;
+    struct lobby lobby;
     uint32_t n_conns;
     uint32_t n_requests;
     uint64_t body_bytes; /* of all requests together */

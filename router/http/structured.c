@@ -79,7 +79,7 @@ static bool has_cut_integer(struct json_object *v)
 static int take_schema(struct api_request *a, struct json_object *v, const char *param,
                        const struct api_context *ctx, struct api_error *e)
 {
-    if (!json_object_is_type(v, json_type_object) && !json_object_is_type(v, json_type_boolean))
+    if (!json_object_is_type(v, json_type_object))
         return wrong_type(param, "an object", v, e);
     if (has_cut_integer(v))
         return api_error_set(e, 400, "invalid_value", param,
@@ -343,13 +343,21 @@ int structured_think(struct api_request *a, const struct api_context *ctx, struc
 /* ---- can it be compiled? -----------------------------------------------------------------------
  */
 
-int structured_check(const struct api_request *a, struct api_error *e)
+int structured_check(struct api_request *a, const struct api_context *ctx, struct api_error *e)
 {
     struct grammar_entry *entry;
     struct err why;
+    int rc = 1;
     if (!a->has_grammar)
         return 0;
-    int rc = grammar_store_get(a->model->grammars, &a->grammar, &entry, &why);
+    if (ctx->background)
+        rc = grammar_store_ask(a->model->grammars, &a->grammar, &why);
+    a->grammar_pending = rc == 0;
+    if (a->grammar_pending)
+        return api_error_set(e, 503, NULL, a->grammar_param, "'%s' is being compiled.",
+                             a->grammar_param);
+    if (rc > 0)
+        rc = grammar_store_get(a->model->grammars, &a->grammar, &entry, &why);
     if (rc == 0) {
         grammar_store_put(a->model->grammars, entry);
         return 0;

@@ -53,7 +53,7 @@ void tokenize_handle(struct request *r)
 {
     struct api_error e;
     struct tokenize_call c;
-    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s()};
+    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s(), false};
     if (tokenize_read(&c, buf_str(&r->body), r->body.len, &ctx, &e))
         request_fail(r, &e);
     else
@@ -78,7 +78,7 @@ void detokenize_handle(struct request *r)
 {
     struct api_error e;
     struct buf text;
-    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s()};
+    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s(), false};
     buf_init(&text, 0);
     if (detokenize_read(buf_str(&r->body), r->body.len, &ctx, &text, &e))
         request_fail(r, &e);

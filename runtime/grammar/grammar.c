@@ -17,6 +17,7 @@ void grammar_options_default(struct grammar_options *o)
                    .syntax_max = 400000,
                    .states_max = 100000,
                    .table_bytes_max = 32u << 20,
+                   .reach_bytes_max = 4u << 20,
                    .steps_max = 30000000,
                    .configs_max = 256,
                    .stack_max = 4096,
@@ -75,6 +76,10 @@ int grammar_compile(enum grammar_kind kind, const char *text, size_t n,
     syntax_init(&y, &g->limits, e);
     g->root = parse(&y, kind, text, n, o->space);
     rc = y.failed ? e->code : automaton_init(&g->a, &y, g->root);
+    if (rc == 0)
+        rc = reaches_create(g->a.n_states, o->limits.reach_bytes_max, &g->reaches, e);
+    if (rc == 0)
+        reaches_prepare(g->reaches, &g->a, trie);
 out:
     syntax_release(&y);
     if (rc) {
@@ -89,11 +94,12 @@ void grammar_free(struct grammar *g)
 {
     if (!g)
         return;
+    reaches_free(g->reaches);
     automaton_release(&g->a);
     free(g);
 }
 
 size_t grammar_memory_bytes(const struct grammar *g)
 {
-    return sizeof *g + automaton_memory_bytes(&g->a);
+    return sizeof *g + automaton_memory_bytes(&g->a) + reaches_memory_bytes(g->reaches);
 }

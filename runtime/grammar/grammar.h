@@ -47,6 +47,7 @@ struct grammar_limits {
     uint32_t syntax_max;     /* nodes of syntax */
     uint32_t states_max;     /* of the automata, before and after they are made deterministic */
     size_t table_bytes_max;  /* of the transition table */
+    size_t reach_bytes_max;  /* of what masks find out and keep for the next ones */
     uint64_t steps_max;      /* of work in one compilation, some nanoseconds each */
     uint32_t configs_max;    /* readings of the same bytes at once, per state */
     uint32_t stack_max;      /* open rules at once, per state: how deep output may nest */

@@ -4,12 +4,14 @@
 
 #include "runtime/grammar/automaton.h"
 #include "runtime/grammar/grammar.h"
+#include "runtime/grammar/reach.h"
 
 struct grammar {
     const struct token_trie *trie; /* borrowed */
     struct grammar_limits limits;
     struct automaton a;
-    uint32_t root; /* rule */
+    struct reaches *reaches; /* what has been found out about a's states */
+    uint32_t root;           /* rule */
 };
 
 #endif

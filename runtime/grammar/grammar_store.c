@@ -14,7 +14,9 @@ struct grammar_entry {
     struct err why;
     size_t bytes;
     uint32_t users;
-    bool listed; /* else it goes with its last user */
+    bool listed;                /* else it goes with its last user */
+    bool pending;               /* not compiled yet; the queue is a user */
+    struct grammar_entry *next; /* in the queue */
 };
 
 struct grammar_store {
@@ -24,6 +26,15 @@ struct grammar_store {
     struct grammar_entry *newest, *oldest;
     uint32_t n_listed;
     size_t kept_bytes, in_use_bytes;
+
+    /* The thread that compiles, from the first that is asked for on. */
+    pthread_t thread;
+    pthread_cond_t work, done;
+    bool has_thread, stop;
+    struct grammar_entry *queue, **queue_end;
+    uint32_t n_pending;
+    void (*ready)(void *ctx);
+    void *ready_ctx;
 };
 
 void grammar_store_limits_default(struct grammar_store_limits *l)
@@ -49,6 +60,9 @@ int grammar_store_create(const struct tokenizer *t, const struct grammar_store_l
         return rc;
     }
     pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->work, NULL);
+    pthread_cond_init(&s->done, NULL);
+    s->queue_end = &s->queue;
     *out = s;
     return 0;
 }
@@ -182,44 +196,163 @@ static void entry_compile(struct grammar_entry *n, const struct grammar_store *s
 static int take(struct grammar_store *s, struct grammar_entry *n, struct grammar_entry **out,
                 struct err *e)
 {
-    if (!n->grammar)
-        return err_set(e, n->why.code, "%s", n->why.msg);
-    if (n->users == 0 && s->in_use_bytes + n->bytes > s->limits.in_use_bytes_max)
-        return err_set(e, ERR_BUSY, "grammars in use take %zu bytes: no more now", s->in_use_bytes);
     use(s, n);
-    *out = n;
-    return 0;
+    while (n->pending)
+        pthread_cond_wait(&s->done, &s->lock);
+    int rc = 0;
+    if (!n->grammar)
+        rc = err_set(e, n->why.code, "%s", n->why.msg);
+    else if (n->users == 1 && s->in_use_bytes > s->limits.in_use_bytes_max)
+        rc = err_set(e, ERR_BUSY, "the grammars in use take %zu bytes: no more now",
+                     s->in_use_bytes);
+    if (rc == 0)
+        *out = n;
+    else
+        unuse(s, n);
+    return rc;
+}
+
+static int check_size(const struct grammar_store *s, const struct grammar_source *source,
+                      struct err *e)
+{
+    if (source->n <= s->limits.each.text_bytes_max)
+        return 0;
+    return err_set(e, ERR_LIMIT, "%zu bytes, more than %zu", source->n,
+                   s->limits.each.text_bytes_max);
+}
+
+/* One that is there, as the newest; NULL. */
+static struct grammar_entry *renew(struct grammar_store *s, const struct grammar_source *source,
+                                   uint64_t hash)
+{
+    struct grammar_entry *n = find(s, source, hash);
+    if (n) {
+        unlist(s, n);
+        list(s, n);
+    }
+    return n;
 }
 
 int grammar_store_get(struct grammar_store *s, const struct grammar_source *source,
                       struct grammar_entry **out, struct err *e)
 {
     uint64_t hash = hash_of(source);
-    if (source->n > s->limits.each.text_bytes_max)
-        return err_set(e, ERR_LIMIT, "%zu bytes, more than %zu", source->n,
-                       s->limits.each.text_bytes_max);
+    if (check_size(s, source, e) < 0)
+        return ERR_LIMIT;
     pthread_mutex_lock(&s->lock);
-    struct grammar_entry *n = find(s, source, hash);
+    struct grammar_entry *n = renew(s, source, hash);
     if (!n) {
         pthread_mutex_unlock(&s->lock);
         n = entry_create(source, hash);
-        if (!n)
-            return err_set(e, ERR_NOMEM, "grammar: no memory");
-        entry_compile(n, s);
-        if (n->why.code == ERR_NOMEM) {
+        if (n)
+            entry_compile(n, s);
+        if (!n || n->why.code == ERR_NOMEM) {
             free(n);
             return err_set(e, ERR_NOMEM, "grammar: no memory");
         }
         pthread_mutex_lock(&s->lock);
         s->kept_bytes += n->bytes;
-    } else {
-        unlist(s, n);
+        list(s, n);
     }
-    list(s, n);
     int rc = take(s, n, out, e);
     trim(s);
     pthread_mutex_unlock(&s->lock);
     return rc;
+}
+
+/* ---- the thread --------------------------------------------------------------------------------
+ */
+
+static struct grammar_entry *dequeue(struct grammar_store *s)
+{
+    struct grammar_entry *n = s->queue;
+    s->queue = n->next;
+    if (!s->queue)
+        s->queue_end = &s->queue;
+    n->next = NULL;
+    return n;
+}
+
+static void *compile_all(void *arg)
+{
+    struct grammar_store *s = arg;
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        if (!s->queue) {
+            pthread_cond_wait(&s->work, &s->lock);
+            continue;
+        }
+        struct grammar_entry *n = dequeue(s);
+        pthread_mutex_unlock(&s->lock);
+        entry_compile(n, s);
+        pthread_mutex_lock(&s->lock);
+        n->pending = false;
+        s->n_pending--;
+        s->in_use_bytes += n->bytes; /* the queue used it */
+        if (n->why.code == ERR_NOMEM && n->listed)
+            unlist(s, n);
+        unuse(s, n);
+        pthread_cond_broadcast(&s->done);
+        if (s->ready)
+            s->ready(s->ready_ctx);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static int enqueue(struct grammar_store *s, const struct grammar_source *source, uint64_t hash,
+                   struct err *e)
+{
+    if (s->n_pending >= GRAMMAR_STORE_PENDING_MAX)
+        return err_set(e, ERR_BUSY, "%u grammars wait to be compiled: no more now", s->n_pending);
+    if (!s->has_thread)
+        s->has_thread = pthread_create(&s->thread, NULL, compile_all, s) == 0;
+    struct grammar_entry *n = s->has_thread ? entry_create(source, hash) : NULL;
+    if (!n)
+        return err_set(e, ERR_NOMEM, "grammar: no memory");
+    n->pending = true;
+    n->users = 1;
+    *s->queue_end = n;
+    s->queue_end = &n->next;
+    s->n_pending++;
+    list(s, n);
+    pthread_cond_signal(&s->work);
+    return 0;
+}
+
+int grammar_store_ask(struct grammar_store *s, const struct grammar_source *source, struct err *e)
+{
+    uint64_t hash = hash_of(source);
+    if (check_size(s, source, e) < 0)
+        return ERR_LIMIT;
+    pthread_mutex_lock(&s->lock);
+    struct grammar_entry *n = renew(s, source, hash);
+    int rc = n ? !n->pending : enqueue(s, source, hash, e);
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+void grammar_store_notify(struct grammar_store *s, void (*ready)(void *ctx), void *ctx)
+{
+    pthread_mutex_lock(&s->lock);
+    s->ready = ready;
+    s->ready_ctx = ctx;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void stop_thread(struct grammar_store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    if (s->has_thread)
+        pthread_join(s->thread, NULL);
+    while (s->queue) {
+        struct grammar_entry *n = dequeue(s);
+        n->pending = false;
+        unuse(s, n);
+    }
 }
 
 void grammar_store_put(struct grammar_store *s, struct grammar_entry *entry)
@@ -240,6 +373,7 @@ void grammar_store_free(struct grammar_store *s)
 {
     if (!s)
         return;
+    stop_thread(s);
     ASSERT(s->in_use_bytes == 0);
     while (s->newest) {
         struct grammar_entry *n = s->newest;
@@ -248,5 +382,7 @@ void grammar_store_free(struct grammar_store *s)
     }
     token_trie_free(s->trie);
     pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->work);
+    pthread_cond_destroy(&s->done);
     free(s);
 }

@@ -6,6 +6,9 @@
  * user puts it back, and counts: when all of it together is over a limit, a new one is refused as
  * ERR_BUSY and nothing is lost.
  *
+ * A text may ask for hundreds of milliseconds of compiling, so who must not stop for that asks
+ * first (grammar_store_ask): the store has a thread of its own that compiles one after the other.
+ *
  * Threads: any; one mutex, not held while something is compiled. Ownership: the store owns its trie
  * and its grammars; every entry must have been put back before grammar_store_free.
  */
@@ -33,8 +36,17 @@ void grammar_store_free(struct grammar_store *s);
 const struct token_trie *grammar_store_trie(const struct grammar_store *s);
 size_t grammar_store_memory_bytes(struct grammar_store *s);
 
-/* Finds or compiles it on the caller's thread. *out is the caller's to put back. Errors: those of
- * grammar_compile, whose words are for the client; ERR_BUSY. */
+#define GRAMMAR_STORE_PENDING_MAX 64u /* texts that wait for the store's thread */
+
+/* 1: it was compiled, or refused, and grammar_store_get is quick. 0: the store's thread is at it,
+ * and will say so. ERR_BUSY: too many wait; ERR_NOMEM; ERR_LIMIT: the text is too long. */
+int grammar_store_ask(struct grammar_store *s, const struct grammar_source *source, struct err *e);
+/* `ready` is called on the store's thread, under its lock, each time that something is done: it
+ * only wakes somebody. NULL: nobody. When this returns, the one before is called no more. */
+void grammar_store_notify(struct grammar_store *s, void (*ready)(void *ctx), void *ctx);
+
+/* Finds it, waits for it, or compiles it on the caller's thread. *out is the caller's to put back.
+ * Errors: those of grammar_compile, whose words are for the client; ERR_BUSY. */
 int grammar_store_get(struct grammar_store *s, const struct grammar_source *source,
                       struct grammar_entry **out, struct err *e);
 /* NULL is fine. */

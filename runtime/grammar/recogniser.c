@@ -290,13 +290,13 @@ bool grammar_is_accepting(const struct grammar_state *s)
     return false;
 }
 
-/* Sets the bits of all tokens of one tree that fit. False: a limit was passed. */
-static bool walk(struct grammar_state *s, const struct trie_node *nodes, uint32_t n, uint32_t *bits)
+/* Sets the bits of all tokens of nodes [i, n) of a tree that fit. The set at the depth above node i
+ * is in path. False: a limit was passed. */
+static bool walk(struct grammar_state *s, const struct trie_node *nodes, uint32_t i, uint32_t n,
+                 uint32_t *bits)
 {
     const struct automaton *a = &s->g->a;
-    s->path[0] = s->at;
-    s->path_first[0] = s->now;
-    for (uint32_t i = 0; i < n;) {
+    while (i < n) {
         const struct trie_node *nd = &nodes[i];
         const struct mark *up = &s->path[nd->depth - 1];
         uint32_t from = s->path_first[nd->depth - 1], end = up->configs;
@@ -333,26 +333,79 @@ static bool walk(struct grammar_state *s, const struct trie_node *nodes, uint32_
     return true;
 }
 
-/* A slice by its bitmap as far as every reading of it is known, else by its tree. */
-static bool add_slice(struct grammar_state *s, enum trie_slice slice, uint32_t *bits)
+/* All trees with the whole set: slow, and needs nothing. */
+static bool walk_all(struct grammar_state *s, uint32_t *bits)
 {
-    uint32_t takes = 0, outlives = 0, n;
-    for (uint32_t i = s->now; i < s->at.configs; i++) {
-        const struct automaton_state *st = &s->g->a.states[s->configs[i].state];
-        takes = st->takes[slice] > takes ? st->takes[slice] : takes;
-        outlives = st->outlives[slice] > outlives ? st->outlives[slice] : outlives;
-    }
-    const uint32_t *mask = token_trie_slice_mask(s->g->trie, slice, takes);
-    size_t words = token_trie_mask_words(s->g->trie);
-    for (size_t w = 0; mask && takes && w < words; w++)
-        bits[w] |= mask[w];
-    if (takes >= outlives)
-        return true;
-    const struct trie_node *nodes = token_trie_nodes(s->g->trie, slice, &n);
+    bool ok = true;
     struct mark keep = s->at;
-    bool ok = walk(s, nodes, n, bits);
-    s->at = keep;
+    for (int slice = 0; slice < TRIE_SLICES && ok; slice++) {
+        uint32_t n;
+        const struct trie_node *nodes = token_trie_nodes(s->g->trie, (enum trie_slice)slice, &n);
+        s->path[0] = s->at;
+        s->path_first[0] = s->now;
+        ok = walk(s, nodes, 0, n, bits);
+        s->at = keep;
+    }
     return ok;
+}
+
+enum outcome { DONE, OVER, SLOWLY };
+
+/* The tokens that leave the rule of `frame` at exits[0, n), all in one state: what the calls and
+ * the callers there make of the rest of them. */
+static enum outcome leave(struct grammar_state *s, const struct reach_exit *exits, uint32_t n,
+                          uint32_t frame, uint32_t *bits)
+{
+    struct mark keep = s->at;
+    uint32_t first = s->at.configs;
+    bool ok = true;
+    add_config(s, first, exits[0].state, frame);
+    if (s->overflow || !close_set(s, first, s->at.frames)) {
+        /* A set that is full is no reason to leave out what other readings of it would say. */
+        s->at = keep;
+        return s->overflow ? OVER : SLOWLY;
+    }
+    struct mark set = s->at;
+    /* The first is the rule itself: its own way on is in the reach. */
+    for (uint32_t i = 0; i < n && ok && set.configs > first + 1; i++) {
+        uint32_t n_nodes;
+        const struct trie_node *nodes =
+            token_trie_nodes(s->g->trie, (enum trie_slice)exits[i].slice, &n_nodes);
+        const struct trie_node *nd = &nodes[exits[i].node];
+        s->path[nd->depth] = set;
+        s->path_first[nd->depth] = first + 1;
+        ok = walk(s, nodes, exits[i].node + 1, exits[i].node + nd->skip, bits);
+    }
+    s->at = keep;
+    return ok ? DONE : OVER;
+}
+
+static void add_reach(const struct grammar_state *s, const struct reach *r, uint32_t *bits)
+{
+    size_t words = token_trie_mask_words(s->g->trie);
+    for (size_t w = 0; r->mask && w < words; w++)
+        bits[w] |= r->mask[w];
+    for (uint32_t i = 0; i < r->n_tokens; i++)
+        bits[r->tokens[i] / 32] |= 1u << (r->tokens[i] % 32);
+}
+
+/* What one reading lets follow. */
+static enum outcome add_reading(struct grammar_state *s, struct config c, uint32_t *bits)
+{
+    struct reach *own;
+    const struct reach *r = reaches_get(s->g->reaches, &s->g->a, s->g->trie, c.state, &own);
+    enum outcome outcome = DONE;
+    if (!r)
+        return SLOWLY;
+    add_reach(s, r, bits);
+    s->steps += r->n_tokens + r->n_exits + (r->mask ? token_trie_mask_words(s->g->trie) / 16 : 0);
+    for (uint32_t i = 0, end; i < r->n_exits && outcome == DONE; i = end) {
+        for (end = i; end < r->n_exits && r->exits[end].state == r->exits[i].state;)
+            end++;
+        outcome = leave(s, r->exits + i, end - i, c.frame, bits);
+    }
+    reach_free(own);
+    return s->steps > s->g->limits.mask_steps_max ? OVER : outcome;
 }
 
 int grammar_mask(struct grammar_state *s, uint32_t *bits, struct err *e)
@@ -363,15 +416,14 @@ int grammar_mask(struct grammar_state *s, uint32_t *bits, struct err *e)
         return 0;
     s->steps = 0;
     s->overflow = false;
-    struct mark keep = s->at;
-    bool ok = true;
-    for (int slice = 0; slice < TRIE_REST && ok; slice++)
-        ok = add_slice(s, (enum trie_slice)slice, bits);
-    uint32_t n;
-    const struct trie_node *rest = token_trie_nodes(trie, TRIE_REST, &n);
-    ok = ok && walk(s, rest, n, bits);
-    s->at = keep;
-    if (!ok)
+    enum outcome outcome = DONE;
+    for (uint32_t i = s->now, end = s->at.configs; i < end && outcome == DONE; i++)
+        outcome = add_reading(s, s->configs[i], bits);
+    if (outcome == SLOWLY) {
+        memset(bits, 0, token_trie_mask_words(trie) * sizeof *bits);
+        outcome = walk_all(s, bits) ? DONE : OVER;
+    }
+    if (outcome == OVER)
         return err_set(e, ERR_LIMIT, "grammar: %s",
                        s->overflow ? "too many readings of what was generated"
                                    : "the next token takes too many steps");

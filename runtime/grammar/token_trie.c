@@ -14,6 +14,7 @@ struct twin {
 struct tree {
     struct trie_node *nodes;
     uint32_t n;
+    uint32_t roots[256]; /* by first byte; TRIE_NONE */
 };
 
 struct token_trie {
@@ -25,7 +26,8 @@ struct token_trie {
     uint32_t *masks[TRIE_REST]; /* (TRIE_CHARS_MAX, mask words): up to that many characters */
     struct twin *twins;
     uint32_t n_twins;
-    uint32_t *eog; /* a mask */
+    uint32_t *eog_ids; /* (n_eog) */
+    uint32_t n_eog;
 };
 
 /* Only while building. */
@@ -148,6 +150,13 @@ static int build_trees(struct token_trie *t, const struct entry *en, size_t n, s
             end++;
         tree_fill(en + at, end - at, t->trees[en[at].slice].nodes, t->twins, &t->n_twins);
     }
+    for (int s = 0; s < TRIE_SLICES; s++) {
+        struct tree *tree = &t->trees[s];
+        for (int b = 0; b < 256; b++)
+            tree->roots[b] = TRIE_NONE;
+        for (uint32_t i = 0; i < tree->n; i += tree->nodes[i].skip)
+            tree->roots[tree->nodes[i].byte] = i;
+    }
     return 0;
 }
 
@@ -170,7 +179,7 @@ static size_t collect(struct token_trie *t, const struct token_text *tokens, str
     size_t k = 0;
     for (uint32_t i = 0; i < t->vocab; i++) {
         if (tokens[i].is_eog) {
-            t->eog[i / 32] |= 1u << (i % 32);
+            t->eog_ids[t->n_eog++] = i;
             continue;
         }
         if (!tokens[i].n || tokens[i].n > TRIE_TOKEN_BYTES_MAX)
@@ -186,8 +195,11 @@ static size_t collect(struct token_trie *t, const struct token_text *tokens, str
 static int copy_tokens(struct token_trie *t, const struct token_text *tokens, struct err *e)
 {
     struct token_text *copy = arena_calloc(&t->arena, t->vocab + 1u, sizeof *copy);
-    t->eog = arena_calloc(&t->arena, token_trie_mask_words(t) + 1, sizeof(uint32_t));
-    if (!copy || !t->eog)
+    uint32_t n_eog = 0;
+    for (uint32_t i = 0; i < t->vocab; i++)
+        n_eog += tokens[i].is_eog;
+    t->eog_ids = arena_calloc(&t->arena, n_eog + 1, sizeof *t->eog_ids);
+    if (!copy || !t->eog_ids)
         return err_set(e, ERR_NOMEM, "token trie: no memory");
     for (uint32_t i = 0; i < t->vocab; i++) {
         copy[i] = tokens[i];
@@ -296,6 +308,11 @@ const struct trie_node *token_trie_nodes(const struct token_trie *t, enum trie_s
     return t->trees[slice].nodes;
 }
 
+uint32_t token_trie_root(const struct token_trie *t, enum trie_slice slice, uint8_t byte)
+{
+    return t->trees[slice].roots[byte];
+}
+
 const uint32_t *token_trie_slice_mask(const struct token_trie *t, enum trie_slice slice,
                                       uint32_t chars)
 {
@@ -312,6 +329,6 @@ void token_trie_add_twins(const struct token_trie *t, uint32_t *bits)
 
 void token_trie_add_eog(const struct token_trie *t, uint32_t *bits)
 {
-    for (size_t w = 0; w < token_trie_mask_words(t); w++)
-        bits[w] |= t->eog[w];
+    for (uint32_t i = 0; i < t->n_eog; i++)
+        bits[t->eog_ids[i] / 32] |= 1u << (t->eog_ids[i] % 32);
 }

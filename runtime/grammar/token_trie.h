@@ -21,6 +21,7 @@
 #define TRIE_TOKEN_BYTES_MAX 255 /* a longer token is never allowed by a mask */
 #define TRIE_CHARS_MAX 24        /* slices hold tokens shorter than this, in characters */
 #define TRIE_VOCAB_MAX (1u << 22)
+#define TRIE_NONE UINT32_MAX
 
 enum trie_slice { TRIE_LOWER, TRIE_WORD, TRIE_TEXT, TRIE_REST, TRIE_SLICES };
 
@@ -54,6 +55,8 @@ uint32_t token_trie_depth_max(const struct token_trie *t);
 
 const struct trie_node *token_trie_nodes(const struct token_trie *t, enum trie_slice slice,
                                          uint32_t *n);
+/* The node of a slice's tree for this first byte, or TRIE_NONE. */
+uint32_t token_trie_root(const struct token_trie *t, enum trie_slice slice, uint8_t byte);
 /* The tokens of a slice of at most `chars` characters, as a mask. chars < TRIE_CHARS_MAX; NULL
  * where there are none. */
 const uint32_t *token_trie_slice_mask(const struct token_trie *t, enum trie_slice slice,

@@ -9,7 +9,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
-#include "runtime/grammar/grammar.h"
+#include "runtime/grammar/grammar_store.h"
 #include "runtime/worker/attachment.h"
 #include "runtime/worker/cachefeed.h"
 #include "runtime/worker/intake.h"
@@ -33,6 +33,9 @@ struct worker {
     struct attachment *attachments; /* (n_attachments) */
     size_t n_attachments;
     struct jobs jobs;
+    struct mail *parked; /* Starts whose grammar is being compiled: rpc_events */
+    uint32_t n_parked;
+    atomic_bool compiled; /* something was */
     struct cachefeed cachefeed;
     atomic_bool drain;    /* asked for */
     bool draining;        /* under way */
@@ -41,6 +44,58 @@ struct worker {
     uint64_t steps;
     uint64_t slow_told_ms;
 };
+
+/* ---- Starts that wait for their grammar, in order -----------------------------------------------
+ */
+
+/* The link to it; to NULL where there is none. */
+static struct mail **find_parked(struct worker *w, const struct attachment *a, uint64_t request)
+{
+    struct mail **at = &w->parked;
+    for (; *at; at = &(*at)->next) {
+        const struct rpc_event *ev = (const struct rpc_event *)*at;
+        if (ev->owner == a && ev->to_worker->start->request == request)
+            break;
+    }
+    return at;
+}
+
+static void park(struct worker *w, struct rpc_event *ev)
+{
+    struct mail **at = &w->parked;
+    while (*at)
+        at = &(*at)->next;
+    ev->mail.next = NULL;
+    *at = &ev->mail;
+    w->n_parked++;
+}
+
+static void drop_parked(struct worker *w, struct mail **at)
+{
+    struct rpc_event *ev = (struct rpc_event *)*at;
+    *at = ev->mail.next;
+    w->n_parked--;
+    rpc_event_free(ev);
+}
+
+/* a NULL: everybody's. */
+static void drop_all_parked(struct worker *w, const struct attachment *a)
+{
+    for (struct mail **at = &w->parked; *at;) {
+        if (!a || ((const struct rpc_event *)*at)->owner == a)
+            drop_parked(w, at);
+        else
+            at = &(*at)->next;
+    }
+}
+
+/* On the store's thread. */
+static void on_compiled(void *ctx)
+{
+    struct worker *w = ctx;
+    atomic_store(&w->compiled, true);
+    mailbox_wake(&w->mailbox);
+}
 
 /* ---- open and free -----------------------------------------------------------------------------
  */
@@ -90,6 +145,8 @@ int worker_open(const struct worker_config *config, struct engine *engine, struc
         free(w);
         return rc;
     }
+    if (engine_grammars(engine))
+        grammar_store_notify(engine_grammars(engine), on_compiled, w);
     fill_identity(w);
     rc = jobs_init(&w->jobs, (uint32_t)(config->sequences_max + config->waiting_max), e);
     if (rc == 0)
@@ -126,6 +183,9 @@ void worker_free(struct worker *w)
         next = m->next;
         rpc_event_free((struct rpc_event *)m);
     }
+    if (engine_grammars(w->engine))
+        grammar_store_notify(engine_grammars(w->engine), NULL, NULL);
+    drop_all_parked(w, NULL);
     cancel_all(w, NULL);
     jobs_release(&w->jobs);
     cachefeed_release(&w->cachefeed);
@@ -143,6 +203,7 @@ void worker_drain(struct worker *w)
 /* ---- what routers say --------------------------------------------------------------------------
  */
 
+/* 0: it runs or waits. 1: its grammar is being compiled. */
 static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s, uint32_t adapter,
                   struct err *e)
 {
@@ -152,6 +213,13 @@ static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s
     if (rc < 0)
         return rc;
     r.adapter = adapter;
+    if (r.grammar) {
+        if (w->jobs.n + w->n_parked >= w->jobs.cap)
+            return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n + w->n_parked);
+        rc = grammar_store_ask(engine_grammars(w->engine), r.grammar, e);
+        if (rc <= 0)
+            return rc < 0 ? rc : 1;
+    }
     struct job *job = jobs_add(&w->jobs, a, s->request, &r.id);
     if (!job)
         return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n);
@@ -164,11 +232,14 @@ static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s
     return rc;
 }
 
-static void on_start(struct worker *w, struct attachment *a, const Argosy__Start *s)
+/* True: the event is parked. */
+static bool on_start(struct worker *w, struct attachment *a, struct rpc_event *ev)
 {
+    const Argosy__Start *s = ev->to_worker->start;
     struct err e;
     uint32_t adapter;
-    if (jobs_by_request(&w->jobs, a, s->request)) {
+    int rc = 0;
+    if (jobs_by_request(&w->jobs, a, s->request) || *find_parked(w, a, s->request)) {
         /* A Refused would be taken for the other one's: there is no way to go on. */
         log_error("a router used an id twice", "router=%s request=%llu", a->address,
                   (unsigned long long)s->request);
@@ -182,31 +253,53 @@ static void on_start(struct worker *w, struct attachment *a, const Argosy__Start
     } else if (!intake_adapter(engine_info(w->engine), s->adapter, &adapter)) {
         attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_MODEL,
                           "the adapter is not served here", 0);
-    } else if (submit(w, a, s, adapter, &e) < 0) {
+    } else if ((rc = submit(w, a, s, adapter, &e)) < 0) {
         Argosy__RefusedReason reason = intake_reason(e.code);
         bool full = reason == ARGOSY__REFUSED_REASON__REFUSED_FULL;
         attachment_refuse(a, s->request, reason, e.msg, full ? RETRY_AFTER_MS : 0);
+    }
+    if (rc > 0)
+        park(w, ev);
+    return rc > 0;
+}
+
+static void unpark(struct worker *w)
+{
+    struct mail *m = w->parked;
+    if (!m || !atomic_exchange(&w->compiled, false))
+        return;
+    w->parked = NULL;
+    w->n_parked = 0;
+    for (struct mail *next; m; m = next) {
+        struct rpc_event *ev = (struct rpc_event *)m;
+        next = m->next;
+        if (!on_start(w, ev->owner, ev))
+            rpc_event_free(ev);
     }
 }
 
 static void on_cancel(struct worker *w, struct attachment *a, uint64_t request)
 {
     struct job *job = jobs_by_request(&w->jobs, a, request);
+    struct mail **parked = find_parked(w, a, request);
+    if (*parked)
+        drop_parked(w, parked);
     if (!job)
         return; /* it ended while the word was under way */
     engine_cancel(w->engine, jobs_engine_id(&w->jobs, job));
     jobs_remove(&w->jobs, job);
 }
 
-static void on_frame(struct worker *w, struct attachment *a, const Argosy__ToWorker *f)
+/* True: the event is kept. */
+static bool on_frame(struct worker *w, struct attachment *a, struct rpc_event *ev)
 {
+    const Argosy__ToWorker *f = ev->to_worker;
     switch (f->frame_case) {
     case ARGOSY__TO_WORKER__FRAME_WELCOME:
         attachment_welcome(a, f->welcome);
         break;
     case ARGOSY__TO_WORKER__FRAME_START:
-        on_start(w, a, f->start);
-        break;
+        return on_start(w, a, ev);
     case ARGOSY__TO_WORKER__FRAME_CANCEL:
         on_cancel(w, a, f->cancel->request);
         break;
@@ -217,6 +310,7 @@ static void on_frame(struct worker *w, struct attachment *a, const Argosy__ToWor
     default:
         break;
     }
+    return false;
 }
 
 static void on_event(struct worker *w, struct rpc_event *ev)
@@ -227,12 +321,13 @@ static void on_event(struct worker *w, struct rpc_event *ev)
         attachment_opened(a, ev, clock_mono_ms());
         break;
     case RPC_FRAME:
-        if (a->state == ATTACHMENT_ATTACHED)
-            on_frame(w, a, ev->to_worker);
+        if (a->state == ATTACHMENT_ATTACHED && on_frame(w, a, ev))
+            return;
         break;
     case RPC_CLOSED:
         /* The router starts them elsewhere; what we would say about them has no way back. */
         cancel_all(w, a);
+        drop_all_parked(w, a);
         attachment_closed(a, ev, clock_mono_ms());
         break;
     }
@@ -305,7 +400,7 @@ static void step(struct worker *w)
 
 static bool drained(struct worker *w)
 {
-    return w->draining && (w->jobs.n == 0 || clock_mono_ms() >= w->drain_by_ms);
+    return w->draining && ((w->jobs.n == 0 && !w->parked) || clock_mono_ms() >= w->drain_by_ms);
 }
 
 static void wait_until(struct worker *w, uint64_t when_ms)
@@ -345,6 +440,7 @@ int worker_run(struct worker *w, struct err *e)
             return rc;
         }
         take_mail(w);
+        unpark(w);
         if (!w->draining && atomic_load(&w->drain))
             begin_drain(w);
         uint64_t next = tick(w);

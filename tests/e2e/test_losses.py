@@ -73,6 +73,25 @@ def test_a_stream_goes_on_when_its_worker_is_killed(start_cluster):
         assert text == expected
 
 
+def test_a_stream_that_follows_a_schema_goes_on_when_its_worker_is_killed(start_cluster):
+    cluster = start_cluster(workers=2)
+    text = {"type": "string", "maxLength": 60}
+    schema = {"type": "object", "properties": {"title": text, "pages": {"type": "array", "items": text, "minItems": 6}},
+              "required": ["title", "pages"], "additionalProperties": False}
+    options = {"max_tokens": 400, "temperature": 1, "seed": 3,
+               "response_format": {"type": "json_schema", "json_schema": {"name": "book", "schema": schema}}}
+    expected = "".join(cluster.stream("Tell me a long story.", **options).texts())
+    wait_until(lambda: len(workers_in_table(cluster)) == 2, 20, "both are attached")
+    with cluster.stream("Tell me a long story.", **options) as stream:
+        texts = stream.texts()
+        text = "".join(next(texts) for _ in range(20))
+        os.kill(worker_pid(cluster, stream.headers["x-argosy-worker"]), signal.SIGKILL)
+        text += "".join(texts)
+        assert stream.done
+    assert text == expected
+    assert len(text) > 100
+
+
 def test_redis_lost_and_back(start_cluster):
     cluster = start_cluster(workers=2)
     wait_until(lambda: len(workers_in_table(cluster)) == 2, 10, "the load table has both workers")

@@ -115,7 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (n == 0)
         return 0;
     arena_init(&arena, limits.request_bytes_max);
-    struct api_context ctx = {&limits, &texts, &arena, 1700000000};
+    struct api_context ctx = {&limits, &texts, &arena, 1700000000, false};
     if (run(data[0], (const char *)data + 1, n - 1, &ctx, &e))
         check_error(&e);
     check_walk((const char *)data + 1, n - 1);

@@ -33,7 +33,7 @@ static int read_with(enum api_kind kind, const char *name, const char *value, st
     struct arena arena;
     struct api_request a;
     arena_init(&arena, limits.request_bytes_max);
-    struct api_context ctx = {&limits, &texts, &arena, 1700000000};
+    struct api_context ctx = {&limits, &texts, &arena, 1700000000, false};
     snprintf(body, sizeof(body), "{\"model\":\"tiny\",%s,\"%s\":%s}",
              kind == API_CHAT   ? "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
              : kind == API_TEXT ? "\"prompt\":\"hi\""

@@ -35,6 +35,7 @@ struct fake_request {
 
 struct engine {
     struct engine_info info;
+    struct grammar_store *grammars; /* NULL, or a test's */
     uint32_t cap;
     struct fake_request live[FAKE_MAX]; /* (n_live) */
     atomic_uint n_live;
@@ -80,6 +81,11 @@ static struct engine *fake_open(uint32_t cap)
 void engine_free(struct engine *g)
 {
     free(g);
+}
+
+struct grammar_store *engine_grammars(const struct engine *g)
+{
+    return g->grammars;
 }
 
 const struct engine_info *engine_info(const struct engine *g)
