@@ -33,11 +33,14 @@ enum kn_isa {
     KN_ISA_REF,    /* scalar C: the specification */
     KN_ISA_AVX2,   /* AVX2, FMA, F16C */
     KN_ISA_AVX512, /* AVX-512 F, BW, DQ, VL and VNNI */
+    KN_ISA_AMX,    /* and the tiles of AMX-INT8, for matmul */
     KN_ISA_COUNT
 };
 
-const char *kn_isa_name(enum kn_isa isa); /* "ref", "avx2", "avx512" */
-bool kn_isa_available(enum kn_isa isa);   /* on this CPU, asked once */
+const char *kn_isa_name(enum kn_isa isa); /* "ref", "avx2", "avx512", "amx" */
+/* On this CPU. Of KN_ISA_AMX the first call asks the system for leave to use tiles, for all threads
+ * of the process; without leave it is not available. Any thread. */
+bool kn_isa_available(enum kn_isa isa);
 enum kn_isa kn_isa_best(void);
 
 /* ---- weights --------------------------------------------------------------------------------- */

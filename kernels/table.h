@@ -11,6 +11,10 @@
 #define KN_TARGET_AVX512 \
     __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 
+#define KN_TARGET_AMX                                                                             \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile," \
+                          "amx-int8")))
+
 /* ---- packed layout (README.md draws it) ------------------------------------------------------ */
 
 #define KN_SUB_BYTES 32 /* a block's sub-scales in a tile */
@@ -92,14 +96,18 @@ static inline bool kn_is_float(int type)
 KN_DECLARE(ref);
 KN_DECLARE(avx2);
 KN_DECLARE(avx512);
+/* AMX is AVX-512 but for this. */
+void kn_matmul_amx(const struct kn_matrix *w, const struct kn_act *x, int64_t n, int64_t row_begin,
+                   int64_t row_end, bool accumulate, float *y, int64_t ldy);
 
-#define KN_TABLE(ISA, name)                                                                       \
+/* The operations of `name`, and the matmul of `matmul_name`. */
+#define KN_TABLE(ISA, name, matmul_name)                                                          \
     {                                                                                             \
         .isa = (ISA), .embed = kn_embed_##name, .rmsnorm = kn_rmsnorm_##name,                     \
         .quantize = kn_quantize_##name, .rmsnorm_quantize = kn_rmsnorm_quantize_##name,           \
-        .matmul = kn_matmul_##name, .add_bias = kn_add_bias_##name, .rope_kv = kn_rope_kv_##name, \
-        .attention = kn_attention_##name, .attention_part = kn_attention_part_##name,             \
-        .attention_merge = kn_attention_merge_##name,                                             \
+        .matmul = kn_matmul_##matmul_name, .add_bias = kn_add_bias_##name,                        \
+        .rope_kv = kn_rope_kv_##name, .attention = kn_attention_##name,                           \
+        .attention_part = kn_attention_part_##name, .attention_merge = kn_attention_merge_##name, \
         .swiglu_quantize = kn_swiglu_quantize_##name, .geglu_quantize = kn_geglu_quantize_##name, \
         .softcap = kn_softcap_##name, .route = kn_route_##name, .combine = kn_combine_##name,     \
         .sample = kn_sample_##name                                                                \

@@ -1,5 +1,5 @@
 /* matmul/cpu.c: matmul in AVX2 and AVX-512: vector.h is written once for both, the products of
- * block types for each. */
+ * block types for each. In AMX: what is not amx.h is AVX-512. */
 #include "kernels/lanes.h"
 #include "kernels/matmul/tile.h"
 
@@ -12,3 +12,5 @@
 
 #include "kernels/matmul/blocks_avx512.h"
 #include "kernels/matmul/vector.h"
+
+#include "kernels/matmul/amx.h"

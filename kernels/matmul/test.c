@@ -143,27 +143,54 @@ static float *solve(const struct problem *p, enum kn_isa isa, int64_t step)
     return y;
 }
 
+/* Every instruction set against the reference, in ranges of `step` rows. */
+static void check_problem(struct random *r, int type, int64_t rows, int64_t cols, int64_t n,
+                          int64_t step)
+{
+    struct problem p;
+
+    problem_init(&p, r, type, rows, cols, n);
+    float *want = solve(&p, KN_ISA_REF, rows);
+    for (int isa = KN_ISA_REF + 1; isa < KN_ISA_COUNT; isa++) {
+        if (kn_isa_available((enum kn_isa)isa)) {
+            float *got = solve(&p, (enum kn_isa)isa, step);
+            assert_same_floats(got, want, n * p.ldy, kn_type_name(type));
+            free(got);
+        }
+    }
+    free(want);
+    problem_release(&p);
+}
+
+/* Every number of tokens to 70. */
 static void test_matmul_has_the_same_bits_everywhere(void **state)
 {
     (void)state;
-    static const int64_t counts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
-                                     12, 13, 14, 15, 16, 17, 33, 64, 65, 70};
-    for (enum kn_isa isa = next_isa(KN_ISA_REF); isa < KN_ISA_COUNT; isa = next_isa(isa)) {
-        struct random r = {2};
-        for (int round = 0; round < 1200; round++) {
-            int type = nth_type(round % N_TYPES);
-            int64_t rows = 1 + random_below(&r, 100);
-            int64_t unit = kn_type_block(type),
-                    cols = unit * (1 + random_below(&r, (uint32_t)(800 / unit)));
-            struct problem p;
-            problem_init(&p, &r, type, rows, cols, counts[round / N_TYPES % 21]);
-            float *want = solve(&p, KN_ISA_REF, rows);
-            float *got = solve(&p, isa, KN_ROW_TILE * (1 + (int64_t)random_below(&r, 7)));
-            assert_same_floats(got, want, p.n * p.ldy, kn_type_name(type));
-            free(want);
-            free(got);
-            problem_release(&p);
-        }
+    struct random r = {2};
+
+    for (enum kn_isa isa = KN_ISA_REF; isa < KN_ISA_COUNT; isa = next_isa(isa)) {
+        print_message("%s\n", kn_isa_name(isa));
+    }
+    for (int round = 0; round < 70 * N_TYPES; round++) {
+        int type = nth_type(round % N_TYPES);
+        int64_t unit = kn_type_block(type);
+        int64_t cols = unit * (1 + random_below(&r, (uint32_t)(800 / unit)));
+        int64_t rows = 1 + random_below(&r, 80), step = KN_ROW_TILE * (1 + random_below(&r, 7));
+        check_problem(&r, type, rows, cols, 1 + round / N_TYPES, step);
+    }
+}
+
+/* Rows and batches so long that they are worked on in parts. */
+static void test_matmul_has_the_same_bits_in_parts(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][3] = {
+        {19, 2304, 18}, {3, 512, 260}, {3, 6400, 18}, {1, 43776, 13}};
+    struct random r = {6};
+
+    for (int i = 0; i < 4 * N_TYPES; i++) {
+        const int64_t *s = shapes[i / N_TYPES];
+        check_problem(&r, nth_type(i % N_TYPES), s[0], s[1], s[2], KN_ROW_TILE);
     }
 }
 
@@ -286,6 +313,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul_is_near_double),
         cmocka_unit_test(test_matmul_has_the_same_bits_everywhere),
+        cmocka_unit_test(test_matmul_has_the_same_bits_in_parts),
         cmocka_unit_test(test_matmul_does_not_depend_on_the_batch),
         cmocka_unit_test(test_matmul_is_the_sum_of_two_halves_of_its_segments),
         cmocka_unit_test(test_pack_in_ranges_is_pack_at_once),

@@ -91,7 +91,7 @@ static int choose_isa(const char *name, enum kn_isa *out, struct err *e)
         *out = (enum kn_isa)i;
         return 0;
     }
-    return err_set(e, ERR_CONFIG, "isa '%s': wanted auto, ref, avx2 or avx512", name);
+    return err_set(e, ERR_CONFIG, "isa '%s': wanted auto, ref, avx2, avx512 or amx", name);
 }
 
 static int check_config(const struct engine_config *c, struct err *e)

@@ -46,7 +46,7 @@ struct engine_adapter {
 
 struct engine_config {
     const char *model_path;     /* a GGUF file, or a folder (checkpoint.h) */
-    const char *isa;            /* "auto", "ref", "avx2", "avx512" */
+    const char *isa;            /* "auto", "ref", "avx2", "avx512", "amx" */
     uint32_t threads;           /* of each rank; 0: one a core, shared out over the ranks */
     uint32_t ranks;             /* processes that share the model out; 0 or 1: this one alone */
     uint32_t ranks_patience_ms; /* how long a rank may keep the others waiting */

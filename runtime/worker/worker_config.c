@@ -43,7 +43,7 @@ static const struct config_option options[] = {
      "GGUF file or folder to serve, and the name that requests call it; by default the file's"},
     {"adapters", CONFIG_LIST, AT(adapters), NULL, 0, 0, NULL, "NAME=PATH",
      "A LoRA adapter of the model: a folder as PEFT saves it; may be repeated"},
-    {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512", NULL,
+    {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512|amx", NULL,
      "Instruction set of the kernels; every one gives the same bits"},
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
      "Threads that compute, in each process; 0 is one a core, shared out over the processes"},

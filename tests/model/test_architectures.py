@@ -194,7 +194,7 @@ def test_architecture_has_the_same_bits_everywhere(build_dir, tmp_path, name, ki
     _, ids = make(name, kind, path)
     expected, _ = compute(build_dir, path, ids, tmp_path, isa="ref", threads=1)
     expected = np.array(expected).view(np.uint32)
-    others = [("avx2", 2, 64), ("avx512", 2, 64), ("auto", 1, 1), ("auto", 2, 1), ("auto", 3, 7), ("auto", 2, 150)]
+    others = [("avx2", 2, 64), ("avx512", 2, 64), ("amx", 2, 64), ("auto", 1, 1), ("auto", 2, 1), ("auto", 3, 7), ("auto", 2, 150)]
     for isa, threads, chunk in others:
         try:
             found, _ = compute(build_dir, path, ids, tmp_path, isa, threads, chunk)

@@ -180,7 +180,7 @@ def test_hidden_states_do_not_depend_on_threads_and_chunks(build_dir, ids, tmp_p
 
 def test_hidden_states_do_not_depend_on_the_instruction_set(build_dir, ids, tmp_path):
     results = {}
-    for isa in ("ref", "avx2", "avx512"):
+    for isa in ("ref", "avx2", "avx512", "amx"):
         directory = tmp_path / isa
         directory.mkdir()
         try:
