@@ -98,6 +98,9 @@ $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS) -lcmocka
 
+# It has kernels of its own, to be compared.
+$(B)/benchmarks/exactness/%.o: CFLAGS_$(BUILD) += $(CFLAGS_kernels_$(BUILD))
+
 $(TOOL_BIN) $(BENCH_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS)

@@ -105,6 +105,12 @@ bench-clients: ## guidellm and aiperf against `argosy up`: any failed request fa
 	@$(SUBMAKE) all >&2
 	@$(VENV_PYTHON) benchmarks/clients/load_tools.py $(REQUESTS)
 
+.PHONY: bench-exactness
+bench-exactness: ## What the order of sums that NUMERICS.md asks for costs
+	@deploy/setup.sh run
+	@$(SUBMAKE) build/release/benchmarks/exactness/bench_exactness >&2
+	@build/release/benchmarks/exactness/bench_exactness
+
 bench-stall: ## What a prompt of 8,000 tokens does to the streams that run
 	@deploy/setup.sh run
 	@models/fetch.py smollm2-135m >&2

@@ -1,14 +1,15 @@
 /* amx.h: matmul of block types with AMX tiles, for some tokens or more: the products of a block of
  * 16 rows with 16 tokens are one instruction, and what is left is the fp32 of NUMERICS.md 4. Float
- * types and few tokens are AVX-512's. A thread owns the tile registers for the length of a call.
+ * types, few tokens and Q2_K (9 operations of fp32 a product) are AVX-512's. A thread owns the tile
+ * registers for the length of a call.
  *
  * Formula   y[t, r] = tree8 of the segments' sums of d_x * t, as blocks.h; idot comes from TDPBSSD
  * Tiles     C (tokens, 16 rows) int32; A (tokens, 32) activations as they are; B (8, 16 rows × 4
  *           columns) quants as values, int8. Sub-blocks of 16: A (tokens, 16), B (4, …), two C.
  * Order     chunk of tokens, tile of rows, panel of blocks (unpacked once for the chunk), group of
  *           16 tokens, block. The sums of a group stay in registers.
- * Bound by  the fp32: 3 to 9 operations a token, block and 16 rows, of which the machine does two a
- *           cycle; the products of 16 tokens take 16 cycles. */
+ * Bound by  the fp32: 3, 4 or 6 operations a token, block and 16 rows. They are one a cycle, for
+ * the tiles take one of the two units (measured: any tile instruction in flight does). */
 
 #define AMX_GROUP 16                 /* tokens of a tile */
 #define AMX_GROUPS_MAX 16            /* of a chunk */
@@ -32,21 +33,20 @@
 
 /* What the fp32 of a block is: the types differ in nothing else once they are unpacked. */
 enum amx_kind {
-    AMX_SCALE,     /* d */
-    AMX_MIN,       /* d, m */
-    AMX_HALVES,    /* d; sc0, sc1 */
-    AMX_HALVES_MIN /* d; sc0, sc1; m; mn0, mn1 */
+    AMX_SCALE, /* d */
+    AMX_MIN,   /* d, m */
+    AMX_HALVES /* d; sc0, sc1 */
 };
 
-/* Vectors of 16 floats that a block has: by row, and by token (d_x, and s or both halves'). */
+/* Vectors of 16 floats that a block has: by row, and by token (d_x, and s). */
 static inline __attribute__((always_inline)) int amx_row_vectors(enum amx_kind kind)
 {
-    return kind == AMX_SCALE ? 1 : kind == AMX_MIN ? 2 : kind == AMX_HALVES ? 3 : 6;
+    return kind == AMX_SCALE ? 1 : kind == AMX_MIN ? 2 : 3;
 }
 
 static inline __attribute__((always_inline)) int amx_token_vectors(enum amx_kind kind)
 {
-    return kind == AMX_MIN ? 2 : kind == AMX_HALVES_MIN ? 3 : 1;
+    return kind == AMX_MIN ? 2 : 1;
 }
 
 /* The sums of a group between two panels: of the segment, and of the subtrees that are finished. */
@@ -57,7 +57,7 @@ struct amx_sums {
 
 struct amx_scratch {
     int8_t quants[AMX_PANEL_BLOCKS][8][64];
-    float scales[AMX_PANEL_BLOCKS * 6 * KN_ROW_TILE];
+    float scales[AMX_PANEL_BLOCKS * 3 * KN_ROW_TILE];
     float side[AMX_SIDE_BYTES / 4]; /* (groups, blocks, token vectors, 16) */
     /* Halves apart, so that what is read and what is written meanwhile differ in the low 12 bits of
      * their addresses. */
@@ -137,7 +137,7 @@ A_INLINE void amx_dots(bool halves, bool whole, const int8_t *w, const int8_t *a
 A_INLINE void amx_add_block(enum amx_kind kind, int n, const int32_t *dots, const float *rows,
                             const float *tokens, __m512 *acc)
 {
-    __m512 d = _mm512_load_ps(rows), zero = _mm512_setzero_ps(), v[6];
+    __m512 d = _mm512_load_ps(rows), zero = _mm512_setzero_ps(), v[3];
     AMX_UNROLL
 
     for (int i = 1; i < amx_row_vectors(kind); i++) {
@@ -146,16 +146,12 @@ A_INLINE void amx_add_block(enum amx_kind kind, int n, const int32_t *dots, cons
     AMX_UNROLL
     for (int i = 0; i < n; i++) {
         __m512 dot = _mm512_cvtepi32_ps(_mm512_load_si512(dots + 16 * i)), t;
-        if (kind == AMX_HALVES || kind == AMX_HALVES_MIN) {
+        if (kind == AMX_HALVES) {
             __m512 dot1 = _mm512_cvtepi32_ps(_mm512_load_si512(dots + AMX_HALF_AT + 16 * i));
             dot = _mm512_fmadd_ps(v[2], dot1, _mm512_fmadd_ps(v[1], dot, zero));
         }
         if (kind == AMX_MIN) {
             t = _mm512_fmadd_ps(d, dot, _mm512_mul_ps(v[1], _mm512_set1_ps(tokens[16 + i])));
-        } else if (kind == AMX_HALVES_MIN) {
-            __m512 min = _mm512_fmadd_ps(v[4], _mm512_set1_ps(tokens[16 + i]), zero);
-            min = _mm512_fmadd_ps(v[5], _mm512_set1_ps(tokens[32 + i]), min);
-            t = _mm512_fmadd_ps(d, dot, _mm512_mul_ps(v[3], min));
         } else {
             t = _mm512_mul_ps(d, dot);
         }
@@ -201,7 +197,7 @@ A_INLINE void amx_group(enum amx_kind kind, bool whole, int n, struct amx_scratc
                         const struct amx_place *p, const int8_t *a, const float *tokens,
                         struct amx_sums *sums)
 {
-    const bool halves = kind == AMX_HALVES || kind == AMX_HALVES_MIN;
+    const bool halves = kind == AMX_HALVES;
     const int n_rows = 16 * amx_row_vectors(kind), n_tokens = 16 * amx_token_vectors(kind);
     int64_t lda = p->n_blocks * KN_BLOCK, n_blocks = p->end - p->begin, n_units, seg_end;
     int seg = p->seg;
@@ -244,30 +240,22 @@ A_INLINE void amx_group(enum amx_kind kind, bool whole, int n, struct amx_scratc
     {                                                                                      \
         if (n == AMX_GROUP) {                                                              \
             amx_group(kind, true, 16, s, p, a, tokens, sums);                              \
-        } else if (n > 12) {                                                               \
-            amx_group(kind, false, 16, s, p, a, tokens, sums);                             \
         } else if (n > 8) {                                                                \
-            amx_group(kind, false, 12, s, p, a, tokens, sums);                             \
-        } else if (n > 4) {                                                                \
-            amx_group(kind, false, 8, s, p, a, tokens, sums);                              \
+            amx_group(kind, false, 16, s, p, a, tokens, sums);                             \
         } else {                                                                           \
-            amx_group(kind, false, 4, s, p, a, tokens, sums);                              \
+            amx_group(kind, false, 8, s, p, a, tokens, sums);                              \
         }                                                                                  \
     }
 AMX_GROUP_FUNCTION(amx_group_scale, AMX_SCALE)
 AMX_GROUP_FUNCTION(amx_group_min, AMX_MIN)
 AMX_GROUP_FUNCTION(amx_group_halves, AMX_HALVES)
-AMX_GROUP_FUNCTION(amx_group_halves_min, AMX_HALVES_MIN)
 #undef AMX_GROUP_FUNCTION
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
 static inline __attribute__((always_inline)) enum amx_kind amx_kind_of(int type)
 {
-    if (type_sub(type) == 16) {
-        return type_has_min(type) ? AMX_HALVES_MIN : AMX_HALVES;
-    }
-    return type_has_min(type) ? AMX_MIN : AMX_SCALE;
+    return type_sub(type) == 16 ? AMX_HALVES : type_has_min(type) ? AMX_MIN : AMX_SCALE;
 }
 
 /* Blocks [begin, end) of the tile of rows at `tile`. type is a constant. */
@@ -299,11 +287,6 @@ A_INLINE void amx_unpack_type(int type, const uint8_t *tile, const struct kn_lay
             _mm512_store_ps(to + 16, itof_n512(w.sc0));
             _mm512_store_ps(to + 32, itof_n512(w.sc1));
         }
-        if (kind == AMX_HALVES_MIN) {
-            _mm512_store_ps(to + 48, w.m);
-            _mm512_store_ps(to + 64, itof_n512(first16_n512(w.min)));
-            _mm512_store_ps(to + 80, itof_n512(second16_n512(w.min)));
-        }
     }
 }
 
@@ -320,7 +303,6 @@ A_TARGET static void amx_unpack(int type, const uint8_t *tile, const struct kn_l
         AMX_UNPACK_CASE(KN_Q5_0);
         AMX_UNPACK_CASE(KN_Q5_1);
         AMX_UNPACK_CASE(KN_Q8_0);
-        AMX_UNPACK_CASE(KN_Q2_K);
         AMX_UNPACK_CASE(KN_Q3_K);
         AMX_UNPACK_CASE(KN_Q4_K);
         AMX_UNPACK_CASE(KN_Q5_K);
@@ -352,10 +334,6 @@ A_TARGET static void amx_token_side(enum amx_kind kind, const struct kn_act *x, 
         if (kind == AMX_MIN) {
             __m512i v = _mm512_mask_i32gather_epi32(none, there, at, x->s + first + b, 4);
             _mm512_store_ps(to + 16, _mm512_cvtepi32_ps(v));
-        } else if (kind == AMX_HALVES_MIN) {
-            __m512i v = _mm512_mask_i32gather_epi32(none, there, at, x->h + first + b, 4);
-            _mm512_store_ps(to + 16, itof_n512(first16_n512(v)));
-            _mm512_store_ps(to + 32, itof_n512(second16_n512(v)));
         }
     }
 }
@@ -370,10 +348,9 @@ A_TARGET static void amx_row_tile(const struct kn_matrix *w, const struct kn_lay
 {
     enum amx_kind kind = amx_kind_of(w->type);
     void (*group)(int, struct amx_scratch *, const struct amx_place *, const int8_t *,
-                  const float *, struct amx_sums *) = kind == AMX_SCALE    ? amx_group_scale
-                                                      : kind == AMX_MIN    ? amx_group_min
-                                                      : kind == AMX_HALVES ? amx_group_halves
-                                                                           : amx_group_halves_min;
+                  const float *, struct amx_sums *) = kind == AMX_SCALE ? amx_group_scale
+                                                      : kind == AMX_MIN ? amx_group_min
+                                                                        : amx_group_halves;
     int64_t nb = w->cols / KN_BLOCK;
     int side = 16 * amx_token_vectors(kind);
     struct amx_place p = {.n_blocks = nb, .unit_blocks = l->unit_blocks};
@@ -442,7 +419,7 @@ A_TARGET static void amx_matmul(const struct kn_matrix *w, const struct kn_act *
 void kn_matmul_amx(const struct kn_matrix *w, const struct kn_act *x, int64_t n, int64_t row_begin,
                    int64_t row_end, bool accumulate, float *y, int64_t ldy)
 {
-    if (kn_is_float(w->type) || n < AMX_TOKENS_MIN ||
+    if (kn_is_float(w->type) || w->type == KN_Q2_K || n < AMX_TOKENS_MIN ||
         amx_groups(amx_kind_of(w->type), w->cols / KN_BLOCK) < 1) {
         kn_matmul_avx512(w, x, n, row_begin, row_end, accumulate, y, ldy);
     } else {
