@@ -8,6 +8,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+
+#include "runtime/base/err.h"
 
 struct merge_candidate {
     uint64_t order; /* rank << 32 | index of the left symbol: the smallest goes first */
@@ -16,7 +19,7 @@ struct merge_candidate {
 };
 
 struct mergeheap {
-    struct merge_candidate *at; /* borrowed; the caller sees to the room */
+    struct merge_candidate *at; /* the caller sees to the room, and frees it */
     size_t n;
 };
 
@@ -48,6 +51,22 @@ static inline struct merge_candidate mergeheap_pop(struct mergeheap *h)
     }
     h->at[i] = last;
     return top;
+}
+
+/* Room for a word of n symbols, each of `bytes` at *symbols, and for twice as many candidates; *cap
+ * is how many symbols there is room for. What was there is lost. The caller frees both. */
+static inline int mergeheap_reserve(struct mergeheap *h, void **symbols, size_t bytes, size_t n,
+                                    size_t *cap, struct err *e)
+{
+    if (n <= *cap)
+        return 0;
+    size_t room = n < 256 ? 256 : n;
+    free(*symbols);
+    free(h->at);
+    *symbols = calloc(room, bytes);
+    h->at = calloc(room, 2 * sizeof(*h->at));
+    *cap = *symbols && h->at ? room : 0;
+    return *cap ? 0 : err_set(e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
 }
 
 #endif

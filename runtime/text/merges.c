@@ -59,15 +59,10 @@ int mergeword_start(struct mergeword *w, const struct merges *m, size_t n, struc
     w->merges = m;
     w->n = 0;
     w->heap.n = 0;
-    if (n <= w->cap)
-        return 0;
-    size_t cap = n < 256 ? 256 : n;
-    free(w->symbols);
-    free(w->heap.at);
-    w->symbols = calloc(cap, sizeof(*w->symbols));
-    w->heap.at = calloc(cap, 2 * sizeof(*w->heap.at));
-    w->cap = w->symbols && w->heap.at ? cap : 0;
-    return w->cap ? 0 : err_set(e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
+    void *symbols = w->symbols;
+    int rc = mergeheap_reserve(&w->heap, &symbols, sizeof(*w->symbols), n, &w->cap, e);
+    w->symbols = symbols;
+    return rc;
 }
 
 void mergeword_add(struct mergeword *w, uint32_t id)

@@ -53,18 +53,10 @@ struct words {
 
 static int words_reserve(struct words *w, size_t n)
 {
-    if (n <= w->cap)
-        return 0;
-    size_t cap = n < 256 ? 256 : n;
-    free(w->symbols);
-    free(w->heap.at);
-    w->symbols = calloc(cap, sizeof(*w->symbols));
-    w->heap.at = calloc(cap, 2 * sizeof(*w->heap.at));
-    w->cap = w->symbols && w->heap.at ? cap : 0;
-    if (w->cap)
-        return 0;
-    err_set(w->e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
-    return ERR_NOMEM;
+    void *symbols = w->symbols;
+    int rc = mergeheap_reserve(&w->heap, &symbols, sizeof(*w->symbols), n, &w->cap, w->e);
+    w->symbols = symbols;
+    return rc;
 }
 
 /* Higher scores first: a float's bits in an order that integers have. */
