@@ -614,7 +614,7 @@ static void test_exact_with_adapters(void **state)
                             .kv_heads = t.n_kv_heads,
                             .adapters = configs,
                             .n_adapters = ARRAY_LEN(adapters)};
-    check_model(path, 6, &z);
+    check_model(path, 7, &z);
     unlink(path);
     for (size_t i = 0; i < ARRAY_LEN(adapters); i++)
         tiny_adapter_remove(folders[i]);
