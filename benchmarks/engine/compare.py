@@ -133,14 +133,18 @@ def limits(threads, model):
 
 def share(cell, speed, cost, limit, isa):
     """Of what the machine can do: of the bandwidth at batch 1, of the multiply-adds elsewhere."""
-    peak = limit.get("vnni_gmacs", limit.get("avx2_gmacs")) if isa != "avx2" else limit["avx2_gmacs"]
     if cell == "decode 1":
         return f"{100 * speed * cost['read_bytes'] / 1e9 / limit['read_gbs']:.0f}% of the bandwidth"
-    macs = cost["macs"] + (cost["head_macs"] if cell.startswith("decode") else 0)
     if cell == "decode 1 at 4096":
         return ""
-    kind = "avx2" if isa == "avx2" else "vnni" if "vnni_gmacs" in limit else "avx2"
-    return f"{100 * speed * macs / 1e9 / peak:.0f}% of the {kind} peak"
+    macs = cost["macs"] + (cost["head_macs"] if cell.startswith("decode") else 0)
+    kinds = ["avx2"] if isa == "avx2" or "vnni_gmacs" not in limit else ["vnni", "amx"]
+    shares = [
+        f"{100 * speed * macs / 1e9 / limit[f'{kind}_gmacs']:.0f}% of the {kind} peak"
+        for kind in kinds
+        if f"{kind}_gmacs" in limit
+    ]
+    return ", ".join(shares)
 
 
 def figure(values):
@@ -158,7 +162,7 @@ def report(model_name, cells, found, cost, limit, args):
         ratio = max(ours) / max(theirs)
         print(
             f"{model_name:14} {cell:17} {figure(ours):20} {figure(theirs):20} {ratio:5.2f}"
-            f"  {share(cell, max(ours), cost, limit, args.isa):24}"
+            f"  {share(cell, max(ours), cost, limit, args.isa):38}"
             f"{verdict((model_name, cell), ratio, args.isa == 'avx2')}",
             flush=True,
         )
