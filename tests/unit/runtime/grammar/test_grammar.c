@@ -240,6 +240,42 @@ static void test_grammar_space_is_what_the_option_says(void **state)
     }
 }
 
+/* Small texts that stand for very much: refused within the limits' work and memory, or compiled. */
+static void test_grammar_survives_bombs(void **state)
+{
+    static const struct {
+        enum grammar_kind kind;
+        const char *text;
+    } bombs[] = {
+        {GRAMMAR_REGEX, "((((((a{1,99}){1,99}){1,99}){1,99}){1,99}){1,99})"},
+        {GRAMMAR_REGEX, "(a|aa)*(b|bb)*(.{1,999}c){1,999}"},
+        {GRAMMAR_REGEX, "(.*a.{20}){1,9}"},
+        {GRAMMAR_GBNF, "root ::= (root root){1,9999} | \"x\"{9999}"},
+        {GRAMMAR_JSON_SCHEMA, "{\"type\":\"string\",\"maxLength\":1000000}"},
+        {GRAMMAR_JSON_SCHEMA,
+         "{\"type\":\"array\",\"maxItems\":9999,\"items\":{\"type\":\"array\",\"maxItems\":9999,"
+         "\"items\":{\"type\":\"string\",\"maxLength\":9999}}}"},
+        {GRAMMAR_JSON_SCHEMA,
+         "{\"$defs\":{\"a\":{\"allOf\":[{\"$ref\":\"#/$defs/a\"},{\"$ref\":\"#/$defs/a\"}]}},"
+         "\"$ref\":\"#/$defs/a\"}"},
+        {GRAMMAR_JSON_SCHEMA, "{\"type\":\"integer\",\"minimum\":-1e308,\"maximum\":1e308}"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bombs / sizeof *bombs; i++) {
+        struct fixture f;
+        struct err e = {0};
+        setup(&f, NULL);
+        f.o.limits.steps_max = 1000000; /* the tests run under sanitizers, too */
+        size_t n = strlen(bombs[i].text);
+        int rc = grammar_compile(bombs[i].kind, bombs[i].text, n, f.trie, &f.o, &f.g, &e);
+        if (rc == 0)
+            assert_true(grammar_memory_bytes(f.g) <= f.o.limits.table_bytes_max + (32u << 20));
+        else
+            assert_true(e.msg[0] && (rc == ERR_LIMIT || rc == ERR_UNSUPPORTED || rc == ERR_RANGE));
+        teardown(&f);
+    }
+}
+
 static void test_grammar_refuses_with_name_and_place(void **state)
 {
     static const struct {
@@ -309,6 +345,7 @@ int main(void)
         cmocka_unit_test(test_grammar_steps_over_rules_that_match_nothing),
         cmocka_unit_test(test_grammar_gives_forced_bytes),
         cmocka_unit_test(test_grammar_space_is_what_the_option_says),
+        cmocka_unit_test(test_grammar_survives_bombs),
         cmocka_unit_test(test_grammar_refuses_with_name_and_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

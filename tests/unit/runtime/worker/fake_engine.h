@@ -57,10 +57,13 @@ struct engine {
 static const struct engine_adapter fake_adapters[] = {{.name = "a", .sha256 = "aa"},
                                                       {.name = "b", .sha256 = "bb"}};
 
+static struct grammar_store *fake_grammars; /* a test's, or NULL */
+
 static struct engine *fake_open(uint32_t cap)
 {
     struct engine *g = calloc(1, sizeof(*g));
     g->cap = cap;
+    g->grammars = fake_grammars;
     g->block_first = 1;
     g->blocks_at_start = fake_blocks;
     g->block_told = fake_blocks + 1;

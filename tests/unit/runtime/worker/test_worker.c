@@ -14,8 +14,10 @@
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "runtime/grammar/grammar_store.h"
 #include "runtime/rpc/rpc.h"
 #include "runtime/worker/worker.h"
+#include "tests/unit/runtime/text/tiny_model.h"
 #include "tests/unit/runtime/worker/fake_engine.h"
 
 #define PATIENCE_MS 20000
@@ -161,6 +163,7 @@ struct ask {
     uint32_t first, max_tokens;
     uint32_t top_logprobs;
     const char *model;
+    const char *regex; /* or NULL */
     float temperature;
     int pooling;
     const char *adapter;
@@ -184,6 +187,10 @@ static void router_start(struct router *r, const struct ask *ask)
     s.pooling = (Argosy__Pooling)ask->pooling;
     if (ask->adapter)
         s.adapter = (char *)ask->adapter;
+    Argosy__Grammar grammar = ARGOSY__GRAMMAR__INIT;
+    grammar.kind = ARGOSY__GRAMMAR_KIND__GRAMMAR_REGEX;
+    grammar.text = (char *)ask->regex;
+    s.grammar = ask->regex ? &grammar : NULL;
     send_frame(r, ARGOSY__TO_WORKER__FRAME_START, &s);
 }
 
@@ -374,6 +381,40 @@ static void test_worker_sends_embeddings(void **state)
     expect_refused(&r, 9, ARGOSY__REFUSED_REASON__REFUSED_INVALID);
     bench_close(&b);
     router_close(&r);
+}
+
+/* Its grammar is compiled by another thread: the Start waits, is cancelled, or goes with its router
+ * meanwhile. */
+static void test_worker_starts_when_the_grammar_is_compiled(void **state)
+{
+    (void)state;
+    const struct tiny_model vocab = {.pre = "gpt-2", .bos = 254, .eos = 255};
+    struct grammar_store_limits limits;
+    struct tokenizer *tokenizer;
+    struct router r;
+    struct bench b;
+    struct err e;
+    grammar_store_limits_default(&limits);
+    assert_int_equal(tiny_model_load(&vocab, &tokenizer, &e), 0);
+    assert_int_equal(grammar_store_create(tokenizer, &limits, &fake_grammars, &e), 0);
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    for (uint64_t id = 1; id < 4; id++) {
+        router_start(
+            &r, &(struct ask){.request = id, .first = 5, .max_tokens = 3, .regex = "[a-z]{1,90}"});
+        expect_tokens(&r, id, 5, 0, 3);
+    }
+    router_start(&r, &(struct ask){
+                         .request = 5, .first = 5, .max_tokens = 100000, .regex = "(a{1,99}b){9}"});
+    router_cancel(&r, 5);
+    router_start(&r, &(struct ask){
+                         .request = 6, .first = 5, .max_tokens = 100000, .regex = "(a{1,99}c){9}"});
+    bench_close(&b);
+    router_close(&r);
+    grammar_store_free(fake_grammars);
+    fake_grammars = NULL;
+    tokenizer_free(tokenizer);
 }
 
 /* A step that guessed right gives several tokens, each with its own logprobs. */
@@ -797,6 +838,7 @@ int main(void)
         cmocka_unit_test(test_worker_cancels_at_once),
         cmocka_unit_test(test_worker_refuses_with_the_reason),
         cmocka_unit_test(test_worker_drops_a_router_that_uses_an_id_twice),
+        cmocka_unit_test(test_worker_starts_when_the_grammar_is_compiled),
         cmocka_unit_test(test_worker_drains_when_a_router_asks),
         cmocka_unit_test(test_worker_gives_up_after_the_drain_timeout),
         cmocka_unit_test(test_worker_leaves_when_a_rank_is_lost),
