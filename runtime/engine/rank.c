@@ -158,5 +158,8 @@ void rank_serve(struct collective *c, void *setup)
     if (come_up(&r, setup) == 0)
         while (step(&r) == 0)
             ;
-    /* The process ends: its memory goes with it. */
+    free(r.words);
+    free(r.spans);
+    free(r.picks);
+    /* The process ends: weights and pages go with it. */
 }

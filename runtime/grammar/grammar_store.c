@@ -113,6 +113,7 @@ static void entry_free(struct grammar_entry *n)
 static void trim(struct grammar_store *s)
 {
     for (struct grammar_entry *n = s->oldest, *newer; n; n = newer) {
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed is in no list any more */
         newer = n->newer;
         bool too_many = s->n_listed > s->limits.entries_max;
         if (!too_many && s->kept_bytes <= s->limits.kept_bytes_max)
@@ -375,9 +376,8 @@ void grammar_store_free(struct grammar_store *s)
         return;
     stop_thread(s);
     ASSERT(s->in_use_bytes == 0);
-    while (s->newest) {
-        struct grammar_entry *n = s->newest;
-        unlist(s, n);
+    for (struct grammar_entry *n = s->newest, *older; n; n = older) {
+        older = n->older;
         entry_free(n);
     }
     token_trie_free(s->trie);
