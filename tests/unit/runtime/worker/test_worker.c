@@ -444,9 +444,9 @@ static void test_worker_sends_several_tokens_of_a_step(void **state)
                          at == 10 ? ARGOSY__FINISH__FINISH_LENGTH : ARGOSY__FINISH__FINISH_NONE);
         rpc_event_free(ev);
     }
-    fake_burst = 1;
     bench_close(&b);
     router_close(&r);
+    fake_burst = 1;
 }
 
 static void test_worker_runs_the_adapter_that_is_asked_for(void **state)
