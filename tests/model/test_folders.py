@@ -263,10 +263,11 @@ def text_of(build_dir, folder):
 @pytest.mark.parametrize(
     "files,expected",
     [
-        ({}, {"bos": 1, "eos": 2, "ends": [2]}),  # of config.json
+        # Of config.json; </s> ends a text by its name, as in a GGUF file.
+        ({}, {"bos": 1, "eos": 2, "ends": [2, 27]}),
         ({"generation_config.json": {"eos_token_id": [27, 28], "bos_token_id": 26}},
          {"bos": 26, "eos": 27, "ends": [27, 28]}),
-        ({"generation_config.json": {"eos_token_id": 28}}, {"bos": 1, "eos": 28, "ends": [28]}),
+        ({"generation_config.json": {"eos_token_id": 28}}, {"bos": 1, "eos": 28, "ends": [27, 28]}),
         ({"tokenizer_config.json": {"bos_token": "<s>", "eos_token": {"content": "<turn>"}},
           "generation_config.json": {"eos_token_id": [27]}},
          {"bos": 26, "eos": 28, "ends": [27, 28]}),
