@@ -89,8 +89,9 @@ size_t grammar_state_memory_bytes(const struct grammar_state *s);
 /* Sets bit (id % 32) of bits[id / 32] for each token that may come next and clears all others, over
  * token_trie_mask_words(trie) words. ERR_LIMIT when configs_max or mask_steps_max is passed. */
 int grammar_mask(struct grammar_state *s, uint32_t *bits, struct err *e);
-/* Moves past one token. ERR_RANGE when the mask does not hold it: the state is then unchanged.
- * After a token that ends generation nothing may follow. */
+/* Moves past one token. ERR_RANGE when the mask does not hold it: the state is then unchanged. So
+ * it is with ERR_LIMIT: the mask held it, looking at one reading at a time, and all readings
+ * together pass configs_max or stack_max. After a token that ends generation nothing may follow. */
 int grammar_accept(struct grammar_state *s, uint32_t token, struct err *e);
 /* Whether the sequence may end here. */
 bool grammar_is_accepting(const struct grammar_state *s);

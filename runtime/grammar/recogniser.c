@@ -56,6 +56,7 @@ struct grammar_state {
     uint32_t *renumber;   /* scratch of compact, one a frame */
     uint64_t steps;
     bool overflow; /* configs_max was passed */
+    bool full;     /* so was stack_max */
     bool ended;    /* a token that ends generation was accepted */
     size_t memory_bytes;
 };
@@ -79,8 +80,10 @@ static bool add_link(struct grammar_state *s, uint32_t frame, uint32_t then, uin
     for (uint32_t l = s->frames[frame].links; l != NO_LINK; l = s->links[l].next)
         if (s->links[l].then == then && s->links[l].frame == caller)
             return true;
-    if (s->at.links == s->cap_links)
+    if (s->at.links == s->cap_links) {
+        s->full = true;
         return false;
+    }
     s->links[s->at.links] = (struct link){then, caller, s->frames[frame].links};
     s->frames[frame].links = s->at.links++;
     return true;
@@ -92,8 +95,10 @@ static uint32_t find_frame(struct grammar_state *s, uint32_t first, uint32_t old
     for (uint32_t f = old; f < s->at.frames; f++)
         if (s->frames[f].rule == rule)
             return f;
-    if (s->at.frames == s->cap_frames)
+    if (s->at.frames == s->cap_frames) {
+        s->full = true;
         return NO_LINK;
+    }
     uint32_t f = s->at.frames++;
     s->frames[f] = (struct frame){rule, NO_LINK};
     add_config(s, first, s->g->a.starts[rule], f);
@@ -446,9 +451,12 @@ int grammar_accept(struct grammar_state *s, uint32_t token, struct err *e)
     struct mark keep = s->at;
     uint32_t now = s->now;
     s->overflow = false;
+    s->full = false;
     if (s->ended || !n || n > TRIE_TOKEN_BYTES_MAX || !take_bytes(s, bytes, n)) {
         s->at = keep;
         s->now = now;
+        if (s->overflow || s->full)
+            return err_set(e, ERR_LIMIT, "grammar: what was generated has too many readings");
         return err_set(e, ERR_RANGE, "grammar: token %u does not fit", token);
     }
     compact(s);

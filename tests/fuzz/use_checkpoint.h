@@ -29,7 +29,7 @@ static inline void use_compute(const struct model *m, struct threads *threads)
     struct batch batch = {
         .ids = ids, .n_rows = USE_ROWS, .spans = &span, .n_spans = 1, .picks = &pick, .n_picks = 1};
     struct backend *b = NULL;
-    if (backend_page_bytes(m) > USE_WEIGHT_BYTES_MAX ||
+    if (backend_page_bytes(m, KN_KV_F16) > USE_WEIGHT_BYTES_MAX ||
         backend_cpu_create(m, threads, NULL, &limits, &b, NULL) < 0)
         return;
     backend_run(b, &batch);
