@@ -81,7 +81,8 @@ def test_json_object_is_an_object(cluster, client):
             assert answer.message.content.startswith("{")
 
 
-SMALL = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+SMALL = {"type": "object", "properties": {"n": {"type": "integer", "minimum": -999, "maximum": 999}},
+         "required": ["n"], "additionalProperties": False}
 
 
 def is_small(text):
@@ -95,7 +96,8 @@ def is_small(text):
     ({"structured_outputs": {"regex": r"[A-Z]{3}-\d{4}"}}, re.compile(r"[A-Z]{3}-\d{4}").fullmatch),
     ({"structured_outputs": {"choice": ["positive", "nega\"tive\\", "ünkläŗ"]}},
      lambda t: t in ("positive", "nega\"tive\\", "ünkläŗ")),
-    ({"structured_outputs": {"grammar": 'root ::= ("ab" | "cd")+ "."'}}, re.compile(r"(ab|cd)+\.").fullmatch),
+    ({"structured_outputs": {"grammar": 'root ::= ("ab" | "cd"){1,4} "."'}},
+     re.compile(r"(ab|cd){1,4}\.").fullmatch),
     ({"guided_json": SMALL}, is_small),
     ({"guided_regex": r"\d\d:\d\d"}, re.compile(r"\d\d:\d\d").fullmatch),
     ({"guided_choice": ["yes", "no"], "guided_decoding_backend": "xgrammar"}, lambda t: t in ("yes", "no")),
