@@ -90,6 +90,14 @@ void answer_write_role(struct answer *a, const struct choice *c, struct buf *out
     close_chunk(a, c, 0, NULL, out);
 }
 
+static void write_logprobs(const struct choice *c, struct buf *out)
+{
+    if (c->logprobs && !logprobs_empty(c->logprobs))
+        logprobs_write(c->logprobs, out);
+    else
+        buf_adds(out, "null");
+}
+
 void answer_write_delta(struct answer *a, const struct choice *c, const char *text, size_t n,
                         struct buf *out)
 {
@@ -97,10 +105,7 @@ void answer_write_delta(struct answer *a, const struct choice *c, const char *te
     buf_adds(out, is_chat(a) ? ",\"delta\":{\"content\":\"" : ",\"text\":\"");
     json_escape(out, text, n);
     buf_adds(out, is_chat(a) ? "\"},\"logprobs\":" : "\",\"logprobs\":");
-    if (c->logprobs && !logprobs_empty(c->logprobs))
-        logprobs_write(c->logprobs, out);
-    else
-        buf_adds(out, "null");
+    write_logprobs(c, out);
     close_chunk(a, c, c->n_tokens, NULL, out);
 }
 
@@ -116,12 +121,9 @@ static void open_delta(const struct answer *a, const struct choice *c, struct bu
 static void close_delta(struct answer *a, struct choice *c, struct buf *out)
 {
     buf_adds(out, "},\"logprobs\":");
-    if (c->logprobs && !logprobs_empty(c->logprobs)) {
-        logprobs_write(c->logprobs, out);
+    write_logprobs(c, out);
+    if (c->logprobs)
         logprobs_clear(c->logprobs);
-    } else {
-        buf_adds(out, "null");
-    }
     close_chunk(a, c, c->n_tokens, NULL, out);
 }
 

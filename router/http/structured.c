@@ -5,7 +5,9 @@
 
 #include "router/http/fields.h"
 #include "runtime/base/buf.h"
+#include "runtime/grammar/gbnf.h"
 #include "runtime/grammar/grammar_store.h"
+#include "runtime/grammar/speech_grammar.h"
 #include "runtime/text/chat.h"
 
 #define FORMAT_NAME_BYTES_MAX 64
@@ -101,19 +103,6 @@ static int take_schema_or_text(struct api_request *a, struct json_object *v, con
     return take_schema(a, v, param, ctx, e);
 }
 
-static void add_literal(struct buf *b, const char *s, size_t n)
-{
-    buf_adds(b, "\"");
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c < ' ' || c == '"' || c == '\\')
-            buf_addf(b, "\\x%02X", c);
-        else
-            buf_add(b, &s[i], 1);
-    }
-    buf_adds(b, "\"");
-}
-
 static int take_choice(struct api_request *a, struct json_object *v, const char *param,
                        const struct api_context *ctx, struct api_error *e)
 {
@@ -132,7 +121,7 @@ static int take_choice(struct api_request *a, struct json_object *v, const char 
             break;
         }
         buf_adds(&b, i ? " | " : "");
-        add_literal(&b, json_object_get_string(one), (size_t)json_object_get_string_len(one));
+        gbnf_add_literal(&b, json_object_get_string(one), (size_t)json_object_get_string_len(one));
     }
     if (rc == 0 && b.failed)
         rc = api_error_set(e, 400, NULL, param, "The request takes too much memory.");

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "router/http/api_error.h"
-#include "runtime/text/speech.h"
+#include "runtime/grammar/speech_grammar.h"
 
 #define TOOLS_MAX 128u
 #define TOOLS_NAME_BYTES_MAX 64u

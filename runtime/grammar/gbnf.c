@@ -334,3 +334,16 @@ uint32_t gbnf_parse(struct syntax *y, const char *text, size_t n, enum grammar_s
     free(g.names);
     return root;
 }
+
+void gbnf_add_literal(struct buf *b, const char *s, size_t n)
+{
+    buf_adds(b, "\"");
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c < ' ' || c == '"' || c == '\\')
+            buf_addf(b, "\\x%02X", c);
+        else
+            buf_add(b, &s[i], 1);
+    }
+    buf_adds(b, "\"");
+}

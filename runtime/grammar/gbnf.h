@@ -13,9 +13,13 @@
 #ifndef ARGOSY_GRAMMAR_GBNF_H
 #define ARGOSY_GRAMMAR_GBNF_H
 
+#include "runtime/base/buf.h"
 #include "runtime/grammar/syntax.h"
 
 /* The number of the rule "root". */
 uint32_t gbnf_parse(struct syntax *y, const char *text, size_t n, enum grammar_space space);
+
+/* Appends n bytes of UTF-8 as a literal, quotes and all. */
+void gbnf_add_literal(struct buf *b, const char *s, size_t n);
 
 #endif

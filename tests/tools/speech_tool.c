@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/grammar/speech_grammar.h"
 #include "runtime/text/chat.h"
 
 #define NAMES_MAX 64

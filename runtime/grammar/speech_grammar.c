@@ -1,27 +1,14 @@
-/* speech_grammar.c: calls of given tools as a grammar (runtime/grammar/gbnf.h). */
+#include "runtime/grammar/speech_grammar.h"
+
 #include <string.h>
 
 #include "runtime/base/json.h"
-#include "runtime/text/speech.h"
-
-/* Text as a literal: what a literal can't hold by itself is escaped. */
-static void add_literal(struct buf *g, const char *text, size_t n)
-{
-    buf_addc(g, '"');
-    for (size_t i = 0; i < n; i++) {
-        if (text[i] == '"' || text[i] == '\\')
-            buf_addc(g, '\\');
-        if (text[i] == '\n')
-            buf_adds(g, "\\n");
-        else
-            buf_addc(g, text[i]);
-    }
-    buf_adds(g, "\" ");
-}
+#include "runtime/grammar/gbnf.h"
 
 static void add_text(struct buf *g, const char *text)
 {
-    add_literal(g, text, strlen(text));
+    gbnf_add_literal(g, text, strlen(text));
+    buf_addc(g, ' ');
 }
 
 /* Any text without `mark`, whose first character occurs in it but once:
@@ -52,7 +39,7 @@ static void add_call(struct buf *g, const struct speech_tool *t, const char *key
     buf_adds(&head, "{\"name\": \"");
     json_escape(&head, t->name, strlen(t->name));
     buf_addf(&head, "\", \"%s\": ", key);
-    add_literal(g, buf_str(&head), head.len);
+    add_text(g, buf_str(&head));
     g->failed = g->failed || head.failed;
     buf_release(&head);
     add_parameters(g, t);
