@@ -32,6 +32,11 @@ void api_error_of_fault(struct api_error *e, enum gen_fault fault, const char *d
         api_error_set(e, 503, "no_worker", NULL, "No worker serves this model now. %s", detail);
         e->retry_after_ms = wait_ms;
         return;
+    case GEN_FAULT_UNWANTED:
+        api_error_set(e, 503, "no_matching_worker", "argosy",
+                      "No worker has what the request wants of it: %s.", detail);
+        e->retry_after_ms = wait_ms;
+        return;
     case GEN_FAULT_BUSY:
         api_error_set(e, 429, "overloaded", NULL, "All workers are busy. %s", detail);
         e->retry_after_ms = wait_ms;

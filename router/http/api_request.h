@@ -20,12 +20,15 @@
 #include "runtime/text/tokenizer.h"
 
 struct json_object;
+struct policy_label;
 
 #define API_SEED_NONE INT64_MIN
 #define API_TOP_LOGPROBS_MAX 20
 #define API_PRIORITY_MAX 1000
 #define API_LOGIT_BIAS_MAX 1024
 #define API_STOP_IDS_MAX 128
+#define API_WANTS_MAX 16
+#define API_WANT_BYTES_MAX 255 /* of a key, and of a value: more no label has */
 
 #define API_INPUTS_MAX 2048 /* of an embedding request */
 
@@ -95,6 +98,10 @@ struct api_request {
     bool in_thought;  /* the prompt ends inside of a thought */
     int64_t priority; /* lower goes first, as in vLLM */
     double timeout_s; /* 0: not given */
+    /* Of the worker, as gen_request has it. */
+    struct policy_label *wants;
+    uint32_t n_wants;
+    double price_max;
 };
 
 /* 0, or -1 with the error. */

@@ -206,6 +206,9 @@ static void fill_run(struct choice *c, uint64_t seed)
         .priority = -(int32_t)api->priority, /* ours: higher goes first */
         .traceparent = a->request->traceparent,
         .grammar = api->has_grammar ? &api->grammar : NULL,
+        .wants = api->wants,
+        .n_wants = api->n_wants,
+        .price_max = api->price_max,
     };
     memcpy(c->run.cache_salt, a->cache_salt, sizeof(c->run.cache_salt));
 }

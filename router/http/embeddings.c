@@ -248,6 +248,9 @@ static void fill_run(struct input *in)
         .deadline_ms = answer_deadline_ms(api, m->http->config.deadline_ms),
         .priority = -(int32_t)api->priority,
         .traceparent = m->request->traceparent,
+        .wants = api->wants,
+        .n_wants = api->n_wants,
+        .price_max = api->price_max,
     };
     answer_salt(api, in->run.cache_salt);
 }

@@ -93,6 +93,7 @@ static const struct field table[] = {
        (runtime/engine/scheduler.h). */
     SET_INT("priority", ALL, -API_PRIORITY_MAX, API_PRIORITY_MAX, priority),
     SET_NUMBER("timeout", ALL, 0.001, 86400, timeout_s),
+    READ("argosy", ALL, FIELD_OBJECT, wants_read),
 
     READ_AS("response_format", FIELD_OBJECT, structured_read_format,
             "text, json_object (with schema, as llama.cpp has it) or json_schema"),

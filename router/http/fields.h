@@ -62,6 +62,10 @@ int params_read_encoding_format(struct api_request *a, struct json_object *v,
 int params_read_pooling(struct api_request *a, struct json_object *v, const struct api_context *ctx,
                         struct api_error *e);
 
+/* wants.c */
+int wants_read(struct api_request *a, struct json_object *v, const struct api_context *ctx,
+               struct api_error *e);
+
 /* structured.c */
 int structured_read_format(struct api_request *a, struct json_object *v,
                            const struct api_context *ctx, struct api_error *e);

@@ -25,24 +25,9 @@ void policy_each(void (*fn)(void *ctx, const struct policy *p), void *ctx)
         fn(ctx, policies[i]);
 }
 
-static bool has_label(const struct policy_worker *w, const struct policy_label *want)
-{
-    for (uint32_t i = 0; i < w->n_labels; i++)
-        if (strcmp(w->labels[i].key, want->key) == 0)
-            return strcmp(w->labels[i].value, want->value) == 0;
-    return false;
-}
-
 bool policy_admits(const struct policy_worker *w, const struct policy_request *r)
 {
-    if (w->state == POLICY_DRAINING || w->inflight >= w->inflight_max)
-        return false;
-    if (r->price_max > 0 && w->price > r->price_max)
-        return false;
-    for (uint32_t i = 0; i < r->n_wants; i++)
-        if (!has_label(w, &r->wants[i]))
-            return false;
-    return true;
+    return w->state != POLICY_DRAINING && w->inflight < w->inflight_max && policy_matches(w, r);
 }
 
 uint32_t policy_gather(const struct policy_worker *const *all, uint32_t n,

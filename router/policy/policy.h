@@ -17,6 +17,8 @@
 
 #define POLICY_NONE UINT32_MAX
 #define POLICY_STATE_BYTES_MAX 64
+/* The key of a want that asks for a kind of device and not for a label. */
+#define POLICY_WANT_DEVICE "device"
 /* What an output is taken to be long when the client allows more: few use all they may. */
 #define POLICY_OUTPUT_TOKENS_GUESS 256
 
@@ -95,7 +97,12 @@ const struct policy *policy_find(const char *name);
 /* Calls fn for each policy, in the manual's order. */
 void policy_each(void (*fn)(void *ctx, const struct policy *p), void *ctx);
 
-/* May the worker take the request at all: state, room, labels, price? */
+/* Has the worker what the request asks for: each label, the kind of device, the price? */
+bool policy_matches(const struct policy_worker *w, const struct policy_request *r);
+/* When none of them matches: why, naming what nobody has. */
+void policy_mismatch(const struct policy_worker *const *all, uint32_t n,
+                     const struct policy_request *r, char *text, size_t text_n);
+/* May the worker take the request now: what it wants, state, room? */
 bool policy_admits(const struct policy_worker *w, const struct policy_request *r);
 /* Puts those of `all` that admit the request into `out` (n places) and returns how many: the ready
  * ones, or, when none is ready, the suspects. */

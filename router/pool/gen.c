@@ -118,6 +118,7 @@ static void give_slot_back(struct gen *g)
 enum picked {
     PICKED,
     PICKED_NOBODY,    /* no worker is there for the model */
+    PICKED_UNWANTED,  /* they are, and none has what is wanted */
     PICKED_ALL_FULL,  /* they are, and take no more now, or have refused it */
     PICKED_TOO_LONG,  /* they are, with a smaller context */
     PICKED_UNSENDABLE /* the request itself can't be sent */
@@ -131,19 +132,26 @@ static bool was_tried(const struct gen *g, const struct worker *w)
     return false;
 }
 
-/* Fills p->candidates with workers that serve the model, have the context and were not tried. */
-static uint32_t gather_candidates(struct gen *g, uint64_t now_ms, enum picked *if_none)
+/* Fills p->candidates with workers that serve the model, match the request, have the context and
+ * were not tried. */
+static uint32_t gather_candidates(struct gen *g, const struct policy_request *request,
+                                  uint64_t now_ms, enum picked *if_none)
 {
     struct pool *p = g->pool;
     uint64_t context = (uint64_t)g->r->n_prompt + g->r->max_tokens;
     uint32_t n = 0;
     bool too_long = false;
     bool can_later = false;
+    bool unwanted = false;
     for (uint32_t i = 0; i < p->n_workers; i++) {
         struct worker *w = p->workers[i];
         const struct worker_offer *o = worker_offer_of(w, g->model);
         if (!w->attached || w->unreachable || w->draining || !o)
             continue;
+        if (!policy_matches(&w->view, request)) {
+            unwanted = true;
+            continue;
+        }
         if (o->context_tokens < context) {
             too_long = true;
             continue;
@@ -154,19 +162,25 @@ static uint32_t gather_candidates(struct gen *g, uint64_t now_ms, enum picked *i
         worker_refresh(p, w, now_ms);
         p->candidates[n++] = &w->view;
     }
-    *if_none = can_later ? PICKED_ALL_FULL : too_long ? PICKED_TOO_LONG : PICKED_NOBODY;
+    *if_none = can_later  ? PICKED_ALL_FULL
+               : too_long ? PICKED_TOO_LONG
+               : unwanted ? PICKED_UNWANTED
+                          : PICKED_NOBODY;
     return n;
 }
 
 static struct worker *pick(struct gen *g, uint64_t now_ms, enum picked *if_none)
 {
     struct pool *p = g->pool;
-    uint32_t n = gather_candidates(g, now_ms, if_none);
     struct policy_request request = {
         .prompt_tokens = g->r->n_prompt + g->n_out,
         .output_tokens = g->r->max_tokens - g->n_out,
         .session_hash = g->r->session_hash,
+        .wants = g->r->wants,
+        .n_wants = g->r->n_wants,
+        .price_max = g->r->price_max,
     };
+    uint32_t n = gather_candidates(g, &request, now_ms, if_none);
     n = policy_gather(p->candidates, n, &request, p->admitted);
     if (n == 0)
         return NULL;
@@ -174,6 +188,21 @@ static struct worker *pick(struct gen *g, uint64_t now_ms, enum picked *if_none)
     uint32_t chosen = p->config.policy->pick(p->policy_state, &snapshot, &request, &p->rng);
     ASSERT(chosen < n);
     return (struct worker *)p->admitted[chosen];
+}
+
+/* Says what no worker of the model has. */
+static void explain_unwanted(const struct gen *g, struct err *e)
+{
+    struct pool *p = g->pool;
+    struct policy_request request = {
+        .wants = g->r->wants, .n_wants = g->r->n_wants, .price_max = g->r->price_max};
+    char why[ERR_MSG_BYTES];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_workers; i++)
+        if (p->workers[i]->attached && worker_offer_of(p->workers[i], g->model))
+            p->candidates[n++] = &p->workers[i]->view;
+    policy_mismatch(p->candidates, n, &request, why, sizeof(why));
+    err_set(e, ERR_NOT_FOUND, "%s", why);
 }
 
 /* Sends it to a worker, if there is one. On anything but PICKED the generation is nowhere still. */
@@ -194,6 +223,8 @@ static enum picked dispatch(struct gen *g, struct err *e)
         if (!w->unreachable)
             return PICKED_UNSENDABLE;
     }
+    if (if_none == PICKED_UNWANTED)
+        explain_unwanted(g, e);
     return if_none;
 }
 
@@ -251,6 +282,13 @@ static enum picked place(struct gen *g)
             wait_for_worker(g);
         else
             gen_fail(g, GEN_FAULT_INVALID, "no worker has a context that long", 0);
+        break;
+    case PICKED_UNWANTED:
+        /* One that has begun to wait goes on: workers may come one after the other. */
+        if (g->moved || g->give_up_at_ms)
+            wait_for_worker(g);
+        else
+            gen_fail(g, GEN_FAULT_UNWANTED, why.msg, 0);
         break;
     case PICKED_UNSENDABLE:
         gen_fail(g, GEN_FAULT_INVALID, why.msg, 0);
@@ -448,6 +486,9 @@ static int start_fault(struct gen *g, enum picked picked, enum gen_fault *fault,
         }
         *fault = GEN_FAULT_NO_WORKER;
         return err_set(e, ERR_NOT_FOUND, "no worker serves the model %s now", g->r->model);
+    case PICKED_UNWANTED:
+        *fault = GEN_FAULT_UNWANTED;
+        return ERR_NOT_FOUND;
     case PICKED_ALL_FULL:
         *fault = GEN_FAULT_BUSY;
         return err_set(e, ERR_BUSY, "all workers of the model %s are full", g->r->model);

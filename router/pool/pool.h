@@ -18,6 +18,7 @@
 struct event_base;
 struct grammar_source;
 struct policy;
+struct policy_label;
 struct rpc_event;
 struct Argosy__ToWorker;
 struct pool;
@@ -65,6 +66,10 @@ struct gen_request {
      */
     enum gen_pooling pooling;
     const struct grammar_source *grammar; /* compiled here before, so that it can be; or NULL */
+    /* What its worker must have: labels, or "device", the kind of one (router/policy/policy.h). */
+    const struct policy_label *wants; /* (n_wants) */
+    uint32_t n_wants;
+    double price_max; /* per million tokens; 0: any */
 };
 
 struct gen_logprob {
@@ -85,6 +90,7 @@ struct gen_usage {
 /* Why a generation ended without a finish; the HTTP status follows from it. */
 enum gen_fault {
     GEN_FAULT_NO_WORKER, /* 503: nobody serves the model now */
+    GEN_FAULT_UNWANTED,  /* 503: workers are there, none with what the request wants */
     GEN_FAULT_BUSY,      /* 429 or 503 with retry_after_ms: everybody is full */
     GEN_FAULT_INVALID,   /* 400: the worker says that the request itself is wrong */
     GEN_FAULT_DEADLINE,  /* 504 */

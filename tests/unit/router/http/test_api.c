@@ -466,6 +466,7 @@ static void test_failures_before_the_first_token_are_http(void **state)
 {
     (void)state;
     expect_fault(GEN_FAULT_NO_WORKER, 503, "1");
+    expect_fault(GEN_FAULT_UNWANTED, 503, "1");
     expect_fault(GEN_FAULT_BUSY, 429, "1");
     expect_fault(GEN_FAULT_INVALID, 400, NULL);
     expect_fault(GEN_FAULT_DEADLINE, 504, NULL);

@@ -238,6 +238,48 @@ static void test_gather_takes_who_may(void **state)
     assert_int_equal(policy_gather(f.list, 3, &f.request, out), 1);
 }
 
+static void expect_mismatch(const struct fixture *f, const char *why)
+{
+    char text[256];
+    for (uint32_t i = 0; i < f->snapshot.n; i++)
+        assert_false(policy_matches(f->list[i], &f->request));
+    policy_mismatch(f->list, f->snapshot.n, &f->request, text, sizeof(text));
+    assert_string_equal(text, why);
+}
+
+static void test_a_mismatch_names_what_nobody_has(void **state)
+{
+    (void)state;
+    static const struct policy_label eu[] = {{"region", "eu"}, {"device", "a label"}};
+    static const struct policy_label us[] = {{"region", "us"}};
+    struct policy_label want[] = {{"region", "eu"}, {"device", "cuda"}};
+    struct fixture f;
+    init(&f, 2);
+    f.workers[0].labels = eu;
+    f.workers[0].n_labels = 2;
+    f.workers[0].device_kind = "cpu";
+    f.workers[0].price = 3;
+    f.workers[1].labels = us;
+    f.workers[1].n_labels = 1;
+    f.workers[1].device_kind = "cpu";
+    f.workers[1].price = 1;
+    f.request.wants = want;
+    f.request.n_wants = 2;
+    /* "device" is the kind of device, whatever a label of that name says. */
+    expect_mismatch(&f, "no worker has device=cuda");
+    want[1].value = "cpu";
+    assert_true(policy_matches(&f.workers[0], &f.request));
+    assert_false(policy_matches(&f.workers[1], &f.request));
+    f.request.price_max = 2;
+    expect_mismatch(&f, "no worker has all of what is wanted together");
+    f.request.price_max = 0.5;
+    expect_mismatch(&f, "no worker costs at most 0.5");
+    want[0].value = "mars";
+    expect_mismatch(&f, "no worker has region=mars");
+    want[0].key = "planet";
+    expect_mismatch(&f, "no worker has planet=mars");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +293,7 @@ int main(void)
         cmocka_unit_test(test_load_is_the_formula),
         cmocka_unit_test(test_power_of_two_avoids_the_loaded),
         cmocka_unit_test(test_gather_takes_who_may),
+        cmocka_unit_test(test_a_mismatch_names_what_nobody_has),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -192,6 +192,8 @@ struct hello {
     uint32_t context;
     uint32_t sequences_max;
     const char *adapter; /* sha256; NULL: it has none */
+    const char *region;  /* a label; NULL: it has none */
+    double price;
 };
 
 static inline void event_hello(struct world *w, struct hello h)
@@ -218,6 +220,13 @@ static inline void event_hello(struct world *w, struct hello h)
     hello.device = &device;
     hello.models = offers;
     hello.n_models = 1;
+    Argosy__Hello__LabelsEntry region = ARGOSY__HELLO__LABELS_ENTRY__INIT;
+    Argosy__Hello__LabelsEntry *labels[] = {&region};
+    region.key = (char *)"region";
+    region.value = (char *)h.region;
+    hello.labels = labels;
+    hello.n_labels = h.region != NULL;
+    hello.price = h.price;
     hello.kv_pages = 100;
     hello.page_tokens = 16;
     hello.sequences_max = h.sequences_max ? h.sequences_max : 8;
