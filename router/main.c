@@ -31,6 +31,8 @@
 #define MAILBOX_MESSAGES_MAX 65536
 #define DRAIN_CHECK_MS 20
 #define PASSWORD_BYTES_MAX 512
+/* A Redis that pauses for a moment loses nothing; a dead router's counts stay for so long. */
+#define TABLE_LEASE_MS 10000
 
 struct router {
     struct router_config config;
@@ -210,7 +212,7 @@ static int open_table(struct router *r, struct err *e)
         .cluster = c->cluster,
         .router_id = c->router_id ? c->router_id : id,
         .address = r->rpc_address,
-        .lease_ms = (uint32_t)c->lease_ms,
+        .lease_ms = c->lease_ms > TABLE_LEASE_MS ? (uint32_t)c->lease_ms : TABLE_LEASE_MS,
         .period_ms = (uint32_t)c->redis_period_ms,
         .timeout_ms = (uint32_t)c->redis_timeout_ms,
     };

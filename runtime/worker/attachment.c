@@ -31,13 +31,17 @@ int attachment_init(struct attachment *a, const char *address, const struct iden
                              .heartbeat_ms = (uint64_t)c->heartbeat_ms};
     rng_entropy(&seed, sizeof(seed));
     rng_init(&a->rng, seed);
-    return rpc_client_open(&rpc, events, &a->client, e) < 0 ? err_prefix(e, "%s", address) : 0;
+    if (rpc_client_open(&rpc, events, &a->client, e) < 0)
+        return err_prefix(e, "%s", address);
+    pulse_init(&a->pulse, a->client);
+    return 0;
 }
 
 void attachment_release(struct attachment *a)
 {
     rpc_client_free(a->client);
     a->client = NULL;
+    pulse_release(&a->pulse);
 }
 
 void attachment_send(struct attachment *a, const Argosy__FromWorker *frame)
@@ -176,6 +180,7 @@ void attachment_closed(struct attachment *a, const struct rpc_event *ev, uint64_
         a->failures = 0;
     a->failures += a->failures < 32;
     a->state = ATTACHMENT_WAITING;
+    pulse_end(&a->pulse);
     a->dial_at_ms = now_ms + backoff_ms(a);
     enum log_level level = ev->why.code == ERR_OK             ? LOG_LEVEL_INFO
                            : was_attached || a->failures == 1 ? LOG_LEVEL_WARN
@@ -191,15 +196,14 @@ static void send_load(struct attachment *a, const struct engine_load *load, bool
                       uint64_t now_ms)
 {
     Argosy__Load m = ARGOSY__LOAD__INIT;
-    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    struct err e;
     m.running = load->running;
     m.waiting = load->waiting;
     m.kv_pages_used = load->kv_pages_used;
     m.steps = load->steps;
     m.draining = draining;
-    f.frame_case = ARGOSY__FROM_WORKER__FRAME_LOAD;
-    f.load = &m;
-    attachment_send(a, &f);
+    if (pulse_send(&a->pulse, a->stream, &m, a->heartbeat_ms, now_ms, &e) < 0)
+        log_debug("frame lost", "router=%s why=%s", a->address, e.msg);
     a->load = *load;
     a->load_draining = draining;
     a->load_at_ms = now_ms;

@@ -16,6 +16,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/rpc/rpc.h"
 #include "runtime/worker/device.h"
+#include "runtime/worker/heartbeat.h"
 #include "runtime/worker/worker_config.h"
 
 /* What Hello says of this worker; borrowed by every attachment. */
@@ -33,6 +34,7 @@ struct attachment {
     const char *address;
     const struct identity *identity;
     struct rpc_client *client;
+    struct pulse pulse;
     enum attachment_state state;
     uint64_t stream;
     uint64_t epoch;

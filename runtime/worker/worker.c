@@ -12,6 +12,7 @@
 #include "runtime/grammar/grammar_store.h"
 #include "runtime/worker/attachment.h"
 #include "runtime/worker/cachefeed.h"
+#include "runtime/worker/heartbeat.h"
 #include "runtime/worker/intake.h"
 #include "runtime/worker/jobs.h"
 #include "runtime/worker/report.h"
@@ -22,8 +23,6 @@
 #define RETRY_AFTER_MS 200
 /* How long the streams may take to end, after the last request. */
 #define FAREWELL_MS 1000
-/* Slow steps are told of once in so long. */
-#define SLOW_STEP_GAP_MS 10000
 
 struct worker {
     const struct worker_config *config;
@@ -32,6 +31,7 @@ struct worker {
     struct identity identity;
     struct attachment *attachments; /* (n_attachments) */
     size_t n_attachments;
+    struct heartbeat *heartbeat;
     struct jobs jobs;
     struct mail *parked; /* Starts whose grammar is being compiled: rpc_events */
     uint32_t n_parked;
@@ -42,7 +42,6 @@ struct worker {
     uint64_t drain_by_ms; /* then what still runs is given up */
     bool busy;            /* the engine has something to do */
     uint64_t steps;
-    uint64_t slow_told_ms;
 };
 
 /* ---- Starts that wait for their grammar, in order -----------------------------------------------
@@ -122,14 +121,17 @@ static int open_attachments(struct worker *w, struct err *e)
     w->attachments = calloc(routers->n, sizeof(*w->attachments));
     if (!w->attachments)
         return err_set(e, ERR_NOMEM, "no memory for %zu routers", routers->n);
+    if (heartbeat_create(&w->heartbeat, e) < 0)
+        return e->code;
     for (size_t i = 0; i < routers->n; i++) {
         int rc =
             attachment_init(&w->attachments[i], routers->items[i], &w->identity, &w->mailbox, e);
         if (rc < 0)
             return rc;
+        heartbeat_add(w->heartbeat, &w->attachments[i].pulse);
         w->n_attachments++;
     }
-    return 0;
+    return heartbeat_start(w->heartbeat, e);
 }
 
 int worker_open(const struct worker_config *config, struct engine *engine, struct worker **out,
@@ -177,6 +179,7 @@ void worker_free(struct worker *w)
 {
     if (!w)
         return;
+    heartbeat_free(w->heartbeat);
     for (size_t i = 0; i < w->n_attachments; i++)
         attachment_release(&w->attachments[i]);
     for (struct mail *m = mailbox_take(&w->mailbox), *next; m; m = next) {
@@ -366,19 +369,6 @@ static uint64_t tick(struct worker *w)
     return next;
 }
 
-/* Reports come between steps: a step as long as half a heartbeat deserves smaller steps. */
-static void watch_pace(struct worker *w, uint32_t duration_us)
-{
-    uint64_t now = clock_mono_ms();
-    if (duration_us / 1000 < (uint64_t)w->config->heartbeat_ms / 2 ||
-        (w->slow_told_ms && now - w->slow_told_ms < SLOW_STEP_GAP_MS))
-        return;
-    w->slow_told_ms = now;
-    log_warn("a step takes long: a smaller step_tokens_max keeps the lease safe",
-             "step_ms=%u heartbeat_ms=%lld", duration_us / 1000,
-             (long long)w->config->heartbeat_ms);
-}
-
 static void step(struct worker *w)
 {
     struct engine_step s = {0};
@@ -395,7 +385,6 @@ static void step(struct worker *w)
         }
     }
     report_retire(&w->jobs, &s);
-    watch_pace(w, s.duration_us);
 }
 
 static bool drained(struct worker *w)

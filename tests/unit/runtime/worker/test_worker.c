@@ -491,6 +491,32 @@ static void test_worker_reports_load_on_change_and_in_silence(void **state)
     router_close(&r);
 }
 
+/* A heartbeat is 200 ms, the step takes 1.5 s. */
+static void test_worker_reports_load_within_a_long_step(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    atomic_store(&b.engine->step_us, 1500000);
+    router_start(&r, &(struct ask){.request = 1, .first = 5, .max_tokens = 1});
+    int loads = 0;
+    for (bool stepped = false; !stepped;) {
+        struct rpc_event *ev = router_next(&r, PATIENCE_MS);
+        assert_non_null(ev);
+        assert_int_equal(ev->kind, RPC_FRAME);
+        const Argosy__FromWorker *f = ev->from_worker;
+        stepped = f->frame_case == ARGOSY__FROM_WORKER__FRAME_STEP;
+        loads += f->frame_case == ARGOSY__FROM_WORKER__FRAME_LOAD;
+        rpc_event_free(ev);
+    }
+    assert_true(loads >= 4); /* two at most come before the step */
+    bench_close(&b);
+    router_close(&r);
+}
+
 static void test_worker_cancels_at_once(void **state)
 {
     (void)state;
@@ -835,6 +861,7 @@ int main(void)
         cmocka_unit_test(test_worker_sends_several_tokens_of_a_step),
         cmocka_unit_test(test_worker_runs_the_adapter_that_is_asked_for),
         cmocka_unit_test(test_worker_reports_load_on_change_and_in_silence),
+        cmocka_unit_test(test_worker_reports_load_within_a_long_step),
         cmocka_unit_test(test_worker_cancels_at_once),
         cmocka_unit_test(test_worker_refuses_with_the_reason),
         cmocka_unit_test(test_worker_drops_a_router_that_uses_an_id_twice),
