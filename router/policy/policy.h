@@ -52,8 +52,9 @@ struct policy_worker {
     uint64_t inflight_output_tokens;  /* still to come, each request's share at most the guess */
     uint64_t others_tokens;           /* other routers' tokens under way there */
     uint32_t sequences_max;
-    uint32_t inflight_max; /* more are not sent */
-    uint32_t kv_pages, kv_pages_used, page_tokens;
+    uint32_t inflight_max;                         /* more are not sent */
+    uint32_t kv_pages, kv_pages_used, page_tokens; /* of the request's model */
+    bool loaded; /* the request's model; otherwise the worker loads it first */
     struct policy_rates rates;
     double price; /* per million tokens; 0: not priced */
     const char *device_kind;
@@ -105,7 +106,8 @@ void policy_mismatch(const struct policy_worker *const *all, uint32_t n,
 /* May the worker take the request now: what it wants, state, room? */
 bool policy_admits(const struct policy_worker *w, const struct policy_request *r);
 /* Puts those of `all` that admit the request into `out` (n places) and returns how many: the ready
- * ones, or, when none is ready, the suspects. */
+ * ones, or, when none is ready, the suspects. Of them, those
+ * that have its model loaded, as long as one of those would run it at once. */
 uint32_t policy_gather(const struct policy_worker *const *all, uint32_t n,
                        const struct policy_request *r, const struct policy_worker **out);
 

@@ -160,6 +160,7 @@ static uint32_t gather_candidates(struct gen *g, const struct policy_request *re
         if (was_tried(g, w))
             continue;
         worker_refresh(p, w, now_ms);
+        worker_show(w, o);
         p->candidates[n++] = &w->view;
     }
     *if_none = can_later  ? PICKED_ALL_FULL

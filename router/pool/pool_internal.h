@@ -42,7 +42,10 @@ struct gen_list {
 
 struct worker_offer {
     uint32_t model; /* in pool.models */
+    uint32_t place; /* in Hello.models, and so in Load.models */
     uint32_t context_tokens;
+    Argosy__ModelState state;
+    uint32_t kv_pages, kv_pages_used, page_tokens;
 };
 
 /* An attachment: one stream. A worker that comes back is another struct worker. */
@@ -65,7 +68,8 @@ struct worker {
     char peer[64];
     struct worker_offer *offers;
     uint32_t n_offers;
-    char *model_names; /* for the view */
+    uint32_t kv_pages, kv_pages_used; /* of all its models; the view has those of one */
+    char *model_names;                /* for the view */
     struct policy_label *labels;
     struct rates rates;
     struct gen_list gens;
@@ -146,7 +150,10 @@ void worker_remove(struct pool *p, struct worker *w, bool close, const char *why
 void worker_due(struct pool *p, struct worker *w, uint64_t now_ms);
 /* Brings view.state up to date. */
 void worker_refresh(const struct pool *p, struct worker *w, uint64_t now_ms);
+/* NULL: it does not offer the model, or no more. */
 const struct worker_offer *worker_offer_of(const struct worker *w, uint32_t model);
+/* Makes the view that of a worker of this offer's model. */
+void worker_show(struct worker *w, const struct worker_offer *o);
 /* After an error the worker is unreachable, or (w->unreachable is false) it is the frame's fault.
  */
 int worker_send(struct pool *p, struct worker *w, const Argosy__ToWorker *frame, struct err *e);

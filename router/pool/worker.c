@@ -107,12 +107,26 @@ void worker_refresh(const struct pool *p, struct worker *w, uint64_t now_ms)
             now_ms - w->heard_ms > p->config.lease_ms / 2 ? POLICY_SUSPECT : POLICY_READY;
 }
 
-const struct worker_offer *worker_offer_of(const struct worker *w, uint32_t model)
+static const struct worker_offer *find_offer(const struct worker *w, uint32_t model)
 {
     for (uint32_t i = 0; i < w->n_offers; i++)
         if (w->offers[i].model == model)
             return &w->offers[i];
     return NULL;
+}
+
+const struct worker_offer *worker_offer_of(const struct worker *w, uint32_t model)
+{
+    const struct worker_offer *o = find_offer(w, model);
+    return o && o->state != ARGOSY__MODEL_STATE__MODEL_GONE ? o : NULL;
+}
+
+void worker_show(struct worker *w, const struct worker_offer *o)
+{
+    w->view.loaded = o->state == ARGOSY__MODEL_STATE__MODEL_LOADED;
+    w->view.kv_pages = o->kv_pages;
+    w->view.kv_pages_used = o->kv_pages_used;
+    w->view.page_tokens = o->page_tokens;
 }
 
 /* ---- Hello ---------------------------------------------------------------------------------- */
@@ -161,16 +175,28 @@ static bool has_adapter(const Argosy__ModelOffer *o, const char *sha256)
     return false;
 }
 
-/* The model's adapters that both have. */
-static void take_adapters(const struct pool *p, struct worker *w, const Argosy__ModelOffer *o,
-                          size_t model, struct buf *names)
+static void add_offer(struct worker *w, const Argosy__Hello *h, uint32_t place, uint32_t model)
 {
+    const Argosy__ModelOffer *o = h->models[place];
+    w->offers[w->n_offers++] =
+        (struct worker_offer){.model = model,
+                              .place = place,
+                              .context_tokens = o->context_tokens,
+                              .state = o->state,
+                              .kv_pages = o->kv_pages ? o->kv_pages : h->kv_pages,
+                              .page_tokens = o->page_tokens ? o->page_tokens : h->page_tokens};
+}
+
+/* The model's adapters that both have. */
+static void take_adapters(const struct pool *p, struct worker *w, const Argosy__Hello *h,
+                          uint32_t place, size_t model, struct buf *names)
+{
+    const Argosy__ModelOffer *o = h->models[place];
     for (size_t i = 0; i < p->n_models; i++) {
         const struct pool_model *m = &p->models[i];
         if (!m->adapter_sha256[0] || m->base != model || !has_adapter(o, m->adapter_sha256))
             continue;
-        w->offers[w->n_offers++] =
-            (struct worker_offer){.model = (uint32_t)i, .context_tokens = o->context_tokens};
+        add_offer(w, h, place, (uint32_t)i);
         buf_addf(names, ",%s", m->name);
     }
 }
@@ -184,28 +210,29 @@ static int take_offers(const struct pool *p, struct worker *w, const Argosy__Hel
     w->offers = calloc(p->n_models + 1, sizeof(*w->offers)); /* each of ours once at most */
     if (!w->offers)
         return err_set(e, ERR_NOMEM, "no memory for the worker's models");
-    for (size_t i = 0; i < h->n_models; i++) {
+    for (uint32_t i = 0; i < h->n_models; i++) {
         const Argosy__ModelOffer *o = h->models[i];
         int m = pool_model_index(p, o->name);
-        if (m < 0 || p->models[m].adapter_sha256[0] || worker_offer_of(w, (uint32_t)m))
+        if (m < 0 || p->models[m].adapter_sha256[0] || find_offer(w, (uint32_t)m))
             continue;
         if (strcasecmp(o->manifest_sha256, p->models[m].manifest_sha256) != 0) {
             rc = err_set(e, ERR_PEER,
                          "model %.64s: the worker's manifest is %.64s, the router's is %s", o->name,
                          o->manifest_sha256, p->models[m].manifest_sha256);
-            goto out;
+            log_warn("model not taken from a worker", "id=\"%.63s\" why=\"%s\"", w->id, e->msg);
+            continue; /* its others may be the same here and there */
         }
-        w->offers[w->n_offers++] =
-            (struct worker_offer){.model = (uint32_t)m, .context_tokens = o->context_tokens};
+        add_offer(w, h, i, (uint32_t)m);
         buf_addf(&names, "%s%s", names.len ? "," : "", p->models[m].name);
-        take_adapters(p, w, o, (size_t)m, &names);
+        take_adapters(p, w, h, i, (size_t)m, &names);
     }
-    if (w->n_offers == 0)
+    if (w->n_offers > 0)
+        rc = 0;
+    else if (rc == 0)
         rc = err_set(e, ERR_PEER, "none of its models is served here (the first is %.64s)",
                      h->models[0]->name);
-    else if (!(w->model_names = buf_detach(&names)))
+    if (rc == 0 && !(w->model_names = buf_detach(&names)))
         rc = err_set(e, ERR_NOMEM, "no memory for the worker's models");
-out:
     buf_release(&names);
     return rc;
 }
@@ -273,8 +300,7 @@ static void describe(struct pool *p, struct worker *w, const Argosy__Hello *h)
     w->view.key = hash_of_id(h->worker_id);
     w->view.sequences_max = h->sequences_max;
     w->view.inflight_max = inflight_max < UINT32_MAX ? (uint32_t)inflight_max : UINT32_MAX;
-    w->view.kv_pages = h->kv_pages;
-    w->view.page_tokens = h->page_tokens;
+    w->kv_pages = h->kv_pages;
     w->view.price = h->price;
     snprintf(w->device_kind, sizeof(w->device_kind), "%s", h->device ? h->device->kind : "");
     snprintf(w->device_name, sizeof(w->device_name), "%s", h->device ? h->device->name : "");
@@ -335,12 +361,42 @@ static void set_draining(struct pool *p, struct worker *w, bool draining)
              w->gens.n);
 }
 
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static void take_model_load(struct pool *p, const struct worker *w, struct worker_offer *o,
+                            const Argosy__ModelLoad *l)
+{
+    if (o->state != l->state) {
+        log_info(
+            "worker's model", "id=%s model=%s state=%s", w->id, p->models[o->model].name,
+            protobuf_c_enum_descriptor_get_value(&argosy__model_state__descriptor, l->state)->name);
+        p->flush_wanted = true;
+    }
+    o->state = l->state;
+    o->kv_pages = l->kv_pages ? l->kv_pages : o->kv_pages;
+    o->kv_pages_used = least(l->kv_pages_used, o->kv_pages);
+}
+
 static void take_load(struct pool *p, struct worker *w, const Argosy__Load *l)
 {
+    uint64_t kv_pages = 0;
     w->view.running = l->running;
     w->view.waiting = l->waiting;
-    w->view.kv_pages_used =
-        l->kv_pages_used < w->view.kv_pages ? l->kv_pages_used : w->view.kv_pages;
+    for (uint32_t i = 0; i < w->n_offers; i++) {
+        struct worker_offer *o = &w->offers[i];
+        if (o->place < l->n_models)
+            take_model_load(p, w, o, l->models[o->place]);
+        else
+            o->kv_pages_used = least(l->kv_pages_used, o->kv_pages);
+    }
+    for (size_t i = 0; i < l->n_models; i++)
+        kv_pages += l->models[i]->kv_pages;
+    if (l->n_models > 0)
+        w->kv_pages = kv_pages < UINT32_MAX ? (uint32_t)kv_pages : UINT32_MAX;
+    w->kv_pages_used = least(l->kv_pages_used, w->kv_pages);
     set_draining(p, w, l->draining);
 }
 

@@ -108,6 +108,31 @@ static int check_adapters(const Argosy__ModelOffer *o, struct err *e)
     return rc;
 }
 
+static int check_model_state(const char *what, Argosy__ModelState s, struct err *e)
+{
+    return s >= 0 && s <= ARGOSY__MODEL_STATE__MODEL_GONE
+               ? 0
+               : err_set(e, ERR_RANGE, "%s %d is not known", what, (int)s);
+}
+
+static int check_offer(const Argosy__ModelOffer *o, struct err *e)
+{
+    int rc = check_name("hello.models.name", o->name, e);
+    if (rc == 0)
+        rc = check_name("hello.models.manifest_sha256", o->manifest_sha256, e);
+    if (rc == 0)
+        rc = check_adapters(o, e);
+    return rc == 0 ? check_model_state("hello.models.state", o->state, e) : rc;
+}
+
+static int check_load(const Argosy__Load *l, struct err *e)
+{
+    int rc = check_count("load.models", l->n_models, FRAME_MODELS_MAX, e);
+    for (size_t i = 0; rc == 0 && i < l->n_models; i++)
+        rc = check_model_state("load.models.state", l->models[i]->state, e);
+    return rc;
+}
+
 static int check_hello(const Argosy__Hello *h, struct err *e)
 {
     int rc = check_name("hello.worker_id", h->worker_id, e);
@@ -122,13 +147,8 @@ static int check_hello(const Argosy__Hello *h, struct err *e)
     }
     if (rc == 0)
         rc = check_count("hello.models", h->n_models, FRAME_MODELS_MAX, e);
-    for (size_t i = 0; rc == 0 && i < h->n_models; i++) {
-        rc = check_name("hello.models.name", h->models[i]->name, e);
-        if (rc == 0)
-            rc = check_name("hello.models.manifest_sha256", h->models[i]->manifest_sha256, e);
-        if (rc == 0)
-            rc = check_adapters(h->models[i], e);
-    }
+    for (size_t i = 0; rc == 0 && i < h->n_models; i++)
+        rc = check_offer(h->models[i], e);
     if (rc == 0)
         rc = check_labels(h, e);
     if (rc == 0)
@@ -192,6 +212,8 @@ static int check_from_worker(const Argosy__FromWorker *f, struct err *e)
     switch (f->frame_case) {
     case ARGOSY__FROM_WORKER__FRAME_HELLO:
         return check_hello(f->hello, e);
+    case ARGOSY__FROM_WORKER__FRAME_LOAD:
+        return check_load(f->load, e);
     case ARGOSY__FROM_WORKER__FRAME_STEP:
         return check_step(f->step, e);
     case ARGOSY__FROM_WORKER__FRAME_CACHE_EVENTS:

@@ -280,6 +280,25 @@ static void test_a_mismatch_names_what_nobody_has(void **state)
     expect_mismatch(&f, "no worker has planet=mars");
 }
 
+/* Who has the model loaded goes first, until all of those are busy. */
+static void test_gather_prefers_who_has_the_model(void **state)
+{
+    (void)state;
+    const struct policy_worker *out[N_MAX];
+    struct fixture f;
+    init(&f, 3);
+    for (int i = 0; i < 3; i++)
+        f.workers[i].sequences_max = 4;
+    f.workers[1].loaded = f.workers[2].loaded = true;
+    assert_int_equal(policy_gather(f.list, 3, &f.request, out), 2);
+    assert_ptr_equal(out[0], &f.workers[1]);
+    assert_ptr_equal(out[1], &f.workers[2]);
+    f.workers[1].inflight = 4;
+    assert_int_equal(policy_gather(f.list, 3, &f.request, out), 2);
+    f.workers[2].inflight = 4;
+    assert_int_equal(policy_gather(f.list, 3, &f.request, out), 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_power_of_two_avoids_the_loaded),
         cmocka_unit_test(test_gather_takes_who_may),
         cmocka_unit_test(test_a_mismatch_names_what_nobody_has),
+        cmocka_unit_test(test_gather_prefers_who_has_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -602,6 +602,194 @@ static void test_adapter_is_no_model_of_a_worker(void **state)
     world_release(&w);
 }
 
+/* ---- workers with several models --------------------------------------------------------------
+ */
+
+struct offered {
+    const char *name, *manifest;
+    Argosy__ModelState state;
+};
+
+static void attach_models(struct world *w, uint64_t stream, const char *id,
+                          const struct offered *models, size_t n)
+{
+    Argosy__ModelOffer offers[4], *list[4];
+    Argosy__Hello hello = ARGOSY__HELLO__INIT;
+    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    for (size_t i = 0; i < n; i++) {
+        argosy__model_offer__init(&offers[i]);
+        offers[i].name = (char *)models[i].name;
+        offers[i].manifest_sha256 = (char *)(models[i].manifest ? models[i].manifest : MANIFEST);
+        offers[i].context_tokens = CONTEXT;
+        offers[i].state = models[i].state;
+        offers[i].kv_pages = 50;
+        list[i] = &offers[i];
+    }
+    hello.worker_id = (char *)id;
+    hello.epoch = 1;
+    hello.protocol = RPC_PROTOCOL_VERSION;
+    hello.models = list;
+    hello.n_models = n;
+    hello.kv_pages = 50;
+    hello.page_tokens = 16;
+    hello.sequences_max = 8;
+    f.frame_case = ARGOSY__FROM_WORKER__FRAME_HELLO;
+    f.hello = &hello;
+    event_opened(w, stream);
+    event_frame(w, stream, &f);
+}
+
+static void event_states(struct world *w, uint64_t stream, const Argosy__ModelState *states,
+                         size_t n)
+{
+    Argosy__ModelLoad loads[4], *list[4];
+    Argosy__Load load = ARGOSY__LOAD__INIT;
+    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    for (size_t i = 0; i < n; i++) {
+        argosy__model_load__init(&loads[i]);
+        loads[i].state = states[i];
+        loads[i].kv_pages = states[i] == ARGOSY__MODEL_STATE__MODEL_LOADED ? 50 : 0;
+        loads[i].kv_pages_used = loads[i].kv_pages / 2;
+        load.kv_pages_used += loads[i].kv_pages_used;
+        list[i] = &loads[i];
+    }
+    load.models = list;
+    load.n_models = n;
+    f.frame_case = ARGOSY__FROM_WORKER__FRAME_LOAD;
+    f.load = &load;
+    event_frame(w, stream, &f);
+}
+
+static void start_at(struct world *w, struct client *c, const char *model, const char *worker)
+{
+    c->request.model = model;
+    assert_true(client_start(w, c, NULL));
+    assert_string_equal(gen_worker_id(c->gen), worker);
+}
+
+#define LOADED ARGOSY__MODEL_STATE__MODEL_LOADED
+#define UNLOADED ARGOSY__MODEL_STATE__MODEL_UNLOADED
+#define GONE ARGOSY__MODEL_STATE__MODEL_GONE
+
+static void count_pages(void *ctx, const struct pool_worker_view *v)
+{
+    uint32_t *sum = ctx;
+    sum[0] += v->kv_pages;
+    sum[1] += v->kv_pages_used;
+}
+
+static void test_request_goes_where_its_model_is_loaded(void **state)
+{
+    (void)state;
+    static const struct offered of_a[] = {{"m", NULL, LOADED}, {"other", NULL, UNLOADED}};
+    static const struct offered of_b[] = {{"other", NULL, LOADED}, {"m", NULL, UNLOADED}};
+    struct world w;
+    struct client c[6];
+    uint32_t pages[2] = {0};
+    world_init(&w, NULL);
+    attach_models(&w, 1, "a", of_a, 2);
+    attach_models(&w, 2, "b", of_b, 2);
+    for (int i = 0; i < 6; i++)
+        c[i] = client_of(10);
+    for (int i = 0; i < 2; i++) {
+        start_at(&w, &c[i], "m", "a");
+        start_at(&w, &c[2 + i], "other", "b");
+    }
+    /* They change places. */
+    event_states(&w, 1, (const Argosy__ModelState[]){UNLOADED, LOADED}, 2);
+    event_states(&w, 2, (const Argosy__ModelState[]){UNLOADED, LOADED}, 2);
+    start_at(&w, &c[4], "m", "b");
+    start_at(&w, &c[5], "other", "a");
+    pool_each_worker(w.pool, count_pages, pages);
+    assert_int_equal(pages[0], 100);
+    assert_int_equal(pages[1], 50);
+    for (int i = 0; i < 6; i++)
+        pool_cancel(c[i].gen);
+    world_release(&w);
+}
+
+static void test_model_that_is_gone_is_offered_no_more(void **state)
+{
+    (void)state;
+    static const struct offered both[] = {{"m", NULL, LOADED}, {"other", NULL, UNLOADED}};
+    struct world w;
+    struct client c = client_of(10), late = client_of(10);
+    world_init(&w, NULL);
+    attach_models(&w, 1, "a", both, 2);
+    attach_models(&w, 2, "b", both, 2);
+    assert_int_equal(pool_workers_ready(w.pool, "other"), 2);
+    c.request.model = "other";
+    assert_true(client_start(&w, &c, NULL));
+    uint64_t at = strcmp(gen_worker_id(c.gen), "a") == 0 ? 1 : 2;
+    /* Its worker finds out that it can't: the other one gets it. */
+    event_refused(&w, at, last_sent(&w, SENT_START, at)->request,
+                  ARGOSY__REFUSED_REASON__REFUSED_MODEL, 0);
+    event_states(&w, at, (const Argosy__ModelState[]){LOADED, GONE}, 2);
+    assert_int_equal(pool_workers_ready(w.pool, "other"), 1);
+    assert_int_equal(pool_workers_ready(w.pool, "m"), 2);
+    assert_int_equal(last_sent(&w, SENT_START, 0)->stream, 3 - at);
+    event_states(&w, 3 - at, (const Argosy__ModelState[]){LOADED, GONE}, 2);
+    assert_int_equal(pool_workers_ready(w.pool, "other"), 0);
+    assert_int_equal(pool_context_tokens(w.pool, "other"), 0);
+    late.request.model = "m";
+    assert_true(client_start(&w, &late, NULL));
+    pool_cancel(c.gen);
+    pool_cancel(late.gen);
+    world_release(&w);
+}
+
+/* It loses a rank or its memory while it answers: tokens that came stand, the rest comes from
+ * another worker. */
+static void test_model_that_is_lost_moves_its_streams(void **state)
+{
+    (void)state;
+    static const struct offered both[] = {{"m", NULL, LOADED}, {"other", NULL, LOADED}};
+    struct world w;
+    struct client c = client_of(10);
+    world_init(&w, NULL);
+    attach_models(&w, 1, "a", both, 2);
+    start_at(&w, &c, "other", "a");
+    event_tokens(&w, 1, last_sent(&w, SENT_START, 1)->request, 0, 3, ARGOSY__FINISH__FINISH_NONE);
+    attach_models(&w, 2, "b", both, 2);
+    event_states(&w, 1, (const Argosy__ModelState[]){LOADED, GONE}, 2);
+    event_refused(&w, 1, last_sent(&w, SENT_START, 1)->request,
+                  ARGOSY__REFUSED_REASON__REFUSED_MODEL, 0);
+    const struct sent *s = last_sent(&w, SENT_START, 2);
+    assert_non_null(s);
+    assert_int_equal(s->n_output, 3);
+    event_tokens(&w, 2, s->request, 3, 7, ARGOSY__FINISH__FINISH_LENGTH);
+    assert_int_equal(c.n, 10);
+    assert_int_equal(c.finished, 1);
+    world_release(&w);
+}
+
+/* One model's file differs from the router's: the others are as good as ever. */
+static void test_one_other_manifest_keeps_the_rest(void **state)
+{
+    (void)state;
+    static const struct offered models[] = {{"m", "bbbb", LOADED}, {"other", NULL, LOADED}};
+    struct world w;
+    world_init(&w, NULL);
+    attach_models(&w, 1, "a", models, 2);
+    assert_string_equal(last_sent(&w, SENT_WELCOME, 1)->refused, "");
+    assert_int_equal(pool_workers_ready(w.pool, "m"), 0);
+    assert_int_equal(pool_workers_ready(w.pool, "other"), 1);
+    world_release(&w);
+}
+
+/* A model twice, gone or not, is taken once. */
+static void test_models_offered_twice_are_taken_once(void **state)
+{
+    (void)state;
+    static const struct offered models[] = {
+        {"m", NULL, GONE}, {"m", NULL, LOADED}, {"m", NULL, LOADED}, {"m", NULL, LOADED}};
+    struct world w;
+    world_init(&w, NULL);
+    attach_models(&w, 1, "a", models, 4);
+    assert_int_equal(pool_workers_ready(w.pool, "m"), 0);
+    world_release(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -630,6 +818,11 @@ int main(void)
         cmocka_unit_test(test_worker_that_gives_no_embedding_is_closed),
         cmocka_unit_test(test_adapter_runs_where_it_is),
         cmocka_unit_test(test_adapter_is_no_model_of_a_worker),
+        cmocka_unit_test(test_request_goes_where_its_model_is_loaded),
+        cmocka_unit_test(test_model_that_is_gone_is_offered_no_more),
+        cmocka_unit_test(test_model_that_is_lost_moves_its_streams),
+        cmocka_unit_test(test_one_other_manifest_keeps_the_rest),
+        cmocka_unit_test(test_models_offered_twice_are_taken_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

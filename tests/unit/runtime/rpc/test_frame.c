@@ -190,6 +190,32 @@ static void test_frame_checks_hello(void **state)
     offer.n_adapters = 1;
     adapter.sha256 = long_text;
     refused(unpack_from(&f), "hello.models.adapters.sha256 has 4095 bytes");
+    offer.n_adapters = 0;
+    offer.state = ARGOSY__MODEL_STATE__MODEL_GONE;
+    assert_int_equal(unpack_from(&f), 0);
+    offer.state = (Argosy__ModelState)4;
+    refused(unpack_from(&f), "hello.models.state 4 is not known");
+}
+
+static void test_frame_checks_load(void **state)
+{
+    (void)state;
+    Argosy__Load l = ARGOSY__LOAD__INIT;
+    Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+    Argosy__ModelLoad model = ARGOSY__MODEL_LOAD__INIT, *models[FRAME_MODELS_MAX + 1];
+    f.frame_case = ARGOSY__FROM_WORKER__FRAME_LOAD;
+    f.load = &l;
+    assert_int_equal(unpack_from(&f), 0);
+    for (size_t i = 0; i < ARRAY_LEN(models); i++)
+        models[i] = &model;
+    l.models = models;
+    l.n_models = FRAME_MODELS_MAX;
+    assert_int_equal(unpack_from(&f), 0);
+    l.n_models++;
+    refused(unpack_from(&f), "load.models has 65 elements, at most 64");
+    l.n_models = 1;
+    model.state = (Argosy__ModelState)-1;
+    refused(unpack_from(&f), "load.models.state -1 is not known");
 }
 
 /* ---- Step --------------------------------------------------------------------------------------
@@ -421,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_frame_refuses_a_frame_that_expands),
         cmocka_unit_test(test_frame_refuses_one_over_the_limit),
         cmocka_unit_test(test_frame_checks_hello),
+        cmocka_unit_test(test_frame_checks_load),
         cmocka_unit_test(test_frame_checks_cache_events),
         cmocka_unit_test(test_frame_checks_step),
         cmocka_unit_test(test_frame_a_full_step_fits_its_budget),
