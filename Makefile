@@ -50,11 +50,11 @@ TEST_SRC := $(wildcard kernels/*/test.c tests/unit/*/*/test_*.c tests/unit/*/tes
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
-# Small programs that tests in Python drive (tests/tools/NAME.c).
-TOOL_SRC := $(wildcard tests/tools/*.c)
+# Small programs that tests in Python drive: tests/tools/NAME.c, and the worker that only hashes.
+TOOL_SRC := $(wildcard tests/tools/*.c) benchmarks/hash_worker/hash_worker.c
 TOOL_BIN := $(TOOL_SRC:%.c=$(B)/%)
 # Programs that print a table of what they measure (benchmarks/AREA/NAME.c).
-BENCH_SRC := $(wildcard benchmarks/*/*.c)
+BENCH_SRC := $(filter-out benchmarks/hash_worker/%,$(wildcard benchmarks/*/*.c))
 BENCH_BIN := $(BENCH_SRC:%.c=$(B)/%)
 
 .DEFAULT_GOAL := all
@@ -101,9 +101,12 @@ $(TEST_BIN): %: %.o $(LIB)
 # It has kernels of its own, to be compared.
 $(B)/benchmarks/exactness/%.o: CFLAGS_$(BUILD) += $(CFLAGS_kernels_$(BUILD))
 
+# Its engine stands in for the library's, so it comes first.
+$(B)/benchmarks/hash_worker/hash_worker: $(B)/benchmarks/hash_worker/hash_engine.o
+
 $(TOOL_BIN) $(BENCH_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS)
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
 # ---- fuzzing (clang's libFuzzer, ASan and UBSan) ------------------------------------------------
 

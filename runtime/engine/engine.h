@@ -96,7 +96,8 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
 void engine_free(struct engine *g);
 const struct engine_info *engine_info(const struct engine *g);
 const struct tokenizer *engine_tokenizer(const struct engine *g);
-/* Grammars over its vocabulary. What was compiled there before costs engine_submit nothing. */
+/* Grammars over its vocabulary. What was compiled there before costs engine_submit nothing. NULL:
+ * none, and engine_submit says so. */
 struct grammar_store *engine_grammars(const struct engine *g);
 
 /* A vector of the prompt in place of tokens (kernels/NUMERICS.md, "Pooling"). */

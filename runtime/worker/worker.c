@@ -216,7 +216,7 @@ static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s
     if (rc < 0)
         return rc;
     r.adapter = adapter;
-    if (r.grammar) {
+    if (r.grammar && engine_grammars(w->engine)) {
         if (w->jobs.n + w->n_parked >= w->jobs.cap)
             return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n + w->n_parked);
         rc = grammar_store_ask(engine_grammars(w->engine), r.grammar, e);
