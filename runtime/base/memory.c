@@ -26,6 +26,7 @@ void *memory_map(size_t bytes)
     if (HUGE_BYTES - before)
         munmap(p + before + n, HUGE_BYTES - before);
     madvise(p + before, n, MADV_HUGEPAGE); /* a wish: without it everything works, slower */
+    madvise(p + before, n, MADV_DONTFORK);
     return p + before;
 }
 

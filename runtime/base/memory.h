@@ -1,6 +1,8 @@
 /* memory.h: large blocks straight from the system, on huge pages where it has them.
  *
- * Zeroed, aligned to 2 MiB, and only taken from the machine as they are touched.
+ * Zeroed, aligned to 2 MiB, and only taken from the machine as they are touched. A process that is
+ * forked does not have them: nothing that is written here is copied for it, and what is unmapped
+ * here is free.
  */
 #ifndef ARGOSY_BASE_MEMORY_H
 #define ARGOSY_BASE_MEMORY_H

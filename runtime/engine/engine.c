@@ -191,17 +191,16 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
 }
 
 /* How many pages there are, and with them how long a context can be: a request alone must fit. */
-static int size_cache(const struct engine *g, const struct engine_config *c,
+static int size_cache(const struct model *m, const struct engine_config *c,
                       struct backend_limits *l, struct err *e)
 {
-    uint64_t page_bytes = backend_page_bytes(&g->model, c->kv_type),
-             pages = c->kv_bytes / page_bytes;
-    uint32_t context = g->model.h.context;
+    uint64_t page_bytes = backend_page_bytes(m, c->kv_type), pages = c->kv_bytes / page_bytes;
+    uint32_t context = m->h.context;
     if (c->context_max > 0 && c->context_max < context)
         context = c->context_max;
     if (c->kv_bytes == 0) {
         uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-        uint64_t most = memory / 4 / page_bytes;
+        uint64_t most = (c->memory_bytes ? c->memory_bytes : memory) / 4 / page_bytes;
         pages = 4 * (uint64_t)sequence_pages(context);
         pages = pages < most ? pages : most;
     }
@@ -343,6 +342,47 @@ static int open_scheduler(struct engine *g, const struct engine_config *c, struc
     return scheduler_init(&g->scheduler, &g->cache, &limits, e);
 }
 
+static int outline(const struct engine_config *c, const struct checkpoint *file, enum kn_isa isa,
+                   struct engine_outline *out, struct err *e)
+{
+    struct model m;
+    struct backend_limits limits;
+    int rc = model_measure(&m, file, isa, e);
+    if (rc < 0)
+        return rc;
+    rc = size_cache(&m, c, &limits, e);
+    if (rc == 0)
+        *out = (struct engine_outline){.context_tokens = limits.context,
+                                       .kv_pages = limits.kv_pages,
+                                       .page_tokens = KN_PAGE_TOKENS,
+                                       .weight_bytes = m.weight_bytes,
+                                       .kv_bytes =
+                                           limits.kv_pages * backend_page_bytes(&m, c->kv_type)};
+    model_release(&m);
+    return rc;
+}
+
+int engine_outline(const struct engine_config *config, bool with_manifest,
+                   struct engine_outline *out, struct err *e)
+{
+    enum kn_isa isa = KN_ISA_REF;
+    struct checkpoint *file = NULL;
+    int rc = check_config(config, e);
+    if (rc == 0)
+        rc = choose_isa(config->isa, &isa, e);
+    if (rc == 0)
+        rc = checkpoint_open(config->model_path, &file, e);
+    if (rc < 0)
+        return rc;
+    rc = outline(config, file, isa, out, e);
+    if (rc == 0 && with_manifest)
+        rc = checkpoint_manifest(file, out->manifest_sha256, e);
+    checkpoint_close(file);
+    if (rc == 0 && with_manifest && config->kv_type == KN_KV_INT8)
+        rc = manifest_add(out->manifest_sha256, MANIFEST_KV_INT8, e);
+    return rc < 0 && e ? err_prefix(e, "%s", config->model_path) : rc;
+}
+
 int engine_open(const struct engine_config *config, struct engine **out, struct err *e)
 {
     uint64_t begin_ms = clock_mono_ms();
@@ -356,7 +396,7 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     buf_init(&g->message, 0);
     rc = load_model(g, config, e);
     if (rc == 0)
-        rc = size_cache(g, config, &limits, e);
+        rc = size_cache(&g->model, config, &limits, e);
     if (rc == 0)
         rc = load_adapters(g, config, &limits, e);
     if (rc == 0)

@@ -4,8 +4,9 @@
  * tokens are never depends on that (kernels/NUMERICS.md).
  *
  * Thread: one thread owns an engine and makes every call; the engine keeps a pool of helper threads
- * for the arithmetic, idle between steps. Ranks are child processes of it (ranks.h): they end with
- * the thread that opened the engine.
+ * for the arithmetic, idle between steps. One thread may open it, another one use it and a third
+ * free it, where each hands it on for good, through a mutex. Ranks are child processes (ranks.h):
+ * they end with the thread that opened the engine, so that has to outlive it.
  *
  * Memory: weights, KV pages and activations are taken in engine_open; a request takes an arena of
  * its own, bounded by the limits of the config.
@@ -52,6 +53,7 @@ struct engine_config {
     uint32_t ranks_patience_ms; /* how long a rank may keep the others waiting */
     uint64_t kv_bytes; /* of all ranks, for KV pages; 0: room for 4 contexts, at most a quarter of
                           the memory */
+    uint64_t memory_bytes;    /* what a quarter of the memory is one of; 0: the machine's */
     enum kn_kv_type kv_type;  /* int8 takes half the memory, changes the tokens and the manifest */
     uint32_t context_max;     /* tokens of one request; 0: what the model was trained for */
     uint32_t sequences_max;   /* requests that run at once */
@@ -91,6 +93,22 @@ struct engine_info {
     const struct engine_adapter *adapters; /* (n_adapters), in the config's order */
     uint32_t n_adapters;
 };
+
+/* What engine_open would come to, as far as the file says. Adapters and the drafter not included.
+ */
+struct engine_outline {
+    char manifest_sha256[65]; /* "": not asked for */
+    uint32_t context_tokens;
+    uint32_t kv_pages;
+    uint32_t page_tokens;
+    uint64_t weight_bytes; /* of all ranks */
+    uint64_t kv_bytes;
+};
+
+/* Reads what the file says of the model, and all of it where its manifest is wanted. Any thread;
+ * fails as engine_open does. */
+int engine_outline(const struct engine_config *config, bool with_manifest,
+                   struct engine_outline *out, struct err *e);
 
 int engine_open(const struct engine_config *config, struct engine **out, struct err *e);
 void engine_free(struct engine *g);

@@ -148,27 +148,40 @@ int model_load(struct model *m, const struct checkpoint *c, enum kn_isa isa,
     return model_load_rank(m, c, isa, 0, 1, threads, e);
 }
 
+/* All but the weights. l's tables are the caller's to free, whatever comes of it. */
+static int read_model(struct loader *l, struct err *e)
+{
+    struct model *m = l->model;
+    size_t n = checkpoint_tensor_count(l->file);
+    /* Vectors at 2 bytes an element become 4; the rest is the table of layers. */
+    arena_init(&m->arena, 2 * (size_t)checkpoint_bytes(l->file) +
+                              MODEL_LAYERS_MAX * sizeof(*m->layers) + (1u << 20));
+    l->used = calloc(n ? n : 1, sizeof(*l->used));
+    if (!l->used)
+        return err_set(e, ERR_NOMEM, "model: no memory for %zu tensors", n);
+    int rc = find_arch(m, l->meta, e);
+    if (rc < 0)
+        return rc;
+    l->prefix = m->arch->name;
+    rc = m->arch->load(l, m, e);
+    return rc == 0 ? refuse_unused(l, e) : rc;
+}
+
+static int finish(struct loader *l, int rc)
+{
+    free(l->matrices);
+    free(l->used);
+    if (rc < 0)
+        model_release(l->model);
+    return rc;
+}
+
 int model_load_rank(struct model *m, const struct checkpoint *c, enum kn_isa isa, uint32_t rank,
                     uint32_t ranks, struct threads *threads, struct err *e)
 {
     *m = (struct model){.isa = isa, .shard = {.rank = rank, .ranks = ranks}};
-    size_t n = checkpoint_tensor_count(c);
     struct loader l = {.file = c, .meta = checkpoint_meta(c), .model = m};
-    /* Vectors at 2 bytes an element become 4; the rest is the table of layers. */
-    arena_init(&m->arena, 2 * (size_t)checkpoint_bytes(c) + MODEL_LAYERS_MAX * sizeof(*m->layers) +
-                              (1u << 20));
-    l.used = calloc(n ? n : 1, sizeof(*l.used));
-    int rc = 0;
-    if (!l.used)
-        rc = err_set(e, ERR_NOMEM, "model: no memory for %zu tensors", n);
-    if (rc == 0)
-        rc = find_arch(m, l.meta, e);
-    if (rc < 0)
-        goto out;
-    l.prefix = m->arch->name;
-    rc = m->arch->load(&l, m, e);
-    if (rc == 0)
-        rc = refuse_unused(&l, e);
+    int rc = read_model(&l, e);
     /* Before the weights are packed, and nothing of the file stays in memory: side by side with
      * packing, file and weights would both be there. */
     if (rc == 0)
@@ -178,12 +191,16 @@ int model_load_rank(struct model *m, const struct checkpoint *c, enum kn_isa isa
     if (rc == 0 && m->head.data == NULL)
         m->head = m->embed;
     m->weight_bytes = m->block_bytes + m->arena.used_bytes;
-out:
-    free(l.matrices);
-    free(l.used);
-    if (rc < 0)
-        model_release(m);
-    return rc;
+    return finish(&l, rc);
+}
+
+int model_measure(struct model *m, const struct checkpoint *c, enum kn_isa isa, struct err *e)
+{
+    *m = (struct model){.isa = isa, .shard = {.rank = 0, .ranks = 1}};
+    struct loader l = {.file = c, .meta = checkpoint_meta(c), .model = m};
+    int rc = read_model(&l, e);
+    m->weight_bytes = l.block_bytes + m->arena.used_bytes;
+    return finish(&l, rc);
 }
 
 void model_release(struct model *m)

@@ -114,6 +114,9 @@ int model_load(struct model *m, const struct checkpoint *c, enum kn_isa isa,
 /* The part of `rank` of `ranks` (shard.h) alone. */
 int model_load_rank(struct model *m, const struct checkpoint *c, enum kn_isa isa, uint32_t rank,
                     uint32_t ranks, struct threads *threads, struct err *e);
+/* What model_load would make of c, without its weights and its manifest: the rest, and how many
+ * bytes the weights will take. The caller releases m. */
+int model_measure(struct model *m, const struct checkpoint *c, enum kn_isa isa, struct err *e);
 void model_release(struct model *m);
 
 #endif

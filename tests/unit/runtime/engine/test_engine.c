@@ -191,6 +191,51 @@ static void test_engine_refuses_a_bad_configuration(void **state)
     assert_null(g);
 }
 
+static void expect_outline(struct engine_config c)
+{
+    struct engine_outline o, quick;
+    struct engine *g = NULL;
+    struct err e = {0};
+    char path[TINY_PATH_BYTES];
+    tiny_llama_file(&tiny_llama_small, path);
+    c.model_path = path;
+    if (engine_outline(&c, true, &o, &e) < 0 || engine_outline(&c, false, &quick, &e) < 0 ||
+        engine_open(&c, &g, &e) < 0)
+        fail_msg("%s", e.msg);
+    unlink(path);
+    const struct engine_info *info = engine_info(g);
+    assert_string_equal(o.manifest_sha256, info->manifest_sha256);
+    assert_string_equal(quick.manifest_sha256, "");
+    assert_int_equal(o.context_tokens, info->context_tokens);
+    assert_int_equal(o.kv_pages, info->kv_pages);
+    assert_int_equal(o.page_tokens, info->page_tokens);
+    assert_int_equal(o.weight_bytes, info->weight_bytes);
+    assert_int_equal(o.kv_bytes, info->kv_bytes);
+    assert_int_equal(quick.weight_bytes, o.weight_bytes);
+    engine_free(g);
+}
+
+static void test_engine_outline_is_what_opening_gives(void **state)
+{
+    (void)state;
+    struct engine_outline o;
+    struct err e;
+    struct engine_config c = config();
+    expect_outline(c);
+    c.kv_type = KN_KV_INT8;
+    expect_outline(c);
+    c.context_max = 48;
+    expect_outline(c);
+    c.kv_bytes = 1 << 20;
+    expect_outline(c);
+    c.kv_bytes = 0;
+    c.memory_bytes = 1 << 20;
+    expect_outline(c);
+    c.model_path = "/nowhere/model.gguf";
+    assert_int_equal(engine_outline(&c, true, &o, &e), ERR_NOT_FOUND);
+    assert_non_null(strstr(e.msg, "/nowhere/model.gguf"));
+}
+
 static void test_engine_runs_to_max_tokens(void **state)
 {
     (void)state;
@@ -796,6 +841,7 @@ int main(void)
         cmocka_unit_test(test_engine_keeps_kv_in_int8),
         cmocka_unit_test(test_engine_takes_prompts_of_every_length),
         cmocka_unit_test(test_engine_refuses_a_bad_configuration),
+        cmocka_unit_test(test_engine_outline_is_what_opening_gives),
         cmocka_unit_test(test_engine_runs_to_max_tokens),
         cmocka_unit_test(test_engine_ends_when_the_context_is_full),
         cmocka_unit_test(test_engine_fits_the_context_to_the_pool),
