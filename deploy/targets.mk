@@ -78,7 +78,7 @@ bench-kernels: ## What each kernel reaches on this machine (minutes)
 	@$(SUBMAKE) build/release/benchmarks/kernels/bench_kernels >&2
 	@build/release/benchmarks/kernels/bench_kernels $(shell nproc)
 
-# MODELS="smollm2-q4_1 …"  QUICK=1: one run of each, no long prompts  ISA=avx2: both held to AVX2
+# MODELS="smollm2-q4_1 …"  QUICK=1: one run of each, no long prompts  ISA=avx2|avx512: both held to it
 # THREADS=N: of each  SHARED=1: one thread, by processor time: for a machine that others use too
 MODELS ?=
 QUICK ?=

@@ -97,11 +97,11 @@ class Ours:
 class Theirs:
     name = "llama.cpp"
 
-    def __init__(self, avx2, threads, env):
+    def __init__(self, isa, threads, env):
         self.threads = threads
         self.env = dict(env)
         # Where the loader looks first: before the program's own run path.
-        folders = ("avx2", "native") if avx2 else ("native",)
+        folders = ("native",) if isa == "auto" else (isa, "native")
         self.env["LD_LIBRARY_PATH"] = ":".join(str(PEERS / f / "bin") for f in folders)
 
     def bench(self, model, prompt, tokens, streams):
@@ -138,7 +138,10 @@ def share(cell, speed, cost, limit, isa):
     if cell == "decode 1 at 4096":
         return ""
     macs = cost["macs"] + (cost["head_macs"] if cell.startswith("decode") else 0)
-    kinds = ["avx2"] if isa == "avx2" or "vnni_gmacs" not in limit else ["vnni", "amx"]
+    if isa == "avx2" or "vnni_gmacs" not in limit:
+        kinds = ["avx2"]
+    else:
+        kinds = ["vnni"] if isa == "avx512" else ["vnni", "amx"]
     shares = [
         f"{100 * speed * macs / 1e9 / limit[f'{kind}_gmacs']:.0f}% of the {kind} peak"
         for kind in kinds
@@ -212,7 +215,7 @@ def main():
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--long-rounds", type=int, default=2, help="of the cells at 4,096 tokens")
-    p.add_argument("--isa", default="auto", choices=("auto", "avx2"), help="avx2: both held to it")
+    p.add_argument("--isa", default="auto", choices=("auto", "avx2", "avx512"), help="both are held to it")
     p.add_argument(
         "--cpu-time", action="store_true", help="by processor time, of one thread: for a shared machine"
     )
@@ -221,7 +224,7 @@ def main():
         die("--cpu-time counts all threads' time as one: it needs --threads 1")
     env = cpu_clock_env() if args.cpu_time else os.environ
     ours = Ours(args.isa, args.threads, env)
-    theirs = Theirs(args.isa == "avx2", args.threads, env)
+    theirs = Theirs(args.isa, args.threads, env)
     print(f"# {machine()}, {args.threads} threads, isa {args.isa}")
     print(f"# tokens a second{' of processor time' if args.cpu_time else ''}, best run (median)")
     print(f"# {'model':12} {'what':17} {'argosy':20} {'llama.cpp':20} ratio  share of the limit")

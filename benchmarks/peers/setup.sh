@@ -4,6 +4,7 @@
 #     llama.cpp/    the source, from the package that versions.sh pins
 #     native/       llama.cpp for this very machine (GGML_NATIVE), with its bench tools
 #     avx2/         ggml alone, held to AVX2, FMA and F16C: native's programs run with it too
+#     avx512/       the same with what Zen 4 has, AVX-512 and VNNI but no AMX
 #     models/       copies of the models in other formats, by llama.cpp's own quantize
 #
 # Each has a stamp that names what it was made from: a second run does nothing. The build takes 5 to
@@ -35,7 +36,7 @@ flock 9 # another one may be at it
 mend_amx() {
     file=$peers/llama.cpp/ggml/src/ggml-cpu/amx/mmq.cpp
     sed -i 's/^    _tile_loadconfig(&tc);$/    __asm__ volatile("" : : "r"(\&tc) : "memory"); _tile_loadconfig(\&tc);/' $file
-    grep -q 'asm volatile.*_tile_loadconfig' $file || fail "$file is not as expected"
+    grep -q '__asm__ volatile.*_tile_loadconfig' $file || fail "$file is not as expected"
 }
 
 fetch() {
@@ -90,6 +91,8 @@ requantise() {
 fetch
 build native "llama-batched-bench llama-quantize" -DGGML_NATIVE=ON
 build avx2 ggml -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON
+build avx512 ggml -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \
+    -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
 models/fetch.py smollm2-135m gemma3-270m >&2
 for type in Q4_0 Q8_0 Q6_K; do
     requantise models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf $type

@@ -15,6 +15,8 @@
 #define AMX_GROUPS_MAX 16            /* of a chunk */
 #define AMX_PANEL_BLOCKS 64          /* unpacked at a time */
 #define AMX_SIDE_BYTES 262144        /* of a chunk's scales and sums, for all of K */
+#define AMX_ACT_BYTES 524288         /* of a chunk's activations, for all of K */
+#define AMX_ACT_AHEAD 4096           /* bytes that activations are fetched ahead of their use */
 #define AMX_AHEAD 2                  /* blocks that the products are ahead of the fp32 */
 #define AMX_HALF_AT (AMX_RING * 256) /* of the second half's dots after the first's */
 #define AMX_RING 4                   /* a power of two above it */
@@ -58,7 +60,8 @@ struct amx_sums {
 struct amx_scratch {
     int8_t quants[AMX_PANEL_BLOCKS][8][64];
     float scales[AMX_PANEL_BLOCKS * 3 * KN_ROW_TILE];
-    float side[AMX_SIDE_BYTES / 4]; /* (groups, blocks, token vectors, 16) */
+    int8_t act[AMX_ACT_BYTES + AMX_ACT_AHEAD]; /* (groups, blocks, 16, 32): a tile is 8 lines */
+    float side[AMX_SIDE_BYTES / 4];            /* (groups, blocks, token vectors, 16) */
     /* Halves apart, so that what is read and what is written meanwhile differ in the low 12 bits of
      * their addresses. */
     int32_t dots[2][AMX_RING][AMX_GROUP][KN_ROW_TILE];
@@ -99,9 +102,13 @@ A_TARGET static void amx_configure(bool halves, int tail)
 
 /* dots = the products of block `w` with a group's activations `a`. Those of the second half of the
  * block follow those of the first at dots + AMX_HALF_AT. */
-A_INLINE void amx_dots(bool halves, bool whole, const int8_t *w, const int8_t *a, int64_t lda,
-                       int32_t *dots)
+A_INLINE void amx_dots(bool halves, bool whole, const int8_t *w, const int8_t *a, int32_t *dots)
 {
+    const int64_t lda = KN_BLOCK;
+
+    for (int i = 0; i < AMX_GROUP * KN_BLOCK; i += 64) {
+        __builtin_prefetch(a + AMX_ACT_AHEAD + i);
+    }
     _tile_loadd(2, w, 64);
     if (whole) {
         _tile_zero(0);
@@ -199,7 +206,7 @@ A_INLINE void amx_group(enum amx_kind kind, bool whole, int n, struct amx_scratc
 {
     const bool halves = kind == AMX_HALVES;
     const int n_rows = 16 * amx_row_vectors(kind), n_tokens = 16 * amx_token_vectors(kind);
-    int64_t lda = p->n_blocks * KN_BLOCK, n_blocks = p->end - p->begin, n_units, seg_end;
+    int64_t n_blocks = p->end - p->begin, n_units, seg_end;
     int seg = p->seg;
     __m512 acc[AMX_GROUP];
 
@@ -209,7 +216,7 @@ A_INLINE void amx_group(enum amx_kind kind, bool whole, int n, struct amx_scratc
         acc[i] = p->begin != 0 ? _mm512_load_ps(sums->acc[i]) : _mm512_setzero_ps();
     }
     for (int64_t b = 0; b < AMX_AHEAD && b < n_blocks; b++) {
-        amx_dots(halves, whole, s->quants[b][0], a + b * KN_BLOCK, lda, s->dots[0][b][0]);
+        amx_dots(halves, whole, s->quants[b][0], a + b * AMX_GROUP * KN_BLOCK, s->dots[0][b][0]);
     }
     seg_end = kn_segment(n_units, seg + 1) * p->unit_blocks - p->begin;
     for (int64_t b = 0;; b++) {
@@ -222,7 +229,7 @@ A_INLINE void amx_group(enum amx_kind kind, bool whole, int n, struct amx_scratc
         }
         int64_t next = b + AMX_AHEAD;
         if (next < n_blocks) {
-            amx_dots(halves, whole, s->quants[next][0], a + next * KN_BLOCK, lda,
+            amx_dots(halves, whole, s->quants[next][0], a + next * AMX_GROUP * KN_BLOCK,
                      s->dots[0][next & (AMX_RING - 1)][0]);
         }
         amx_add_block(kind, n, s->dots[0][b & (AMX_RING - 1)][0], s->scales + b * n_rows,
@@ -338,6 +345,18 @@ A_TARGET static void amx_token_side(enum amx_kind kind, const struct kn_act *x, 
     }
 }
 
+/* The activations of n tokens from `token` on, all blocks, tile by tile. */
+A_TARGET static void amx_token_tiles(const struct kn_act *x, int64_t token, int n, int64_t n_blocks,
+                                     int8_t *to)
+{
+    for (int i = 0; i < n; i++) {
+        const int8_t *from = x->q + (token + i) * n_blocks * KN_BLOCK;
+        for (int64_t b = 0; b < n_blocks; b++) {
+            memcpy(to + (b * AMX_GROUP + i) * KN_BLOCK, from + b * KN_BLOCK, KN_BLOCK);
+        }
+    }
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 /* A tile of rows with a chunk of n tokens: all panels, then y. */
@@ -364,8 +383,11 @@ A_TARGET static void amx_row_tile(const struct kn_matrix *w, const struct kn_lay
         amx_unpack(w->type, tile, l, p.begin, p.end, s);
         for (int i = 0; i < n; i += AMX_GROUP) {
             int some = n - i < AMX_GROUP ? n - i : AMX_GROUP;
-            struct amx_sums *sums = &s->sums[i / AMX_GROUP];
-            group(some, s, &p, x->q + ((token + i) * nb + p.begin) * KN_BLOCK,
+            struct amx_sums *sums = &s->sums[nb > AMX_PANEL_BLOCKS ? i / AMX_GROUP : 0];
+            for (int t = 0; p.end == nb && t < some; t++) {
+                __builtin_prefetch(y + (token + i + t) * ldy, 1);
+            }
+            group(some, s, &p, s->act + (i * nb + p.begin * AMX_GROUP) * KN_BLOCK,
                   s->side + (i / AMX_GROUP * nb + p.begin) * side, sums);
             for (int t = 0; p.end == nb && t < some; t++) {
                 float *to = y + (token + i + t) * ldy;
@@ -384,8 +406,8 @@ A_TARGET static void amx_row_tile(const struct kn_matrix *w, const struct kn_lay
 static int amx_groups(enum amx_kind kind, int64_t n_blocks)
 {
     int64_t room = AMX_SIDE_BYTES / (n_blocks * 64 * amx_token_vectors(kind));
-    int64_t cached = (1 << 20) / (n_blocks * KN_BLOCK * AMX_GROUP);
-    int64_t n = room < cached || cached < 1 ? room : cached;
+    int64_t cached = AMX_ACT_BYTES / (n_blocks * KN_BLOCK * AMX_GROUP);
+    int64_t n = room < cached ? room : cached;
 
     return (int)(n < AMX_GROUPS_MAX ? n : AMX_GROUPS_MAX);
 }
@@ -405,8 +427,10 @@ A_TARGET static void amx_matmul(const struct kn_matrix *w, const struct kn_act *
     for (int64_t t = 0; t < n; t += chunk) {
         int some = (int)(n - t < chunk ? n - t : chunk);
         for (int i = 0; i < some; i += AMX_GROUP) {
-            amx_token_side(kind, x, t + i, some - i < AMX_GROUP ? some - i : AMX_GROUP, nb,
+            int group = some - i < AMX_GROUP ? some - i : AMX_GROUP;
+            amx_token_side(kind, x, t + i, group, nb,
                            s.side + i / AMX_GROUP * nb * 16 * amx_token_vectors(kind));
+            amx_token_tiles(x, t + i, group, nb, s.act + i * nb * KN_BLOCK);
         }
         for (int64_t r = row_begin; r < row_end; r += KN_ROW_TILE) {
             const uint8_t *tile = (const uint8_t *)w->data + (size_t)(r / KN_ROW_TILE) * l.tile;
