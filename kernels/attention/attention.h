@@ -7,7 +7,7 @@
 #define ATTN_HEAD_DIM_MAX 256
 #define ATTN_SEGMENTS 4 /* of head_dim, in q·k */
 
-#define ATTN_QUERIES_MAX 8
+#define ATTN_QUERIES_MAX 24
 
 /* Queries that read the same KV head, worked on together so that its K and V are converted once:
  * `rows` rows from `row`, and in each `heads` query heads from `head`. Query i is row i / heads,

@@ -1,8 +1,9 @@
 /* vector.h: attention in sixteen lanes, as lanes.h says. Lanes are tokens of a page for q·k and for
  * the sum of the weights, and elements of a head for the weighted sum of V. */
 
-/* Queries at once, and vectors of sums that fit in the registers. */
-#define QUERIES (V_ISA == 512 ? 8 : 4)
+/* Queries of a group, those of them in registers at once, and vectors of sums that fit there. */
+#define QUERIES (V_ISA == 512 ? ATTN_QUERIES_MAX : 4)
+#define AT_ONCE (V_ISA == 512 ? 8 : 4)
 #define SUMS (V_ISA == 512 ? 16 : 4)
 
 /* Sixteen elements from p + at, or eight, without their scale. */
@@ -20,10 +21,10 @@ V_INLINE void V(dot_page)(enum kn_kv_type type, int n, int at_once, const float 
                           const void *k, int hd, VF *dot)
 {
     int len = hd / ATTN_SEGMENTS;
-    VF sum[4][ATTN_SEGMENTS]; /* n * at_once of them are live at a time */
+    VF sum[AT_ONCE][ATTN_SEGMENTS];
 
     for (int s = 0; s < ATTN_SEGMENTS; s += at_once) {
-        VF acc[ATTN_QUERIES_MAX];
+        VF acc[2 * AT_ONCE];
         for (int i = 0; i < n * at_once; i++) {
             acc[i] = V(set1)(0.0f);
         }
@@ -50,7 +51,7 @@ V_INLINE void V(dot_page)(enum kn_kv_type type, int n, int at_once, const float 
     }
 }
 
-/* Four queries at most. */
+/* n is 1, 2, 3, 4 or AT_ONCE. */
 V_INLINE void V(dot_some)(enum kn_kv_type type, int n, const float *const *q, const void *k, int hd,
                           VF *dot)
 {
@@ -64,8 +65,11 @@ V_INLINE void V(dot_some)(enum kn_kv_type type, int n, const float *const *q, co
     case 3:
         V(dot_page)(type, 3, V_ISA == 512 ? 2 : 1, q, k, hd, dot);
         break;
-    default:
+    case 4:
         V(dot_page)(type, 4, V_ISA == 512 ? 2 : 1, q, k, hd, dot);
+        break;
+    default:
+        V(dot_page)(type, AT_ONCE, V_ISA == 512 ? 2 : 1, q, k, hd, dot);
     }
 }
 
@@ -79,6 +83,12 @@ V_TARGET static void V(dot_queries)(enum kn_kv_type type, int n, const float *co
     }
 }
 
+/* How many of n queries to take at once: what dot_some and sum_some have a case for. */
+V_INLINE int V(some_of)(int n)
+{
+    return n >= AT_ONCE ? AT_ONCE : n < 4 ? n : 4;
+}
+
 /* Scores of positions [first, end), which lie in one split, for all queries; whole pages. */
 V_TARGET static void V(scores)(const struct kn_attn *a, struct attn_queries *g, uint32_t first,
                                uint32_t end)
@@ -89,10 +99,10 @@ V_TARGET static void V(scores)(const struct kn_attn *a, struct attn_queries *g, 
 
     for (uint32_t j = first / KN_PAGE_TOKENS * KN_PAGE_TOKENS; j < end; j += KN_PAGE_TOKENS) {
         const void *k = attn_page(a, j, kv_head); /* (head_dim, 16) */
-        for (int i = 0; i < n; i += 4) {
-            const float *q[4];
-            VF dot[4];
-            int some = n - i < 4 ? n - i : 4;
+        for (int i = 0, some; i < n; i += some) {
+            const float *q[AT_ONCE];
+            VF dot[AT_ONCE];
+            some = V(some_of)(n - i);
             for (int x = 0; x < some; x++) {
                 q[x] = a->q + (int64_t)(g->row + (uint32_t)((i + x) / g->heads)) * a->ldq +
                        (int64_t)(g->head + (i + x) % g->heads) * hd;
@@ -208,8 +218,11 @@ V_INLINE void V(sum_some)(enum kn_kv_type type, int n, const struct kn_attn *a,
     case 3:
         V(sum_head)(type, 3, a, g, i, first, end);
         break;
-    default:
+    case 4:
         V(sum_head)(type, 4, a, g, i, first, end);
+        break;
+    default:
+        V(sum_head)(type, AT_ONCE, a, g, i, first, end);
     }
 }
 
@@ -217,11 +230,12 @@ V_INLINE void V(sum_some)(enum kn_kv_type type, int n, const struct kn_attn *a,
 V_TARGET static void V(sum_values)(const struct kn_attn *a, struct attn_queries *g, int i, int n,
                                    uint32_t first, uint32_t end)
 {
-    for (; first < end && n > 0; i += 4, n -= 4) {
+    for (int some; first < end && n > 0; i += some, n -= some) {
+        some = V(some_of)(n);
         if (a->kv.type == KN_KV_INT8) {
-            V(sum_some)(KN_KV_INT8, n, a, g, i, first, end);
+            V(sum_some)(KN_KV_INT8, some, a, g, i, first, end);
         } else {
-            V(sum_some)(KN_KV_F16, n, a, g, i, first, end);
+            V(sum_some)(KN_KV_F16, some, a, g, i, first, end);
         }
     }
 }
@@ -409,4 +423,5 @@ V_TARGET void V(kn_attention_merge)(const struct kn_attn *a, uint32_t row, int h
 }
 
 #undef QUERIES
+#undef AT_ONCE
 #undef SUMS

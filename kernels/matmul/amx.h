@@ -361,9 +361,8 @@ A_TARGET static void amx_token_tiles(const struct kn_act *x, int64_t token, int 
 
 /* A tile of rows with a chunk of n tokens: all panels, then y. */
 A_TARGET static void amx_row_tile(const struct kn_matrix *w, const struct kn_layout *l,
-                                  const uint8_t *tile, const struct kn_act *x, int64_t token, int n,
-                                  struct amx_scratch *s, int64_t rows, bool accumulate, float *y,
-                                  int64_t ldy)
+                                  const uint8_t *tile, int64_t token, int n, struct amx_scratch *s,
+                                  int64_t rows, bool accumulate, float *y, int64_t ldy)
 {
     enum amx_kind kind = amx_kind_of(w->type);
     void (*group)(int, struct amx_scratch *, const struct amx_place *, const int8_t *,
@@ -434,7 +433,7 @@ A_TARGET static void amx_matmul(const struct kn_matrix *w, const struct kn_act *
         }
         for (int64_t r = row_begin; r < row_end; r += KN_ROW_TILE) {
             const uint8_t *tile = (const uint8_t *)w->data + (size_t)(r / KN_ROW_TILE) * l.tile;
-            amx_row_tile(w, &l, tile, x, t, some, &s, row_end - r, accumulate, y + r, ldy);
+            amx_row_tile(w, &l, tile, t, some, &s, row_end - r, accumulate, y + r, ldy);
         }
     }
     _tile_release();
