@@ -22,6 +22,8 @@ struct router_config {
     int64_t lease_ms;
     int64_t worker_wait_ms;
     int64_t moves_max;
+    double moves_share;
+    int64_t token_timeout_ms;
     int64_t keepalive_ms;
     char *redis;
     char *redis_password_file;

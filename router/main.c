@@ -161,6 +161,8 @@ static int open_pool(struct router *r, struct err *e)
         .worker_wait_ms = (uint32_t)c->worker_wait_ms,
         .worker_queue_max = (uint32_t)c->worker_queue_max,
         .moves_max = (uint32_t)c->moves_max,
+        .moves_share = c->moves_share,
+        .token_timeout_ms = (uint32_t)c->token_timeout_ms,
         .deadline_ms = (uint32_t)c->deadline_ms,
         .drain_ms = (uint32_t)c->drain_timeout_ms,
     };

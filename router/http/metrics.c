@@ -347,6 +347,9 @@ static void write_totals(const struct http *h, struct buf *out)
               t.moved);
     write_one(out, "argosy_refusals_total", "counter", "Generations that found no room.",
               t.refused);
+    write_one(out, "argosy_stalls_total", "counter", "Tokens that were too late.", t.stalled);
+    write_one(out, "argosy_breakers_opened_total", "counter",
+              "Times that a worker was no longer trusted.", t.opened);
     write_one(out, "argosy_failures_total", "counter", "Generations that were given up.", t.failed);
     write_one(out, "argosy_http_connections", "gauge", "Open client connections.", h->n_conns);
     write_one(out, "argosy_http_connections_total", "counter", "Client connections taken.",

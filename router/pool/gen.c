@@ -15,32 +15,6 @@
 #include "runtime/base/check.h"
 #include "runtime/base/log.h"
 
-void gen_list_add(struct gen_list *l, struct gen *g)
-{
-    g->next = NULL;
-    g->prev = l->tail;
-    if (l->tail)
-        l->tail->next = g;
-    else
-        l->head = g;
-    l->tail = g;
-    l->n++;
-}
-
-void gen_list_remove(struct gen_list *l, struct gen *g)
-{
-    if (g->prev)
-        g->prev->next = g->next;
-    else
-        l->head = g->next;
-    if (g->next)
-        g->next->prev = g->prev;
-    else
-        l->tail = g->prev;
-    g->prev = g->next = NULL;
-    l->n--;
-}
-
 struct gen *gen_find(const struct pool *p, uint64_t id)
 {
     uint32_t slot = (uint32_t)(id & ((1u << GEN_SLOT_BITS) - 1));
@@ -84,6 +58,7 @@ static void join_worker(struct gen *g, struct worker *w)
     g->n_out_sent = g->n_out;
     gen_list_add(&w->gens, g);
     w->view.inflight++;
+    g->tried_one = breaker_sent(w->breaker);
     gen_recount(g);
     memcpy(g->worker_id, w->id, sizeof(g->worker_id));
 }
@@ -93,6 +68,9 @@ static void detach(struct gen *g)
 {
     struct pool *p = g->pool;
     if (g->state == GEN_RUNNING) {
+        if (g->tried_one)
+            breaker_untried(g->worker->breaker, pool_now_ms(p));
+        g->tried_one = false;
         uncount(g);
         g->worker->view.inflight--;
         gen_list_remove(&g->worker->gens, g);
@@ -120,12 +98,16 @@ enum picked {
     PICKED_NOBODY,    /* no worker is there for the model */
     PICKED_UNWANTED,  /* they are, and none has what is wanted */
     PICKED_ALL_FULL,  /* they are, and take no more now, or have refused it */
+    PICKED_BROKEN,    /* they are, and none is trusted now */
+    PICKED_LATER,     /* it has moved too often for now */
     PICKED_TOO_LONG,  /* they are, with a smaller context */
     PICKED_UNSENDABLE /* the request itself can't be sent */
 };
 
 static bool was_tried(const struct gen *g, const struct worker *w)
 {
+    if (g->avoid == w->stream)
+        return true;
     for (uint32_t i = 0; i < g->n_tried; i++)
         if (g->tried[i] == w->stream)
             return true;
@@ -142,6 +124,7 @@ static uint32_t gather_candidates(struct gen *g, const struct policy_request *re
     uint32_t n = 0;
     bool too_long = false;
     bool can_later = false;
+    uint64_t trusted_ms = UINT64_MAX;
     bool unwanted = false;
     for (uint32_t i = 0; i < p->n_workers; i++) {
         struct worker *w = p->workers[i];
@@ -156,6 +139,11 @@ static uint32_t gather_candidates(struct gen *g, const struct policy_request *re
             too_long = true;
             continue;
         }
+        if (!breaker_admits(w->breaker, now_ms)) {
+            uint64_t again_ms = breaker_again_ms(w->breaker, now_ms);
+            trusted_ms = again_ms < trusted_ms ? again_ms : trusted_ms;
+            continue;
+        }
         can_later = true;
         if (was_tried(g, w))
             continue;
@@ -167,6 +155,10 @@ static uint32_t gather_candidates(struct gen *g, const struct policy_request *re
                : too_long ? PICKED_TOO_LONG
                : unwanted ? PICKED_UNWANTED
                           : PICKED_NOBODY;
+    if (!can_later && trusted_ms != UINT64_MAX) {
+        *if_none = PICKED_BROKEN;
+        g->retry_at_ms = trusted_ms;
+    }
     return n;
 }
 
@@ -217,7 +209,7 @@ static enum picked dispatch(struct gen *g, struct err *e)
         g->id = ++p->serial << GEN_SLOT_BITS | g->slot;
         if (start_send(g, w, now_ms, e) == 0) {
             join_worker(g, w);
-            dueheap_set(&p->due, &g->due, g->deadline_at_ms);
+            patience_begin(g, now_ms);
             return PICKED;
         }
         /* An unreachable worker is no candidate any more; any other failure is the frame's. */
@@ -253,6 +245,7 @@ static void wait_for_room(struct gen *g)
         ms = GEN_RETRY_MS_MAX;
     g->retry_at_ms = pool_now_ms(g->pool) + ms;
     g->n_tried = 0;
+    g->avoid = 0;
     g->retry_after_ms = 0;
     wait_for_worker(g);
 }
@@ -261,11 +254,24 @@ static void wait_for_room(struct gen *g)
  * returns. */
 static enum picked place(struct gen *g)
 {
+    struct pool *p = g->pool;
     struct err why = {0};
-    enum picked picked = dispatch(g, &why);
+    enum picked picked = PICKED_LATER;
+    if (!g->moved_again || budget_allows(&p->budget, pool_now_ms(p)))
+        picked = dispatch(g, &why);
     switch (picked) {
     case PICKED:
-        g->give_up_at_ms = g->retry_at_ms = 0;
+        if (g->moved_again)
+            budget_spend(&p->budget);
+        g->give_up_at_ms = g->retry_at_ms = g->avoid = 0;
+        g->moved_again = false;
+        break;
+    case PICKED_LATER:
+        g->retry_at_ms = pool_now_ms(p) + BUDGET_WAIT_MS;
+        wait_for_worker(g);
+        break;
+    case PICKED_BROKEN: /* retry_at_ms: when one is tried */
+        wait_for_worker(g);
         break;
     case PICKED_NOBODY:
         g->retry_at_ms = 0;
@@ -325,7 +331,8 @@ void gen_flush_waiting(struct pool *p)
         dueheap_remove(&p->due, &g->due);
         g->state = GEN_ENDED;
         enum picked picked = place(g);
-        hopeless[model] = picked == PICKED_NOBODY || picked == PICKED_ALL_FULL;
+        hopeless[model] =
+            picked == PICKED_NOBODY || picked == PICKED_ALL_FULL || picked == PICKED_BROKEN;
     }
 }
 
@@ -340,6 +347,7 @@ void gen_move(struct gen *g, bool fault, bool tell)
     p->moved++;
     g->moved = true;
     g->moves += fault;
+    g->moved_again = fault && g->moves > 1;
     g->n_tried = 0;
     if (g->n_out >= g->r->max_tokens)
         gen_finish(g, GEN_LENGTH); /* only the word that it is over was lost */
@@ -347,6 +355,30 @@ void gen_move(struct gen *g, bool fault, bool tell)
         gen_fail(g, GEN_FAULT_WORKER, "the workers that ran it failed", 0);
     else
         place(g);
+}
+
+void gen_failed(struct gen *g, const char *what, bool tell)
+{
+    struct worker *w = g->worker;
+    g->avoid = w->stream;
+    worker_fault(g->pool, w, what);
+    gen_move(g, true, tell);
+}
+
+void gen_heard(struct gen *g, bool first)
+{
+    struct worker *w = g->worker;
+    g->token_ms = w->heard_ms;
+    gen_recount(g);
+    if (!first)
+        return;
+    patience_watch(g); /* the next ones are waited for otherwise than the first */
+    if (g->tried_one) {
+        g->tried_one = false;
+        breaker_token(w->breaker);
+        log_info("worker is trusted again", "id=%s", w->id);
+        gen_wake_waiting(g->pool);
+    }
 }
 
 void gen_refused(struct gen *g, const Argosy__Refused *r)
@@ -380,6 +412,10 @@ void gen_due(struct gen *g, uint64_t now_ms)
         if (g->state == GEN_RUNNING)
             start_cancel(g);
         gen_fail(g, GEN_FAULT_DEADLINE, "the deadline has passed", 0);
+        return;
+    }
+    if (g->state == GEN_RUNNING) {
+        patience_due(g, now_ms);
         return;
     }
     ASSERT(g->state == GEN_WAITING);
@@ -481,6 +517,8 @@ static int start_fault(struct gen *g, enum picked picked, enum gen_fault *fault,
     case PICKED:
         return 0;
     case PICKED_NOBODY:
+    case PICKED_BROKEN:
+    case PICKED_LATER:
         if (p->waiting.n < p->config.queue_max && p->config.worker_wait_ms > 0) {
             wait_for_worker(g);
             return 0;
@@ -528,6 +566,7 @@ struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct
         err_set(e, ERR_NOMEM, "no memory for a generation");
         return NULL;
     }
+    budget_request(&p->budget);
     if (start_fault(g, dispatch(g, e), fault, e) < 0) {
         give_slot_back(g);
         gen_free(g);

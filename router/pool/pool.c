@@ -106,7 +106,8 @@ static int take_memory(struct pool *p, struct err *e)
     for (uint32_t i = 0; i < c->gens_max; i++)
         p->free_slots[i] = c->gens_max - 1 - i;
     p->n_free_slots = c->gens_max;
-    return dueheap_init(&p->due, c->workers_max + c->gens_max, e);
+    int rc = breakers_init(&p->breakers, 2 * c->workers_max, e);
+    return rc < 0 ? rc : dueheap_init(&p->due, c->workers_max + c->gens_max, e);
 }
 
 int pool_open(const struct pool_config *config, struct event_base *base,
@@ -124,6 +125,7 @@ int pool_open(const struct pool_config *config, struct event_base *base,
     p->link = *link;
     p->armed_ms = UINT64_MAX;
     rng_init(&p->rng, config->seed);
+    budget_init(&p->budget, config->moves_share, pool_now_ms(p));
     if ((rc = copy_models(p, config, e)) < 0 || (rc = take_memory(p, e)) < 0)
         goto out;
     if (base && !(p->timer = evtimer_new(base, on_timer, p)))
@@ -154,6 +156,7 @@ void pool_free(struct pool *p)
         free((char *)p->models[i].adapter_sha256);
     }
     dueheap_release(&p->due);
+    breakers_release(&p->breakers);
     free(p->models);
     free(p->workers);
     free(p->buckets);
@@ -188,12 +191,13 @@ void pool_event(struct pool *p, const struct rpc_event *ev)
 }
 
 /* This process itself was stopped, or busy for too long: the frames that renew the leases are
- * there but unread. Every worker gets a lease from now. */
+ * there but unread, and so are tokens. Every worker gets a lease from now. */
 static void forgive_lateness(struct pool *p, uint64_t now_ms)
 {
     const struct due *top = dueheap_top(&p->due);
     if (!top || now_ms < top->at_ms + p->config.lease_ms / 2)
         return;
+    p->forgiven_ms = now_ms;
     for (uint32_t i = 0; i < p->n_workers; i++)
         p->workers[i]->heard_ms = now_ms;
 }
@@ -250,7 +254,11 @@ uint32_t pool_context_tokens(const struct pool *p, const char *model)
 
 struct pool_totals pool_totals(const struct pool *p)
 {
-    struct pool_totals t = {.moved = p->moved, .refused = p->refused, .failed = p->failed};
+    struct pool_totals t = {.moved = p->moved,
+                            .refused = p->refused,
+                            .failed = p->failed,
+                            .stalled = p->stalled,
+                            .opened = p->opened};
     for (uint32_t i = 0; i < p->n_workers; i++) {
         const struct worker *w = p->workers[i];
         if (!w->attached)
@@ -287,7 +295,7 @@ void pool_each_worker(const struct pool *p, void (*fn)(void *ctx, const struct p
             .id = w->id,
             .device_kind = w->device_kind,
             .device_name = w->device_name,
-            .state = state_name(w->view.state),
+            .state = breaker_admits(w->breaker, now_ms) ? state_name(w->view.state) : "broken",
             .running = w->view.running,
             .waiting = w->view.waiting,
             .inflight = w->view.inflight,

@@ -129,7 +129,7 @@ struct pool_worker_view {
     const char *id;
     const char *device_kind;
     const char *device_name;
-    const char *state; /* "ready", "draining", "suspect" */
+    const char *state; /* "ready", "draining", "suspect", "broken" */
     uint32_t running, waiting, inflight;
     uint32_t kv_pages, kv_pages_used;
     double prefill_tokens_per_s, decode_tokens_per_s; /* measured; 0: not yet */
@@ -145,6 +145,8 @@ struct pool_totals {
     uint32_t running, waiting, inflight;
     uint64_t moved; /* generations that went on elsewhere */
     uint64_t refused, failed;
+    uint64_t stalled; /* times that a token was late for too long */
+    uint64_t opened;  /* times that a worker was no longer trusted */
 };
 
 struct pool_totals pool_totals(const struct pool *p);
@@ -178,6 +180,8 @@ struct pool_config {
     uint32_t worker_wait_ms;     /* and for how long */
     uint32_t worker_queue_max;   /* generations at one worker beyond those it runs at once */
     uint32_t moves_max;          /* workers that may fail under one generation, less one */
+    double moves_share;          /* of requests: later moves of one generation (budget.h) */
+    uint32_t token_timeout_ms;   /* shortest patience with a token (patience.c); 0: endless */
     uint32_t deadline_ms;        /* of a generation that names none */
     uint32_t drain_ms;           /* after it, a draining worker's generations move */
     /* Milliseconds that never go back. NULL: clock_mono_ms. A simulator passes its own. */

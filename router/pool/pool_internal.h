@@ -4,6 +4,8 @@
  *                    │           │ the worker is gone: each of its generations
  *                    │           ▼
  *                    ├──► gen.c     start, pick, wait, move, end; start.c: its frames
+ *                    │       │         patience.c: is the next token too late?
+ *                    │       │         breaker.c: is the worker trusted? budget.c: may it move?
  *                    └──► step.c    Step frames: check every delta, deliver it
  *
  * No function here frees a worker or a generation that its caller still holds, with one exception:
@@ -16,6 +18,8 @@
 
 #include "proto/cluster.pb-c.h"
 #include "router/policy/policy.h"
+#include "router/pool/breaker.h"
+#include "router/pool/budget.h"
 #include "router/pool/dueheap.h"
 #include "router/pool/pool.h"
 #include "router/pool/rates.h"
@@ -61,6 +65,8 @@ struct worker {
     bool drained;      /* draining went on for too long, its generations were moved */
     uint64_t heard_ms, /* its last frame, or the opening */
         attached_ms, draining_ms;
+    uint64_t steps, steps_ms; /* of its engine, and when they last grew */
+    struct breaker *breaker;  /* once attached */
     uint64_t epoch;
     char id[WORKER_ID_BYTES];
     char device_kind[16];
@@ -94,8 +100,14 @@ struct gen {
     uint32_t n_out_sent; /* of them, sent along with the last Start */
     uint32_t cached_tokens;
     uint64_t deadline_at_ms, give_up_at_ms, retry_at_ms;
-    bool moved;                    /* it has run at a worker before */
-    uint32_t moves;                /* because that one failed */
+    uint64_t token_ms,
+        first_ms;     /* patience.c: its last token here, or its Start; until its first */
+    uint32_t stalls;  /* how often it waited for a token for too long */
+    bool moved_again; /* and so counts for the budget */
+    bool tried_one;   /* its worker's breaker waits for what it does */
+    uint64_t avoid;   /* the stream where it failed last */
+    bool moved;       /* it has run at a worker before */
+    uint32_t moves;   /* because that one failed */
     uint64_t tried[GEN_TRIES_MAX]; /* streams that refused it in this round */
     uint32_t n_tried;
     uint32_t retry_after_ms;                  /* the shortest that a refusal named; 0: none */
@@ -130,9 +142,13 @@ struct pool {
     struct gen_logprob *logprobs; /* scratch of a delta */
     size_t n_logprobs;
 
+    struct breakers breakers;
+    struct budget budget;
+    uint64_t forgiven_ms; /* this process was late: nobody is blamed for what was before */
+
     struct rng rng;
     _Alignas(16) unsigned char policy_state[POLICY_STATE_BYTES_MAX];
-    uint64_t moved, refused, failed;
+    uint64_t moved, refused, failed, stalled, opened;
 };
 
 /* pool.c */
@@ -158,13 +174,21 @@ void worker_show(struct worker *w, const struct worker_offer *o);
  */
 int worker_send(struct pool *p, struct worker *w, const Argosy__ToWorker *frame, struct err *e);
 void worker_free(struct worker *w);
+/* Its own doing, whatever became of it. */
+void worker_fault(struct pool *p, struct worker *w, const char *what);
 
-/* gen.c */
+/* genlist.c */
 void gen_list_add(struct gen_list *l, struct gen *g);
 void gen_list_remove(struct gen_list *l, struct gen *g);
+
+/* gen.c */
 struct gen *gen_find(const struct pool *p, uint64_t id);
 /* Takes it from its worker (who is told when `tell`), and finds it another place or a wait. */
 void gen_move(struct gen *g, bool fault, bool tell);
+/* Its worker has failed it: it goes on, at another one if there is one. */
+void gen_failed(struct gen *g, const char *what, bool tell);
+/* It got tokens; `first`: of this worker. */
+void gen_heard(struct gen *g, bool first);
 void gen_refused(struct gen *g, const Argosy__Refused *refused);
 void gen_due(struct gen *g, uint64_t now_ms);
 void gen_fail(struct gen *g, enum gen_fault fault, const char *detail, uint32_t retry_after_ms);
@@ -183,6 +207,13 @@ int start_check(const struct gen_request *r, struct err *e);
 int start_send(struct gen *g, struct worker *w, uint64_t now_ms, struct err *e);
 /* Best effort: a worker that can't be told is on its way out. */
 void start_cancel(struct gen *g);
+
+/* patience.c: a worker has it from now on; its counts include it. */
+void patience_begin(struct gen *g, uint64_t now_ms);
+/* Sets what is due next of a generation that runs. */
+void patience_watch(struct gen *g);
+/* It is due, before its deadline: moves it if its next token is too late. */
+void patience_due(struct gen *g, uint64_t now_ms);
 
 /* step.c: 0, or the worker broke the protocol and err says how. */
 int step_apply(struct pool *p, struct worker *w, const Argosy__Step *step, struct err *e);

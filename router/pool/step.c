@@ -117,7 +117,7 @@ static bool deliver_tokens(struct pool *p, struct gen *g, const Argosy__Delta *d
     }
     if (d->index == 0 && skip == 0)
         g->cached_tokens = d->cached_tokens < g->r->n_prompt ? d->cached_tokens : g->r->n_prompt;
-    gen_recount(g);
+    gen_heard(g, g->n_out - n == g->n_out_sent);
     g->cb.tokens(g->ctx, d->tokens + skip, logprobs, n);
     return gen_find(p, id) == g;
 }
@@ -127,9 +127,12 @@ static void deliver_finish(struct pool *p, struct gen *g, const Argosy__Delta *d
     bool ended =
         d->finish == ARGOSY__FINISH__FINISH_STOP || d->finish == ARGOSY__FINISH__FINISH_LENGTH;
     if (g->r->pooling != GEN_TOKENS && ended) {
+        breaker_good(g->worker->breaker);
         gen_embed(g, d->embedding, (uint32_t)d->n_embedding);
         return;
     }
+    if (ended)
+        breaker_good(g->worker->breaker);
     switch (d->finish) {
     case ARGOSY__FINISH__FINISH_NONE:
         break;
@@ -145,8 +148,10 @@ static void deliver_finish(struct pool *p, struct gen *g, const Argosy__Delta *d
     default:
         if (pool_now_ms(p) >= g->deadline_at_ms)
             gen_fail(g, GEN_FAULT_DEADLINE, "the deadline has passed", 0);
+        else if (d->hopeless)
+            gen_fail(g, GEN_FAULT_INVALID, d->error, 0);
         else
-            gen_move(g, true, false);
+            gen_failed(g, d->error, false);
         break;
     }
 }

@@ -79,10 +79,24 @@ void worker_remove(struct pool *p, struct worker *w, bool close, const char *why
     if (w->attached)
         log_info("worker left", "id=%s epoch=%llu moved=%u why=\"%s\"", w->id,
                  (unsigned long long)w->epoch, w->gens.n, why);
+    if (w->gens.n > 0 && !w->draining)
+        worker_fault(p, w, why);
     /* It is out of the table: neither a pick nor a callback can put a generation on it. */
     while (w->gens.head)
         gen_move(w->gens.head, !w->draining, false);
+    if (w->breaker)
+        breakers_left(w->breaker, pool_now_ms(p));
     worker_free(w);
+}
+
+void worker_fault(struct pool *p, struct worker *w, const char *what)
+{
+    uint64_t now_ms = pool_now_ms(p);
+    if (!breaker_fault(w->breaker, now_ms))
+        return;
+    p->opened++;
+    log_warn("worker is not trusted", "id=%s for_ms=%llu why=\"%s\"", w->id,
+             (unsigned long long)(w->breaker->until_ms - now_ms), what);
 }
 
 int worker_send(struct pool *p, struct worker *w, const Argosy__ToWorker *frame, struct err *e)
@@ -334,6 +348,8 @@ static void take_hello(struct pool *p, struct worker *w, const Argosy__Hello *h)
     }
     /* Attached before the older one goes: what runs there may move here. */
     w->attached = true;
+    w->breaker = breakers_joined(&p->breakers, w->view.key, w->id);
+    w->steps_ms = w->attached_ms;
     gen_wake_waiting(p);
     log_info("worker joined", "id=%s epoch=%llu peer=%s device=\"%s\" models=%s kv_pages=%u", w->id,
              (unsigned long long)w->epoch, w->peer, w->device_name, w->model_names, h->kv_pages);
@@ -397,6 +413,10 @@ static void take_load(struct pool *p, struct worker *w, const Argosy__Load *l)
     if (l->n_models > 0)
         w->kv_pages = kv_pages < UINT32_MAX ? (uint32_t)kv_pages : UINT32_MAX;
     w->kv_pages_used = least(l->kv_pages_used, w->kv_pages);
+    if (l->steps != w->steps) {
+        w->steps = l->steps;
+        w->steps_ms = w->heard_ms;
+    }
     set_draining(p, w, l->draining);
 }
 
@@ -412,6 +432,7 @@ static void take_refused(struct pool *p, struct worker *w, const Argosy__Refused
 static void take_step(struct pool *p, struct worker *w, const Argosy__Step *s)
 {
     struct err why = {0};
+    w->steps_ms = w->heard_ms;
     rates_add_step(&w->rates, s->duration_us, s->prefill_tokens, s->decode_tokens, &w->view.rates);
     if (step_apply(p, w, s, &why) < 0) {
         log_warn("worker broke the protocol", "id=%s why=\"%s\"", w->id, why.msg);

@@ -569,7 +569,8 @@ static struct engine_delta *add_delta(struct engine *g, const struct sequence *q
                                .n_tokens = n_tokens,
                                .tokens = q->tokens + q->n_tokens - n_tokens,
                                .finish = q->finish,
-                               .error = q->error};
+                               .error = q->error,
+                               .hopeless = q->hopeless};
     if (d->index == 0 && n_tokens > 0)
         d->cached_tokens = q->n_cached < q->n_prompt ? q->n_cached : q->n_prompt;
     return d;
@@ -657,6 +658,7 @@ static void tell(struct engine *g, const struct verified *d)
     struct sequence *q = d->sequence;
     if (d->n_taken == 0) {
         const char *why = sampler_refusal(&q->sampler);
+        q->hopeless = why != NULL; /* the output is a dead end of its grammar */
         fail(g, q, why ? why : "the model's logits are not finite");
         return;
     }

@@ -178,6 +178,7 @@ struct engine_delta {
     uint32_t cached_tokens;         /* prompt tokens that came from the cache; with index 0 */
     enum engine_finish finish;
     const char *error;
+    bool hopeless;          /* ENGINE_ERROR: the request's own doing, the same everywhere */
     const float *embedding; /* (n_embedding) with the finish of a request that pools; else NULL */
     uint32_t n_embedding;   /* info.n_embd, or 0 */
 };

@@ -56,6 +56,7 @@ struct sequence {
     struct sampler sampler;
     enum engine_finish finish;
     const char *error;     /* static; with ENGINE_ERROR */
+    bool hopeless;         /* as in engine_delta */
     struct sequence *next; /* in the list that it is in */
     struct arena arena;
 };

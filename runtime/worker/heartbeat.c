@@ -28,17 +28,39 @@ void pulse_init(struct pulse *p, struct rpc_client *client)
     pthread_mutex_init(&p->lock, NULL);
 }
 
+/* lock held. */
+static void forget(struct pulse *p)
+{
+    if (p->load)
+        argosy__load__free_unpacked(p->load, NULL);
+    p->load = NULL;
+}
+
+/* A copy that owns what it points at, the way the wire makes one. lock held. */
+static void keep(struct pulse *p, const Argosy__Load *load)
+{
+    size_t n = argosy__load__get_packed_size(load);
+    uint8_t *bytes = malloc(n ? n : 1);
+    forget(p);
+    if (!bytes)
+        return;
+    argosy__load__pack(load, bytes);
+    p->load = argosy__load__unpack(NULL, n, bytes);
+    free(bytes);
+}
+
 void pulse_release(struct pulse *p)
 {
+    forget(p);
     pthread_mutex_destroy(&p->lock);
 }
 
 /* lock held. */
-static int send_load(struct pulse *p, uint64_t now_ms, struct err *e)
+static int send_load(struct pulse *p, const Argosy__Load *load, uint64_t now_ms, struct err *e)
 {
     Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
     f.frame_case = ARGOSY__FROM_WORKER__FRAME_LOAD;
-    f.load = &p->load;
+    f.load = (Argosy__Load *)load;
     p->sent_at_ms = now_ms;
     return rpc_client_send(p->client, p->stream, &f, e);
 }
@@ -48,9 +70,9 @@ int pulse_send(struct pulse *p, uint64_t stream, const Argosy__Load *load, uint6
 {
     pthread_mutex_lock(&p->lock);
     p->stream = stream;
-    p->load = *load;
     p->every_ms = every_ms;
-    int rc = send_load(p, now_ms, e);
+    keep(p, load);
+    int rc = send_load(p, load, now_ms, e);
     pthread_mutex_unlock(&p->lock);
     return rc;
 }
@@ -74,8 +96,8 @@ static uint64_t beat(struct pulse *p, uint64_t now_ms)
     uint64_t wait_ms = LOOK_MS_MAX;
     struct err e;
     pthread_mutex_lock(&p->lock);
-    if (p->stream) {
-        if (now_ms >= p->sent_at_ms + patience_ms(p) && send_load(p, now_ms, &e) < 0)
+    if (p->stream && p->load) {
+        if (now_ms >= p->sent_at_ms + patience_ms(p) && send_load(p, p->load, now_ms, &e) < 0)
             p->stream = 0; /* it is closed: the engine thread will hear of it */
         uint64_t due_ms = p->sent_at_ms + patience_ms(p);
         wait_ms = due_ms > now_ms ? due_ms - now_ms : 0;

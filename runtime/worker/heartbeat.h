@@ -25,14 +25,14 @@ struct pulse {
     pthread_mutex_t lock;
     struct pulse *next;
     /* Under the lock. */
-    uint64_t stream; /* 0: nothing was reported on one that is open */
-    Argosy__Load load;
+    uint64_t stream;    /* 0: nothing was reported on one that is open */
+    Argosy__Load *load; /* the last report; NULL: none, or no memory to keep it */
     uint64_t sent_at_ms, every_ms;
 };
 
 void pulse_init(struct pulse *p, struct rpc_client *client);
 void pulse_release(struct pulse *p);
-/* Sends a report and repeats it from now on, every so often. */
+/* Sends a report, and repeats a copy of it from now on, every so often. */
 int pulse_send(struct pulse *p, uint64_t stream, const Argosy__Load *load, uint64_t every_ms,
                uint64_t now_ms, struct err *e);
 /* The stream is gone. */

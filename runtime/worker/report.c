@@ -55,6 +55,7 @@ static int fill_delta(struct arena *mem, const struct engine_delta *in, const st
     out->n_embedding = in->n_embedding;
     if (in->finish == ENGINE_ERROR && in->error)
         out->error = (char *)in->error;
+    out->hopeless = in->hopeless;
     if (in->sampled && in->n_tokens)
         return fill_logprobs(mem, in, job->top_logprobs, out);
     return 0;
