@@ -3,6 +3,7 @@
 #include <openssl/evp.h>
 #include <string.h>
 
+#include "router/http/access.h"
 #include "router/http/http_internal.h"
 #include "router/http/route.h"
 #include "runtime/base/clock.h"
@@ -14,10 +15,26 @@ static void release(struct answer *a)
         choice_release(&a->choices[i]);
 }
 
+/* What those choices have that will not be complete. */
+static void note_unfinished(struct answer *a)
+{
+    struct journal *j = &a->request->journal;
+    uint64_t now_ns = clock_mono_ns();
+    for (uint32_t i = 0; i < a->n; i++) {
+        struct choice *c = &a->choices[i];
+        if (!c->answer || c->phase == CHOICE_DONE)
+            continue;
+        if (i % (uint32_t)a->api->n == 0)
+            j->prompt_tokens += c->prompt->n;
+        journal_done(j, c->index, c->n_tokens, c->first_ns, c->last_ns, now_ns);
+    }
+}
+
 static void on_client_gone(void *ctx)
 {
     struct answer *a = ctx;
     a->metrics->cancelled += a->n - a->n_done;
+    note_unfinished(a);
     release(a);
 }
 
@@ -25,6 +42,8 @@ void answer_fail(struct answer *a, const struct api_error *e)
 {
     struct request *r = a->request;
     a->metrics->failed += a->n - a->n_done;
+    r->journal.error = access_error(e->status);
+    note_unfinished(a);
     release(a);
     if (!a->started) {
         request_fail(r, e);
@@ -103,10 +122,15 @@ bool answer_news(struct answer *a, struct choice *c, const struct buf *text)
 static void note_choice_metrics(struct answer *a, const struct choice *c)
 {
     struct model_metrics *m = a->metrics;
+    struct journal *j = &a->request->journal;
     m->finished[c->finish == GEN_LENGTH]++;
+    *(c->finish == GEN_LENGTH ? &j->n_cut : &j->n_stopped) += 1;
+    journal_done(j, c->index, c->n_tokens, c->first_ns, c->last_ns, clock_mono_ns());
     if (c->index % (uint32_t)a->api->n == 0) {
         m->prompt_tokens += c->prompt->n;
         m->cached_tokens += c->usage.cached_tokens;
+        j->prompt_tokens += c->prompt->n;
+        j->cached_tokens += c->usage.cached_tokens;
     }
 }
 
@@ -181,6 +205,20 @@ static void set_identity(struct answer *a)
     http_make_id(a->http, api->kind == API_CHAT ? "chatcmpl-" : "cmpl-", a->id, sizeof(a->id));
 }
 
+static void note_request(struct answer *a)
+{
+    struct journal *j = &a->request->journal;
+    const struct api_request *api = a->api;
+    j->operation = api->kind == API_CHAT ? JOURNAL_CHAT : JOURNAL_TEXT;
+    j->model = api->model->name;
+    j->model_index = (uint32_t)api->model_index;
+    j->answer_id = a->id;
+    j->n_choices = a->n;
+    j->max_tokens = api->max_tokens;
+    j->temperature = api->temperature;
+    j->top_p = api->top_p;
+}
+
 static int start_choices(struct answer *a, struct api_error *e)
 {
     uint64_t seed = a->api->seed == API_SEED_NONE ? rng_u64(&a->http->rng) : (uint64_t)a->api->seed;
@@ -210,6 +248,7 @@ void answer_start(struct request *r, const struct api_request *api)
     a->choices = choices;
     a->n = n;
     set_identity(a);
+    note_request(a);
     r->gone = on_client_gone;
     r->ctx = a;
     if (answer_prepare_chunks(a))

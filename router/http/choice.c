@@ -110,7 +110,11 @@ static void note_times(struct choice *c, uint32_t n)
 {
     struct model_metrics *m = c->answer->metrics;
     uint64_t now_ns = clock_mono_ns();
+    if (c->fresh)
+        journal_first(&c->answer->request->journal, c->index, now_ns);
+    c->fresh = false;
     if (c->last_ns == 0) {
+        c->first_ns = now_ns;
         set_phase(c, CHOICE_RUNNING);
         histogram_add(&m->ttft, (double)(now_ns - c->answer->request->start_ns) / 1e9);
     } else {
@@ -171,6 +175,17 @@ static void on_fail(void *ctx, enum gen_fault fault, const char *detail, uint32_
     c->gen = NULL;
     api_error_of_fault(&e, fault, detail, retry_after_ms);
     answer_fail(c->answer, &e);
+}
+
+static void on_place(void *ctx, const char *worker, bool moved)
+{
+    struct choice *c = ctx;
+    struct journal *j = &c->answer->request->journal;
+    c->fresh = worker != NULL;
+    if (worker)
+        journal_place(j, c->index, worker, clock_mono_ns());
+    else
+        journal_leave(j, c->index, moved, clock_mono_ns());
 }
 
 static void fill_run(struct choice *c, uint64_t seed)
@@ -254,7 +269,7 @@ int choice_start(struct choice *c, struct answer *a, uint32_t index, uint64_t se
                  struct api_error *e)
 {
     static const struct gen_callbacks callbacks = {
-        .tokens = on_tokens, .finish = on_finish, .fail = on_fail};
+        .tokens = on_tokens, .finish = on_finish, .fail = on_fail, .place = on_place};
     struct err why = {0};
     enum gen_fault fault = GEN_FAULT_NO_WORKER;
     c->answer = a;

@@ -47,7 +47,9 @@ struct choice {
     uint32_t n_told;           /* of a stream: calls that the client knows, */
     size_t told_bytes;         /* and what it has of the last one's arguments */
     struct logprobs *logprobs; /* NULL: none are asked for */
+    uint64_t first_ns;         /* of the first token */
     uint64_t last_ns;          /* of the latest token; 0: none yet */
+    bool fresh;                /* its worker gave no token yet */
 };
 
 /* Readies and starts it. 0, or -1 with the error. */

@@ -51,6 +51,9 @@ void conn_close(struct conn *c)
         return;
     if (c->state == CONN_BUSY && c->request) {
         c->http->metrics.clients_gone++;
+        c->request->journal.error = "client_gone";
+        if (!c->request->journal.status)
+            c->request->journal.status = 499; /* nginx's: it went away before there was one */
         if (c->request->gone)
             c->request->gone(c->request->ctx);
     }

@@ -27,6 +27,21 @@ static bool is_plain_id(struct slice s)
     return true;
 }
 
+/* The client's trace goes on, or one begins; this request is a span of it either way. */
+static void take_trace(struct request *r, struct slice header)
+{
+    struct journal *j = &r->journal;
+    j->has_parent = traceparent_parse(header.p, header.n, &j->trace);
+    if (j->has_parent) {
+        memcpy(j->parent_id, j->trace.span_id, sizeof(j->parent_id));
+    } else {
+        trace_id_make(&r->http->rng, j->trace.trace_id);
+        j->trace.sampled = r->http->sampled;
+    }
+    span_id_make(&r->http->rng, j->trace.span_id);
+    traceparent_write(&j->trace, r->traceparent);
+}
+
 static void keep_headers(struct request *r, const struct head *h)
 {
     struct slice id = head_find(h, "x-request-id");
@@ -37,9 +52,7 @@ static void keep_headers(struct request *r, const struct head *h)
     struct slice session = head_find(h, "x-session-id");
     if (session.n)
         r->session_hash = session_hash_of(session.p, session.n);
-    struct slice trace = head_find(h, "traceparent");
-    if (trace.n == 55 && is_plain_id(trace)) /* W3C Trace Context, version 00 */
-        r->traceparent = arena_strndup(&r->arena, trace.p, trace.n);
+    take_trace(r, head_find(h, "traceparent"));
 }
 
 static int hex_digit(char ch)

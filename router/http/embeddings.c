@@ -209,12 +209,25 @@ static void on_embedding(void *ctx, const float *v, uint32_t n, const struct gen
     m->n_done++;
     m->metrics->finished[GEN_STOP]++;
     m->metrics->prompt_tokens += usage->prompt_tokens;
+    m->request->journal.prompt_tokens += usage->prompt_tokens;
+    journal_done(&m->request->journal, (uint32_t)(in - m->inputs), 0, 0, 0, clock_mono_ns());
     if (m->n_done < m->n) {
         start_more(m);
         return;
     }
     histogram_add(&m->metrics->e2e, (double)(clock_mono_ns() - m->request->start_ns) / 1e9);
     reply(m);
+}
+
+static void on_place(void *ctx, const char *worker, bool moved)
+{
+    struct input *in = ctx;
+    struct journal *j = &in->of->request->journal;
+    uint32_t at = (uint32_t)(in - in->of->inputs);
+    if (worker)
+        journal_place(j, at, worker, clock_mono_ns());
+    else
+        journal_leave(j, at, moved, clock_mono_ns());
 }
 
 static void on_fail(void *ctx, enum gen_fault fault, const char *detail, uint32_t retry_after_ms)
@@ -258,7 +271,8 @@ static void fill_run(struct input *in)
 /* 0, or -1 with the error; *full says that another try may do. */
 static int start(struct input *in, bool *full, struct api_error *e)
 {
-    static const struct gen_callbacks callbacks = {.embedding = on_embedding, .fail = on_fail};
+    static const struct gen_callbacks callbacks = {
+        .embedding = on_embedding, .fail = on_fail, .place = on_place};
     struct embeddings *m = in->of;
     enum gen_fault fault = GEN_FAULT_NO_WORKER;
     struct err why = {0};
@@ -315,6 +329,10 @@ void embeddings_handle(struct request *r)
                              .n = api->n_prompts};
     for (uint32_t i = 0; i < m->n; i++)
         inputs[i].of = m;
+    r->journal.operation = JOURNAL_EMBEDDINGS;
+    r->journal.model = api->model->name;
+    r->journal.model_index = (uint32_t)api->model_index;
+    r->journal.n_choices = m->n;
     r->gone = on_client_gone;
     r->ctx = m;
     start_more(m);

@@ -37,7 +37,8 @@ struct http {
     uint32_t n_requests;
     uint64_t body_bytes; /* of all requests together */
 
-    struct rng rng;  /* seeds of requests that have none */
+    bool sampled;    /* traces that begin here are recorded */
+    struct rng rng;  /* seeds of requests that have none; ids of spans */
     struct buf text; /* scratch of one callback */
     struct buf piece;
 

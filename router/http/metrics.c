@@ -22,10 +22,26 @@ static const double e2e_bounds[] = {0.01, 0.05, 0.1,  0.3,  0.5,  0.8,  1.0,  1.
 static const int codes[] = {200, 204, 400, 404, 405, 408, 413, 415, 417,
                             429, 431, 500, 501, 502, 503, 504, 505, 0};
 
+static const double token_bounds[] = {1,    2,    5,    10,    20,    50,    100,    200,   500,
+                                      1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000};
+
 _Static_assert(ARRAY_LEN(codes) <= METRICS_CODES_MAX, "a place for each code");
 _Static_assert(ARRAY_LEN(ttft_bounds) <= HISTOGRAM_BOUNDS_MAX, "room for the bounds");
 _Static_assert(ARRAY_LEN(itl_bounds) <= HISTOGRAM_BOUNDS_MAX, "room for the bounds");
 _Static_assert(ARRAY_LEN(e2e_bounds) <= HISTOGRAM_BOUNDS_MAX, "room for the bounds");
+_Static_assert(ARRAY_LEN(token_bounds) <= HISTOGRAM_BOUNDS_MAX, "room for the bounds");
+
+#define OF(b) ((struct histogram){.bounds = (b), .n = ARRAY_LEN(b)})
+
+static void init_model(struct model_metrics *m)
+{
+    m->ttft = OF(ttft_bounds);
+    m->itl = m->each = OF(itl_bounds);
+    m->e2e = m->queue = m->prefill = m->decode = m->inference = OF(e2e_bounds);
+    m->tokens_in = m->tokens_out = OF(token_bounds);
+    for (int i = 0; i < JOURNAL_OPERATIONS; i++)
+        genai_metrics_init(&m->genai[i]);
+}
 
 int metrics_init(struct metrics *m, size_t n_models, struct err *e)
 {
@@ -33,11 +49,8 @@ int metrics_init(struct metrics *m, size_t n_models, struct err *e)
     if (!m->models)
         return err_set(e, ERR_NOMEM, "no memory for the metrics");
     m->n_models = n_models;
-    for (size_t i = 0; i < n_models; i++) {
-        m->models[i].ttft = (struct histogram){.bounds = ttft_bounds, .n = ARRAY_LEN(ttft_bounds)};
-        m->models[i].itl = (struct histogram){.bounds = itl_bounds, .n = ARRAY_LEN(itl_bounds)};
-        m->models[i].e2e = (struct histogram){.bounds = e2e_bounds, .n = ARRAY_LEN(e2e_bounds)};
-    }
+    for (size_t i = 0; i < n_models; i++)
+        init_model(&m->models[i]);
     return 0;
 }
 
@@ -56,26 +69,41 @@ void metrics_answer(struct metrics *m, const struct route *route, int status)
     m->answers[route_index(route)][i]++;
 }
 
-void histogram_add(struct histogram *h, double seconds)
+static double seconds(uint64_t from_ns, uint64_t to_ns)
 {
-    uint32_t i = 0;
-    while (i < h->n && seconds > h->bounds[i])
-        i++;
-    h->counts[i]++;
-    h->total++;
-    h->sum += seconds;
+    return to_ns > from_ns ? (double)(to_ns - from_ns) / 1e9 : 0;
+}
+
+void metrics_request(struct metrics *m, const struct journal *j)
+{
+    if (!j->model)
+        return;
+    struct model_metrics *of = &m->models[j->model_index];
+    genai_metrics_add(&of->genai[j->operation], j);
+    if (j->error)
+        return;
+    histogram_add(&of->tokens_in, j->prompt_tokens);
+    histogram_add(&of->tokens_out, j->output_tokens);
+    histogram_add(&of->queue, seconds(j->start_ns, j->placed_ns));
+    histogram_add(&of->inference, seconds(j->placed_ns, j->end_ns));
+    if (j->first_ns) {
+        histogram_add(&of->prefill, seconds(j->placed_ns, j->first_ns));
+        histogram_add(&of->decode, seconds(j->first_ns, j->last_ns));
+    }
+    if (j->decode_tokens)
+        histogram_add(&of->each, (double)j->decode_ns / 1e9 / j->decode_tokens);
 }
 
 /* ---- the text -----------------------------------------------------------------------------------
  */
 
-static void write_meta(struct buf *out, const char *name, const char *type, const char *help)
+void metrics_write_meta(struct buf *out, const char *name, const char *type, const char *help)
 {
     buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 /* A label's value: backslash, quote and newline are escaped (Prometheus text format 0.0.4). */
-static void write_label(struct buf *out, const char *name, const char *value)
+void metrics_write_label(struct buf *out, const char *name, const char *value)
 {
     buf_addf(out, "%s=\"", name);
     for (const char *p = value ? value : ""; *p; p++) {
@@ -94,7 +122,7 @@ static void write_label(struct buf *out, const char *name, const char *value)
 static void open_model(struct buf *out, const char *name, const struct http *h, size_t model)
 {
     buf_addf(out, "%s{", name);
-    write_label(out, "model_name", h->texts->items[model].name);
+    metrics_write_label(out, "model_name", h->texts->items[model].name);
 }
 
 struct model_counter {
@@ -122,11 +150,14 @@ static void write_model_counters(const struct http *h, struct buf *out)
         WIDE("vllm:prompt_tokens_cached_total", "Of them, those that came from a worker's cache.",
              cached_tokens),
         WIDE("vllm:generation_tokens_total", "Tokens that were generated.", generation_tokens),
+        WIDE("vllm:prefix_cache_queries_total", "Prompt tokens that were looked for in a cache.",
+             prompt_tokens),
+        WIDE("vllm:prefix_cache_hits_total", "Of them, those that were there.", cached_tokens),
         WIDE("argosy_choices_cancelled_total", "Choices whose client went away.", cancelled),
         WIDE("argosy_choices_failed_total", "Choices that ended with an error.", failed),
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
-        write_meta(out, table[i].name, table[i].type, table[i].help);
+        metrics_write_meta(out, table[i].name, table[i].type, table[i].help);
         for (size_t m = 0; m < h->metrics.n_models; m++) {
             const char *at = (const char *)&h->metrics.models[m] + table[i].offset;
             open_model(out, table[i].name, h, m);
@@ -139,35 +170,14 @@ static void write_model_counters(const struct http *h, struct buf *out)
 static void write_success(const struct http *h, struct buf *out)
 {
     static const char *const reasons[] = {"stop", "length"};
-    write_meta(out, "vllm:request_success_total", "counter", "Choices that were completed.");
+    metrics_write_meta(out, "vllm:request_success_total", "counter",
+                       "Choices that were completed.");
     for (size_t m = 0; m < h->metrics.n_models; m++)
         for (size_t r = 0; r < 2; r++) {
             open_model(out, "vllm:request_success_total", h, m);
             buf_addf(out, ",finished_reason=\"%s\"} %" PRIu64 "\n", reasons[r],
                      h->metrics.models[m].finished[r]);
         }
-}
-
-static void write_histogram_of(const struct http *h, size_t model, const char *name,
-                               const struct histogram *g, struct buf *out)
-{
-    char series[96];
-    uint64_t below = 0;
-    snprintf(series, sizeof(series), "%s_bucket", name);
-    for (uint32_t i = 0; i <= g->n; i++) {
-        below += g->counts[i];
-        open_model(out, series, h, model);
-        if (i < g->n)
-            buf_addf(out, ",le=\"%g\"} %" PRIu64 "\n", g->bounds[i], below);
-        else
-            buf_addf(out, ",le=\"+Inf\"} %" PRIu64 "\n", below);
-    }
-    snprintf(series, sizeof(series), "%s_sum", name);
-    open_model(out, series, h, model);
-    buf_addf(out, "} %.9g\n", g->sum);
-    snprintf(series, sizeof(series), "%s_count", name);
-    open_model(out, series, h, model);
-    buf_addf(out, "} %" PRIu64 "\n", g->total);
 }
 
 static void write_histograms(const struct http *h, struct buf *out)
@@ -180,18 +190,36 @@ static void write_histograms(const struct http *h, struct buf *out)
          offsetof(struct model_metrics, ttft)},
         {"vllm:inter_token_latency_seconds", "Between tokens of one choice.",
          offsetof(struct model_metrics, itl)},
+        {"vllm:request_time_per_output_token_seconds", "Of a request, behind its first token.",
+         offsetof(struct model_metrics, each)},
         {"vllm:e2e_request_latency_seconds", "From a request's head to its last token.",
          offsetof(struct model_metrics, e2e)},
+        {"vllm:request_queue_time_seconds", "From a request's head until it is sent to a worker.",
+         offsetof(struct model_metrics, queue)},
+        {"vllm:request_prefill_time_seconds", "From there to its first token.",
+         offsetof(struct model_metrics, prefill)},
+        {"vllm:request_decode_time_seconds", "From its first token to its last.",
+         offsetof(struct model_metrics, decode)},
+        {"vllm:request_inference_time_seconds", "From when it is sent to a worker to its end.",
+         offsetof(struct model_metrics, inference)},
+        {"vllm:request_prompt_tokens", "Prompt tokens of a request.",
+         offsetof(struct model_metrics, tokens_in)},
+        {"vllm:request_generation_tokens", "Output tokens of a request.",
+         offsetof(struct model_metrics, tokens_out)},
     };
+    struct buf labels;
+    buf_init(&labels, 0);
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
-        write_meta(out, table[i].name, "histogram", table[i].help);
-        for (size_t m = 0; m < h->metrics.n_models; m++)
-            write_histogram_of(
-                h, m, table[i].name,
-                (const struct histogram *)(const void *)((const char *)&h->metrics.models[m] +
-                                                         table[i].offset),
-                out);
+        metrics_write_meta(out, table[i].name, "histogram", table[i].help);
+        for (size_t m = 0; m < h->metrics.n_models; m++) {
+            const char *at = (const char *)&h->metrics.models[m] + table[i].offset;
+            buf_clear(&labels);
+            metrics_write_label(&labels, "model_name", h->texts->items[m].name);
+            histogram_write((const struct histogram *)(const void *)at, table[i].name,
+                            buf_str(&labels), out);
+        }
     }
+    buf_release(&labels);
 }
 
 /* ---- workers ------------------------------------------------------------------------------------
@@ -208,11 +236,11 @@ static void write_worker(void *ctx, const struct pool_worker_view *w)
 {
     struct worker_walk *walk = ctx;
     buf_addf(walk->out, "%s{", walk->name);
-    write_label(walk->out, "worker", w->id);
+    metrics_write_label(walk->out, "worker", w->id);
     buf_addc(walk->out, ',');
-    write_label(walk->out, "device", w->device_kind);
+    metrics_write_label(walk->out, "device", w->device_kind);
     buf_addc(walk->out, ',');
-    write_label(walk->out, "state", w->state);
+    metrics_write_label(walk->out, "state", w->state);
     buf_addf(walk->out, "} %.9g\n", walk->value(w));
 }
 
@@ -261,7 +289,7 @@ static void write_workers(const struct http *h, struct buf *out)
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
         struct worker_walk walk = {out, table[i].name, table[i].value};
-        write_meta(out, table[i].name, "gauge", table[i].help);
+        metrics_write_meta(out, table[i].name, "gauge", table[i].help);
         pool_each_worker(h->pool, write_worker, &walk);
     }
 }
@@ -291,15 +319,15 @@ static void add_kv(void *ctx, const struct pool_worker_view *w)
 
 static void write_models_of_pool(const struct http *h, struct buf *out)
 {
-    write_meta(out, "vllm:kv_cache_usage_perc", "gauge",
-               "Share of KV pages in use at the workers that serve the model, 0 to 1.");
+    metrics_write_meta(out, "vllm:kv_cache_usage_perc", "gauge",
+                       "Share of KV pages in use at the workers that serve the model, 0 to 1.");
     for (size_t m = 0; m < h->texts->n; m++) {
         struct kv_sum sum = {.model = h->texts->items[m].name};
         pool_each_worker(h->pool, add_kv, &sum);
         open_model(out, "vllm:kv_cache_usage_perc", h, m);
         buf_addf(out, "} %.9g\n", sum.pages ? (double)sum.used / (double)sum.pages : 0);
     }
-    write_meta(out, "argosy_workers_ready", "gauge", "Workers that can take a request.");
+    metrics_write_meta(out, "argosy_workers_ready", "gauge", "Workers that can take a request.");
     for (size_t m = 0; m < h->texts->n; m++) {
         open_model(out, "argosy_workers_ready", h, m);
         buf_addf(out, "} %u\n", pool_workers_ready(h->pool, h->texts->items[m].name));
@@ -312,7 +340,7 @@ static void write_models_of_pool(const struct http *h, struct buf *out)
 static void write_one(struct buf *out, const char *name, const char *type, const char *help,
                       uint64_t value)
 {
-    write_meta(out, name, type, help);
+    metrics_write_meta(out, name, type, help);
     buf_addf(out, "%s %" PRIu64 "\n", name, value);
 }
 
@@ -329,7 +357,7 @@ static uint64_t resident_bytes(void)
 
 static void write_answers(const struct http *h, struct buf *out)
 {
-    write_meta(out, "argosy_http_requests_total", "counter", "Answers by path and status.");
+    metrics_write_meta(out, "argosy_http_requests_total", "counter", "Answers by path and status.");
     for (size_t r = 0; r <= route_count(); r++)
         for (size_t i = 0; i < ARRAY_LEN(codes); i++)
             if (h->metrics.answers[r][i])
@@ -351,7 +379,7 @@ static void write_totals(const struct http *h, struct buf *out)
     write_one(out, "argosy_breakers_opened_total", "counter",
               "Times that a worker was no longer trusted.", t.opened);
     write_one(out, "argosy_failures_total", "counter", "Generations that were given up.", t.failed);
-    write_one(out, "argosy_http_connections", "gauge", "Open client connections.", h->n_conns);
+    write_one(out, "argosy_http_connections_open", "gauge", "Open client connections.", h->n_conns);
     write_one(out, "argosy_http_connections_total", "counter", "Client connections taken.",
               m->conns_taken);
     write_one(out, "argosy_http_connections_refused_total", "counter",
@@ -371,6 +399,7 @@ void metrics_write(const struct http *h, struct buf *out)
     write_model_counters(h, out);
     write_success(h, out);
     write_histograms(h, out);
+    genai_metrics_write(h, out);
     write_models_of_pool(h, out);
     write_workers(h, out);
     write_answers(h, out);

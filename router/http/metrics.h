@@ -1,26 +1,25 @@
-/* metrics.h: what /metrics counts: by model under vLLM's names, by route and status our own. */
+/* metrics.h: what /metrics counts: by model under vLLM's names and OpenTelemetry's, by
+ * route and status our own. */
 #ifndef ARGOSY_ROUTER_HTTP_METRICS_H
 #define ARGOSY_ROUTER_HTTP_METRICS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "router/http/histogram.h"
 #include "router/http/route.h"
 #include "router/pool/pool.h"
+#include "router/trace/journal.h"
 #include "runtime/base/buf.h"
 #include "runtime/base/err.h"
 
 struct http;
 
-#define HISTOGRAM_BOUNDS_MAX 24
 #define METRICS_CODES_MAX 24
 
-struct histogram {
-    const double *bounds; /* (n), seconds, ascending */
-    uint32_t n;
-    uint64_t counts[HISTOGRAM_BOUNDS_MAX + 1]; /* each for itself, the last is +Inf */
-    uint64_t total;
-    double sum;
+/* OpenTelemetry's of one operation. */
+struct genai_metrics {
+    struct histogram first, each, duration, failed, tokens_in, tokens_out;
 };
 
 struct model_metrics {
@@ -30,6 +29,9 @@ struct model_metrics {
     uint64_t finished[2]; /* by enum gen_finish */
     uint64_t cancelled, failed;
     struct histogram ttft, itl, e2e;
+    /* Of complete requests. */
+    struct histogram queue, prefill, decode, inference, each, tokens_in, tokens_out;
+    struct genai_metrics genai[JOURNAL_OPERATIONS];
 };
 
 struct metrics {
@@ -45,8 +47,20 @@ struct metrics {
 int metrics_init(struct metrics *m, size_t n_models, struct err *e);
 void metrics_release(struct metrics *m);
 void metrics_answer(struct metrics *m, const struct route *route, int status);
-void histogram_add(struct histogram *h, double seconds);
+/* A request is over, one way or the other. */
+void metrics_request(struct metrics *m, const struct journal *j);
 /* The whole text of /metrics. */
 void metrics_write(const struct http *h, struct buf *out);
+
+/* ---- for metrics_genai.c ---- */
+
+void metrics_write_meta(struct buf *out, const char *name, const char *type, const char *help);
+/* name="value", escaped. */
+void metrics_write_label(struct buf *out, const char *name, const char *value);
+
+/* metrics_genai.c: the names of OpenTelemetry's semantic conventions, as Prometheus writes them. */
+void genai_metrics_init(struct genai_metrics *g);
+void genai_metrics_add(struct genai_metrics *g, const struct journal *j);
+void genai_metrics_write(const struct http *h, struct buf *out);
 
 #endif

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "router/http/access.h"
 #include "router/http/conn_internal.h"
 #include "router/http/http_internal.h"
 #include "router/http/route.h"
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
-#include "runtime/base/log.h"
 
 /* ---- the request that a connection carries ----------------------------------------------------
  */
@@ -33,6 +33,7 @@ void conn_release_request(struct conn *c)
     if (!r)
         return;
     c->request = NULL;
+    access_end(r);
     c->http->n_requests--;
     drop_body(r);
     arena_release(&r->arena);
@@ -47,6 +48,7 @@ bool conn_make_request(struct conn *c)
     r->http = c->http;
     r->conn = c;
     r->start_ns = clock_mono_ns();
+    r->journal.start_ns = r->start_ns;
     arena_init(&r->arena, c->http->config.request_bytes_max);
     buf_init(&r->body, c->http->config.body_bytes_max);
     http_make_id(c->http, "req-", r->id, sizeof(r->id));
@@ -102,6 +104,7 @@ static void write_head(struct request *r, int status, const char *content_type)
     struct conn *c = r->conn;
     struct http *h = r->http;
     metrics_answer(&h->metrics, r->route, status);
+    r->journal.status = status;
     if (h->stopping)
         c->keep_alive = false;
     buf_addf(&c->out, "HTTP/1.1 %d %s\r\nDate: %s\r\nX-Request-Id: %s\r\n", status,
@@ -116,9 +119,6 @@ static void write_head(struct request *r, int status, const char *content_type)
 
 static void answer_complete(struct conn *c)
 {
-    struct request *r = c->request;
-    log_debug("answered", "request=%s path=%s ms=%.1f", r->id, r->route ? r->route->path : "-",
-              (double)(clock_mono_ns() - r->start_ns) / 1e6);
     conn_release_request(c);
     event_del(c->timer);
     c->stream = false;
@@ -173,6 +173,8 @@ void request_fail(struct request *r, const struct api_error *e)
         request_header(r, "Retry-After-Ms", text);
     }
     struct buf body;
+    if (!r->journal.error)
+        r->journal.error = access_error(e->status);
     buf_init(&body, 0);
     api_error_write(e, &body);
     request_reply(r, e->status, "application/json", body.failed ? NULL : &body);

@@ -16,6 +16,7 @@
 
 #include "router/http/api_error.h"
 #include "router/http/head.h"
+#include "router/trace/journal.h"
 #include "runtime/base/arena.h"
 #include "runtime/base/buf.h"
 
@@ -32,11 +33,12 @@ struct request {
     const struct route *route; /* NULL: refused before it had one */
     bool whole_server;         /* OPTIONS * */
     enum http_method method;
-    char id[REQUEST_ID_BYTES]; /* the client's X-Request-Id, or ours */
-    char *rest;                /* decoded path behind a prefix route's prefix */
-    char *traceparent;         /* or NULL */
-    uint64_t session_hash;     /* of X-Session-Id; 0: none */
-    uint64_t start_ns;         /* clock_mono_ns, when its head was complete */
+    char id[REQUEST_ID_BYTES];           /* the client's X-Request-Id, or ours */
+    char *rest;                          /* decoded path behind a prefix route's prefix */
+    char traceparent[TRACEPARENT_BYTES]; /* what workers get: this request's own */
+    uint64_t session_hash;               /* of X-Session-Id; 0: none */
+    uint64_t start_ns;                   /* clock_mono_ns, when its head was complete */
+    struct journal journal;
     struct buf body;
     struct arena arena;
     char headers[REQUEST_HEADERS_BYTES]; /* further ones of the answer */

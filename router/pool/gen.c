@@ -51,6 +51,12 @@ void gen_recount(struct gen *g)
     v->inflight_output_tokens += g->counted_output;
 }
 
+static void tell_place(const struct gen *g, const char *worker, bool moved)
+{
+    if (g->cb.place)
+        g->cb.place(g->ctx, worker, moved);
+}
+
 static void join_worker(struct gen *g, struct worker *w)
 {
     g->state = GEN_RUNNING;
@@ -61,6 +67,8 @@ static void join_worker(struct gen *g, struct worker *w)
     g->tried_one = breaker_sent(w->breaker);
     gen_recount(g);
     memcpy(g->worker_id, w->id, sizeof(g->worker_id));
+    w->gens_seen++;
+    tell_place(g, w->id, g->moved);
 }
 
 /* From its worker or from those that wait: afterwards it is nowhere. */
@@ -346,6 +354,7 @@ void gen_move(struct gen *g, bool fault, bool tell)
     detach(g);
     p->moved++;
     g->moved = true;
+    tell_place(g, NULL, true);
     g->moves += fault;
     g->moved_again = fault && g->moves > 1;
     g->n_tried = 0;
@@ -391,6 +400,7 @@ void gen_refused(struct gen *g, const Argosy__Refused *r)
     }
     g->pool->refused++;
     detach(g);
+    tell_place(g, NULL, false);
     if (invalid && !g->moved) {
         gen_fail(g, GEN_FAULT_INVALID, r->detail, 0);
         return;

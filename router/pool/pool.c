@@ -308,6 +308,10 @@ void pool_each_worker(const struct pool *p, void (*fn)(void *ctx, const struct p
             .sequences_max = w->view.sequences_max,
             .price = w->view.price,
             .models = w->model_names,
+            .labels = w->labels,
+            .n_labels = w->view.n_labels,
+            .tokens = w->tokens_seen,
+            .gens = w->gens_seen,
         };
         fn(ctx, &v);
     }

@@ -105,6 +105,9 @@ struct gen_callbacks {
     /* The n > 0 finite numbers that a request with a pooling wants, in place of finish. */
     void (*embedding)(void *ctx, const float *v, uint32_t n, const struct gen_usage *usage);
     void (*fail)(void *ctx, enum gen_fault fault, const char *detail, uint32_t retry_after_ms);
+    /* Or NULL: it has come to a worker (the first time from inside pool_start), or, with NULL, has
+     * left one: `moved` for another one, else it was refused there. Must call nothing here. */
+    void (*place)(void *ctx, const char *worker, bool moved);
 };
 
 /* Starts a generation. NULL with err: nothing was started (no worker, all full), and no callback is
@@ -136,8 +139,12 @@ struct pool_worker_view {
     uint64_t attached_ms;                             /* clock_mono_ms */
     uint64_t inflight_tokens; /* that this router has under way there: prompts and outputs */
     uint32_t sequences_max;
-    double price;       /* per million tokens; 0: not priced */
-    const char *models; /* names, separated by commas */
+    double price;                      /* per million tokens; 0: not priced */
+    const char *models;                /* names, separated by commas */
+    const struct policy_label *labels; /* (n_labels), router/policy/policy.h */
+    uint32_t n_labels;
+    uint64_t tokens; /* that it gave this router */
+    uint64_t gens;   /* that it was given by it */
 };
 
 struct pool_totals {

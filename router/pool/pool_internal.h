@@ -79,6 +79,7 @@ struct worker {
     struct policy_label *labels;
     struct rates rates;
     struct gen_list gens;
+    uint64_t tokens_seen, gens_seen; /* for the view */
 };
 
 enum gen_state { GEN_WAITING, GEN_RUNNING, GEN_ENDED };

@@ -118,6 +118,7 @@ static bool deliver_tokens(struct pool *p, struct gen *g, const Argosy__Delta *d
     if (d->index == 0 && skip == 0)
         g->cached_tokens = d->cached_tokens < g->r->n_prompt ? d->cached_tokens : g->r->n_prompt;
     gen_heard(g, g->n_out - n == g->n_out_sent);
+    g->worker->tokens_seen += n;
     g->cb.tokens(g->ctx, d->tokens + skip, logprobs, n);
     return gen_find(p, id) == g;
 }

@@ -227,6 +227,9 @@ static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s
     if (!job)
         return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n);
     job->top_logprobs = r.sampling.n_top;
+    log_debug("request", "request=%llu prompt_tokens=%u output_tokens=%u trace=%s",
+              (unsigned long long)s->request, r.n_prompt, r.n_output,
+              s->traceparent[0] ? s->traceparent : "-");
     rc = engine_submit(w->engine, &r, e);
     if (rc < 0)
         jobs_remove(&w->jobs, job);
