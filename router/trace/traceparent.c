@@ -1,5 +1,6 @@
 #include "router/trace/traceparent.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "runtime/base/rng.h"
@@ -70,11 +71,10 @@ void trace_hex(const uint8_t *bytes, size_t n, char *out)
 
 void traceparent_write(const struct traceparent *t, char out[TRACEPARENT_BYTES])
 {
-    memcpy(out, "00-", 3);
-    trace_hex(t->trace_id, sizeof(t->trace_id), out + TRACE_AT);
-    out[SPAN_AT - 1] = '-';
-    trace_hex(t->span_id, sizeof(t->span_id), out + SPAN_AT);
-    memcpy(out + FLAGS_AT - 1, t->sampled ? "-01" : "-00", 4);
+    char trace[2 * TRACE_ID_BYTES + 1], span[2 * SPAN_ID_BYTES + 1];
+    trace_hex(t->trace_id, sizeof(t->trace_id), trace);
+    trace_hex(t->span_id, sizeof(t->span_id), span);
+    snprintf(out, TRACEPARENT_BYTES, "00-%s-%s-0%d", trace, span, t->sampled);
 }
 
 static void fill(struct rng *rng, uint8_t *id, size_t n)
