@@ -35,6 +35,7 @@ struct router_config {
     int64_t generations_max;
     int64_t queue_max;
     int64_t worker_queue_max;
+    int64_t prefix_index_bytes;
     int64_t out_bytes_max;
     int64_t connections_max;
     int64_t header_bytes_max;

@@ -165,6 +165,7 @@ static int open_pool(struct router *r, struct err *e)
         .token_timeout_ms = (uint32_t)c->token_timeout_ms,
         .deadline_ms = (uint32_t)c->deadline_ms,
         .drain_ms = (uint32_t)c->drain_timeout_ms,
+        .prefix_index_bytes = (size_t)c->prefix_index_bytes,
     };
     rng_entropy(&pc.seed, sizeof(pc.seed));
     int rc = pool_open(&pc, r->base, &link, &r->pool, e);

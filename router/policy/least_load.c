@@ -25,5 +25,6 @@ static uint32_t pick(void *state, const struct policy_snapshot *s, const struct 
 const struct policy policy_least_load = {
     .name = "least_load",
     .summary = "the worker that would be done first, by its measured speed, its queue and its KV",
+    .needs = POLICY_NEEDS_CACHED,
     .pick = pick,
 };

@@ -22,26 +22,45 @@ struct policy_rates policy_typical_rates(const struct policy_snapshot *s)
     struct policy_rates sum = {0};
     uint32_t n_prefill = 0;
     uint32_t n_decode = 0;
+    uint32_t n_step = 0;
     for (uint32_t i = 0; i < s->n; i++) {
         const struct policy_rates *r = &s->workers[i]->rates;
         sum.prefill_tokens_per_s += r->prefill_tokens_per_s;
         sum.decode_tokens_per_s += r->decode_tokens_per_s;
+        sum.step_base_s += r->step_base_s;
+        sum.step_seq_s += r->step_seq_s;
         n_prefill += r->prefill_tokens_per_s > 0;
         n_decode += r->decode_tokens_per_s > 0;
+        n_step += r->step_base_s > 0 || r->step_seq_s > 0;
     }
     return (struct policy_rates){
         .prefill_tokens_per_s =
             n_prefill ? sum.prefill_tokens_per_s / n_prefill : PREFILL_TOKENS_PER_S_UNKNOWN,
         .decode_tokens_per_s =
             n_decode ? sum.decode_tokens_per_s / n_decode : DECODE_TOKENS_PER_S_UNKNOWN,
+        .step_base_s = n_step ? sum.step_base_s / n_step : 1 / DECODE_TOKENS_PER_S_UNKNOWN,
+        .step_seq_s = n_step ? sum.step_seq_s / n_step : 0,
     };
 }
 
-static uint32_t uncached_tokens(const struct policy_snapshot *s, uint32_t index,
+uint32_t policy_uncached_tokens(const struct policy_snapshot *s, uint32_t index,
                                 const struct policy_request *r)
 {
     uint64_t cached = s->cached_blocks ? (uint64_t)s->cached_blocks[index] * r->block_tokens : 0;
-    return cached < r->prompt_tokens ? r->prompt_tokens - (uint32_t)cached : 0;
+    return cached < r->prompt_tokens ? r->prompt_tokens - (uint32_t)cached : 1;
+}
+
+uint64_t policy_prefill_left(const struct policy_worker *w)
+{
+    return w->inflight_prefill_tokens > w->prefill_done_tokens
+               ? w->inflight_prefill_tokens - w->prefill_done_tokens
+               : 0;
+}
+
+uint32_t policy_output_guess(const struct policy_request *r)
+{
+    return r->output_tokens < POLICY_OUTPUT_TOKENS_GUESS ? r->output_tokens
+                                                         : POLICY_OUTPUT_TOKENS_GUESS;
 }
 
 double policy_load_s(const struct policy_snapshot *s, uint32_t index,
@@ -52,10 +71,9 @@ double policy_load_s(const struct policy_snapshot *s, uint32_t index,
                                                             : typical->prefill_tokens_per_s;
     double decode_rate = w->rates.decode_tokens_per_s > 0 ? w->rates.decode_tokens_per_s
                                                           : typical->decode_tokens_per_s;
-    uint32_t output = r->output_tokens < POLICY_OUTPUT_TOKENS_GUESS ? r->output_tokens
-                                                                    : POLICY_OUTPUT_TOKENS_GUESS;
-    double prefill = (double)w->inflight_prefill_tokens + uncached_tokens(s, index, r);
-    double decode = (double)w->inflight_output_tokens + (double)w->others_tokens + output;
+    double prefill = (double)policy_prefill_left(w) + policy_uncached_tokens(s, index, r);
+    double decode =
+        (double)w->inflight_output_tokens + (double)w->others_tokens + policy_output_guess(r);
     double k = w->kv_pages ? (double)w->kv_pages_used / w->kv_pages : 0;
     if (k > KV_SHARE_MAX)
         k = KV_SHARE_MAX;

@@ -5,10 +5,8 @@
 #include "runtime/base/check.h"
 
 static const struct policy *const policies[] = {
-    &policy_least_load,
-    &policy_power_of_two,
-    &policy_round_robin,
-    &policy_random,
+    &policy_predicted,    &policy_prefix_hash, &policy_session, &policy_least_load,
+    &policy_power_of_two, &policy_round_robin, &policy_random,
 };
 
 const struct policy *policy_find(const char *name)

@@ -40,6 +40,8 @@ struct policy_rates {
     double decode_tokens_per_s; /* of all sequences together, at the batches seen lately */
     double step_base_s;
     double step_seq_s;
+    /* Of steps in which sequences decode too: what such a step computes of prompts, by its time. */
+    double mixed_tokens_per_s;
 };
 
 /* One worker as a policy sees it. */
@@ -48,7 +50,9 @@ struct policy_worker {
     enum policy_worker_state state;
     uint32_t running, waiting;        /* as it last said; other routers' requests included */
     uint32_t inflight;                /* requests of this router there, counted when sent */
-    uint64_t inflight_prefill_tokens; /* of them, prompts that gave no token yet */
+    uint32_t inflight_prefills;       /* of them, those that gave no token yet */
+    uint64_t inflight_prefill_tokens; /* their prompts, less what is taken to be cached there */
+    uint64_t prefill_done_tokens;     /* of that, what its steps have computed */
     uint64_t inflight_output_tokens;  /* still to come, each request's share at most the guess */
     uint64_t others_tokens;           /* other routers' tokens under way there */
     uint32_t sequences_max;
@@ -83,11 +87,15 @@ struct policy_snapshot {
     uint64_t now_ms;
 };
 
+/* Bits: what a policy looks at, and is costly to find out. */
+enum policy_need { POLICY_NEEDS_HASHES = 1, POLICY_NEEDS_CACHED = 2 };
+
 struct policy {
     const char *name;
     const char *summary; /* one sentence, for the manual */
     /* Bytes of state, zeroed at start, at most POLICY_STATE_BYTES_MAX; 0: none. */
     size_t state_bytes;
+    unsigned needs; /* enum policy_need */
     /* An index below s->n. */
     uint32_t (*pick)(void *state, const struct policy_snapshot *s, const struct policy_request *r,
                      struct rng *rng);
@@ -120,6 +128,20 @@ double policy_load_s(const struct policy_snapshot *s, uint32_t index,
 /* Means of the rates that are known in the snapshot, for workers whose own are not. */
 struct policy_rates policy_typical_rates(const struct policy_snapshot *s);
 
+/* Prompt tokens of the request that the worker has to compute; at least 1. */
+uint32_t policy_uncached_tokens(const struct policy_snapshot *s, uint32_t index,
+                                const struct policy_request *r);
+/* What is left of the prompts under way there. */
+uint64_t policy_prefill_left(const struct policy_worker *w);
+/* The tokens that a request may still bring, at most the guess. */
+uint32_t policy_output_guess(const struct policy_request *r);
+/* The worker that the key belongs to, or the next one of the key's order whose load is at most 1.25
+ * times its share. See bounded.c. */
+uint32_t policy_pick_bounded(const struct policy_snapshot *s, uint64_t key);
+
+extern const struct policy policy_predicted;
+extern const struct policy policy_prefix_hash;
+extern const struct policy policy_session;
 extern const struct policy policy_round_robin;
 extern const struct policy policy_random;
 extern const struct policy policy_power_of_two;

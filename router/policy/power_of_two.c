@@ -18,5 +18,6 @@ static uint32_t pick(void *state, const struct policy_snapshot *s, const struct 
 const struct policy policy_power_of_two = {
     .name = "power_of_two",
     .summary = "of two workers drawn by lot, the one with less load",
+    .needs = POLICY_NEEDS_CACHED,
     .pick = pick,
 };

@@ -37,15 +37,35 @@ static void uncount(struct gen *g)
     struct policy_worker *v = &g->worker->view;
     v->inflight_prefill_tokens -= g->counted_prefill;
     v->inflight_output_tokens -= g->counted_output;
+    v->inflight_prefills -= g->counted_waits;
     g->counted_prefill = g->counted_output = 0;
+    g->counted_waits = false;
+}
+
+/* A prompt that is done, or gone: so is what its steps have computed. */
+static void end_prefill(struct policy_worker *v, uint32_t tokens)
+{
+    v->prefill_done_tokens -= v->prefill_done_tokens < tokens ? v->prefill_done_tokens : tokens;
+}
+
+/* Tokens that the worker has to compute before the first new one. */
+static uint32_t prefill_of(const struct gen *g)
+{
+    uint32_t n = g->r->n_prompt + g->n_out_sent;
+    return g->n_out > g->n_out_sent ? 0 : n > g->cached_guess ? n - g->cached_guess : 1;
 }
 
 void gen_recount(struct gen *g)
 {
     struct policy_worker *v = &g->worker->view;
     uint32_t left = g->r->max_tokens - g->n_out;
+    uint32_t before = g->counted_prefill;
     uncount(g);
-    g->counted_prefill = g->n_out > g->n_out_sent ? 0 : g->r->n_prompt + g->n_out_sent;
+    g->counted_prefill = prefill_of(g);
+    g->counted_waits = g->counted_prefill > 0;
+    v->inflight_prefills += g->counted_waits;
+    if (before > 0 && !g->counted_waits)
+        end_prefill(v, before);
     g->counted_output = left < POLICY_OUTPUT_TOKENS_GUESS ? left : POLICY_OUTPUT_TOKENS_GUESS;
     v->inflight_prefill_tokens += g->counted_prefill;
     v->inflight_output_tokens += g->counted_output;
@@ -79,6 +99,7 @@ static void detach(struct gen *g)
         if (g->tried_one)
             breaker_untried(g->worker->breaker, pool_now_ms(p));
         g->tried_one = false;
+        end_prefill(&g->worker->view, g->counted_prefill);
         uncount(g);
         g->worker->view.inflight--;
         gen_list_remove(&g->worker->gens, g);
@@ -185,9 +206,14 @@ static struct worker *pick(struct gen *g, uint64_t now_ms, enum picked *if_none)
     n = policy_gather(p->candidates, n, &request, p->admitted);
     if (n == 0)
         return NULL;
-    struct policy_snapshot snapshot = {.workers = p->admitted, .n = n, .now_ms = now_ms};
+    blocks_hash(g, &request);
+    struct policy_snapshot snapshot = {.workers = p->admitted,
+                                       .cached_blocks = blocks_look(p, &request, n),
+                                       .n = n,
+                                       .now_ms = now_ms};
     uint32_t chosen = p->config.policy->pick(p->policy_state, &snapshot, &request, &p->rng);
     ASSERT(chosen < n);
+    blocks_picked(g, &request, chosen);
     return (struct worker *)p->admitted[chosen];
 }
 

@@ -107,6 +107,8 @@ static int take_memory(struct pool *p, struct err *e)
         p->free_slots[i] = c->gens_max - 1 - i;
     p->n_free_slots = c->gens_max;
     int rc = breakers_init(&p->breakers, 2 * c->workers_max, e);
+    if (rc == 0)
+        rc = blocks_open(p, e);
     return rc < 0 ? rc : dueheap_init(&p->due, c->workers_max + c->gens_max, e);
 }
 
@@ -157,6 +159,7 @@ void pool_free(struct pool *p)
     }
     dueheap_release(&p->due);
     breakers_release(&p->breakers);
+    blocks_release(p);
     free(p->models);
     free(p->workers);
     free(p->buckets);

@@ -191,6 +191,8 @@ struct pool_config {
     uint32_t token_timeout_ms;   /* shortest patience with a token (patience.c); 0: endless */
     uint32_t deadline_ms;        /* of a generation that names none */
     uint32_t drain_ms;           /* after it, a draining worker's generations move */
+    /* For who has which blocks of prompts; 0: nothing is known of that. */
+    size_t prefix_index_bytes;
     /* Milliseconds that never go back. NULL: clock_mono_ms. A simulator passes its own. */
     uint64_t (*now_ms)(void *ctx);
     void *now_ctx;

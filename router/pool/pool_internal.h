@@ -6,6 +6,7 @@
  *                    ├──► gen.c     start, pick, wait, move, end; start.c: its frames
  *                    │       │         patience.c: is the next token too late?
  *                    │       │         breaker.c: is the worker trusted? budget.c: may it move?
+ *                    │       │         blocks.c: who has its prompt cached?
  *                    └──► step.c    Step frames: check every delta, deliver it
  *
  * No function here frees a worker or a generation that its caller still holds, with one exception:
@@ -22,6 +23,7 @@
 #include "router/pool/budget.h"
 #include "router/pool/dueheap.h"
 #include "router/pool/pool.h"
+#include "router/pool/prefix_index.h"
 #include "router/pool/rates.h"
 
 #define WORKER_ID_BYTES 64
@@ -30,6 +32,9 @@
 #define WORKER_LABEL_BYTES_MAX 255
 #define POOL_MODELS_MAX 64
 #define POOL_ROUTERS_MAX 64
+#define BLOCK_TOKENS_MAX                                                     \
+    1024 /* of a worker's pages; the blocks of larger ones are not looked at \
+          */
 /* Workers that may refuse a generation in one round of tries. */
 #define GEN_TRIES_MAX 8
 #define GEN_RETRY_MS_MIN 20
@@ -78,6 +83,7 @@ struct worker {
     char *model_names;                /* for the view */
     struct policy_label *labels;
     struct rates rates;
+    uint32_t index_slot; /* in pool.index, while attached */
     struct gen_list gens;
     uint64_t tokens_seen, gens_seen; /* for the view */
 };
@@ -100,6 +106,7 @@ struct gen {
     uint32_t n_out, cap_out;
     uint32_t n_out_sent; /* of them, sent along with the last Start */
     uint32_t cached_tokens;
+    uint32_t cached_guess; /* tokens that its worker was taken to have, when it was picked */
     uint64_t deadline_at_ms, give_up_at_ms, retry_at_ms;
     uint64_t token_ms,
         first_ms;     /* patience.c: its last token here, or its Start; until its first */
@@ -113,6 +120,7 @@ struct gen {
     uint32_t n_tried;
     uint32_t retry_after_ms;                  /* the shortest that a refusal named; 0: none */
     uint32_t counted_prefill, counted_output; /* in the worker's view */
+    bool counted_waits;                       /* among the inflight_prefills there */
     char worker_id[WORKER_ID_BYTES];
 };
 
@@ -131,6 +139,11 @@ struct pool {
     uint32_t n_buckets;
     const struct policy_worker **candidates; /* scratch of a pick, (workers_max) each */
     const struct policy_worker **admitted;
+    struct prefix_index *index; /* NULL: nothing is known of caches */
+    uint32_t page_tokens;       /* of its blocks; 0: no worker yet */
+    uint64_t *hashes;           /* scratch of a pick, (cap_hashes) */
+    uint32_t cap_hashes;
+    uint32_t *cached_blocks; /* scratch of a pick, (workers_max): as admitted */
     char *routers[POOL_ROUTERS_MAX];
     size_t n_routers;
 
@@ -202,6 +215,19 @@ void gen_wake_waiting(struct pool *p);
 /* If flush_wanted: gives those who wait a try. */
 void gen_flush_waiting(struct pool *p);
 void gen_free(struct gen *g);
+
+/* blocks.c */
+int blocks_open(struct pool *p, struct err *e);
+void blocks_release(struct pool *p);
+void blocks_attach(struct pool *p, struct worker *w);
+void blocks_leave(struct pool *p, struct worker *w);
+void blocks_events(struct pool *p, struct worker *w, const Argosy__CacheEvents *events);
+/* Fills in the request's block hashes, if the policy looks at them. */
+void blocks_hash(struct gen *g, struct policy_request *request);
+/* What the first n of p->admitted have of the request's blocks; NULL: not known. */
+const uint32_t *blocks_look(struct pool *p, const struct policy_request *request, uint32_t n);
+/* The chosen one will want these blocks. */
+void blocks_picked(struct gen *g, const struct policy_request *request, uint32_t chosen);
 
 /* start.c */
 int start_check(const struct gen_request *r, struct err *e);

@@ -38,12 +38,13 @@ static void add_decode(struct rates *r, double s, double batch, struct policy_ra
     out->step_seq_s = slope;
 }
 
-static void add_prefill(struct rates *r, double s, double tokens, struct policy_rates *out)
+/* Tokens over seconds, of decayed sums. */
+static double add_tokens(double *sum_tokens, double *sum_s, double tokens, double s)
 {
     double keep = pow(PREFILL_KEEP_PER_TOKEN, tokens);
-    r->prefill_tokens = r->prefill_tokens * keep + tokens;
-    r->prefill_s = r->prefill_s * keep + s;
-    out->prefill_tokens_per_s = r->prefill_tokens / r->prefill_s;
+    *sum_tokens = *sum_tokens * keep + tokens;
+    *sum_s = *sum_s * keep + s;
+    return *sum_tokens / *sum_s;
 }
 
 void rates_add_step(struct rates *r, uint32_t duration_us, uint32_t prefill_tokens,
@@ -55,8 +56,11 @@ void rates_add_step(struct rates *r, uint32_t duration_us, uint32_t prefill_toke
     if (prefill_tokens == 0 && decode_tokens > 0) {
         add_decode(r, s, decode_tokens, out);
     } else if (prefill_tokens > 0) {
+        if (decode_tokens > 0)
+            out->mixed_tokens_per_s = add_tokens(&r->mixed_tokens, &r->mixed_s, prefill_tokens, s);
         double decode_s = decode_tokens ? decode_step_s(out, decode_tokens) : 0;
         if (decode_s >= 0 && s - decode_s > s * PREFILL_SHARE_MIN)
-            add_prefill(r, s - decode_s, prefill_tokens, out);
+            out->prefill_tokens_per_s =
+                add_tokens(&r->prefill_tokens, &r->prefill_s, prefill_tokens, s - decode_s);
     }
 }

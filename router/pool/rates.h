@@ -2,7 +2,8 @@
  *
  * Steps that only prefill give the prefill rate, steps that only decode give the decode rate and,
  * over batches of different size, the step time as base + sequences × slope. A mixed step gives the
- * prefill rate once the decode part of it can be subtracted. All are moving averages.
+ * prefill rate once the decode part of it can be subtracted, and what prompts get while sequences
+ * decode. All are moving averages.
  */
 #ifndef ARGOSY_ROUTER_POOL_RATES_H
 #define ARGOSY_ROUTER_POOL_RATES_H
@@ -16,6 +17,8 @@ struct rates {
     double w, b, t, bb, bt;
     /* Decayed sums over prefills: tokens, seconds. */
     double prefill_tokens, prefill_s;
+    /* Over steps that decode too, by their whole time. */
+    double mixed_tokens, mixed_s;
 };
 
 /* Adds a step and puts what is now known into `out`. Nonsense (no duration, no tokens) changes

@@ -73,6 +73,7 @@ void worker_remove(struct pool *p, struct worker *w, bool close, const char *why
     p->workers[w->place] = p->workers[--p->n_workers];
     p->workers[w->place]->place = w->place;
     dueheap_remove(&p->due, &w->due);
+    blocks_leave(p, w);
     w->unreachable = true;
     if (close)
         p->link.close(p->link.ctx, w->stream);
@@ -350,6 +351,7 @@ static void take_hello(struct pool *p, struct worker *w, const Argosy__Hello *h)
     w->attached = true;
     w->breaker = breakers_joined(&p->breakers, w->view.key, w->id);
     w->steps_ms = w->attached_ms;
+    blocks_attach(p, w);
     gen_wake_waiting(p);
     log_info("worker joined", "id=%s epoch=%llu peer=%s device=\"%s\" models=%s kv_pages=%u", w->id,
              (unsigned long long)w->epoch, w->peer, w->device_name, w->model_names, h->kv_pages);
@@ -433,6 +435,9 @@ static void take_step(struct pool *p, struct worker *w, const Argosy__Step *s)
 {
     struct err why = {0};
     w->steps_ms = w->heard_ms;
+    w->view.prefill_done_tokens += s->prefill_tokens;
+    if (w->view.prefill_done_tokens > w->view.inflight_prefill_tokens)
+        w->view.prefill_done_tokens = w->view.inflight_prefill_tokens; /* other routers' */
     rates_add_step(&w->rates, s->duration_us, s->prefill_tokens, s->decode_tokens, &w->view.rates);
     if (step_apply(p, w, s, &why) < 0) {
         log_warn("worker broke the protocol", "id=%s why=\"%s\"", w->id, why.msg);
@@ -464,8 +469,11 @@ void worker_frame(struct pool *p, struct worker *w, const Argosy__FromWorker *fr
     case ARGOSY__FROM_WORKER__FRAME_REFUSED:
         take_refused(p, w, frame->refused);
         break;
+    case ARGOSY__FROM_WORKER__FRAME_CACHE_EVENTS:
+        blocks_events(p, w, frame->cache_events);
+        break;
     default:
-        /* Frames of a later version are ignored, and no policy here looks at CacheEvents. */
+        /* Frames of a later version are ignored. */
         break;
     }
 }

@@ -33,7 +33,7 @@ static void test_router_config_defaults_are_valid(void **state)
         fail_msg("%s", e.msg);
     assert_string_equal(c.listen, "127.0.0.1:8080");
     assert_string_equal(c.rpc_listen, "127.0.0.1:9090");
-    assert_string_equal(c.policy, "least_load");
+    assert_string_equal(c.policy, "predicted");
     assert_string_equal(c.cluster, "default");
     assert_null(c.redis);
     assert_int_equal(c.lease_ms, 800);

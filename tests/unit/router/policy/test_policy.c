@@ -56,7 +56,7 @@ static void test_policies_are_found_by_name(void **state)
     (void)state;
     int n = 0;
     policy_each(count_names, &n);
-    assert_int_equal(n, 4);
+    assert_int_equal(n, 7);
     assert_null(policy_find("fastest"));
 }
 

@@ -1,0 +1,126 @@
+/* predicted.c: the worker where this request is predicted to cost the least, in seconds.
+ *
+ *     cost = wait for a place + (prompts before it + its own, not cached) / prefill rate + a step
+ *          + STREAM_WEIGHT * (its own tokens' time + what the streams there lose)
+ *
+ * The first line is the time to the first token. Its own tokens take a step each, of one sequence
+ * more than there are now. The streams there lose the time of its prompt, each, and then what one
+ * sequence more adds to each step.
+ *
+ * All rates are the worker's own, measured (router/pool/rates.h); what nobody has measured is taken
+ * to be like the others'. So a fast worker gets more, a slow one what it can carry, and none is
+ * named. Costs that differ by less than a hundredth are equal, and equals go by lot.
+ */
+#include "router/policy/policy.h"
+
+/* A second of a stream later on weighs less than one before the first token: benchmarks/policy. */
+#define STREAM_WEIGHT 0.1
+#define EQUAL 1.01
+
+static double positive_or(double x, double other)
+{
+    return x > 0 ? x : other;
+}
+
+/* What the worker has to do, and how fast it is. */
+struct view {
+    double prefill_rate, mixed_rate; /* tokens/s; the second while sequences decode */
+    double base_s, seq_s;            /* of a step */
+    double streams;                  /* that decode */
+    double queue;                    /* requests that wait for a place */
+    double prefill_left;             /* tokens */
+};
+
+static void see_rates(const struct policy_worker *w, const struct policy_rates *typical,
+                      struct view *v)
+{
+    const struct policy_rates *r = &w->rates;
+    v->prefill_rate = positive_or(r->prefill_tokens_per_s, typical->prefill_tokens_per_s);
+    v->mixed_rate = positive_or(r->mixed_tokens_per_s, v->prefill_rate);
+    if (v->mixed_rate > v->prefill_rate)
+        v->mixed_rate = v->prefill_rate;
+    bool known = r->step_base_s > 0 || r->step_seq_s > 0;
+    v->base_s = known ? r->step_base_s : typical->step_base_s;
+    v->seq_s = known ? r->step_seq_s : typical->step_seq_s;
+}
+
+static void see(const struct policy_worker *w, const struct policy_rates *typical, struct view *v)
+{
+    see_rates(w, typical, v);
+    uint32_t said = w->running + w->waiting;
+    uint32_t all = said > w->inflight ? said : w->inflight;
+    uint32_t others = all - w->inflight;
+    double capacity = w->sequences_max ? w->sequences_max : 1;
+    /* Of other routers' tokens, what can't be output is prompt. */
+    double others_output = (double)others * POLICY_OUTPUT_TOKENS_GUESS;
+    v->prefill_left = (double)policy_prefill_left(w);
+    if ((double)w->others_tokens > others_output)
+        v->prefill_left += (double)w->others_tokens - others_output;
+    v->queue = all > capacity ? all - capacity : 0;
+    v->streams = (double)(all - w->inflight_prefills);
+    if (v->streams > capacity)
+        v->streams = capacity;
+}
+
+/* Until a sequence ends and leaves its place and its pages: those there are half through, on
+ * average. */
+static double wait_s(const struct policy_worker *w, const struct policy_request *r,
+                     uint32_t uncached, const struct view *v)
+{
+    double capacity = w->sequences_max ? w->sequences_max : 1;
+    double life_s = POLICY_OUTPUT_TOKENS_GUESS * (v->base_s + v->seq_s * v->streams);
+    double places = v->streams + v->queue + w->inflight_prefills + 1 - capacity;
+    double wait = places > 0 ? life_s * places / capacity : 0;
+    if (w->kv_pages == 0 || w->page_tokens == 0)
+        return wait;
+    double needed = (uncached + policy_output_guess(r) + v->prefill_left) / w->page_tokens;
+    double missing = needed + w->kv_pages_used - w->kv_pages;
+    /* A sequence at least must end. */
+    double share = missing / w->kv_pages;
+    double least = 1 / (v->streams + 1);
+    double for_pages = missing > 0 ? life_s * (share > least ? share : least) : 0;
+    return wait > for_pages ? wait : for_pages;
+}
+
+static double cost_s(const struct policy_snapshot *s, uint32_t index,
+                     const struct policy_request *r, const struct policy_rates *typical)
+{
+    const struct policy_worker *w = s->workers[index];
+    struct view v;
+    see(w, typical, &v);
+    uint32_t uncached = policy_uncached_tokens(s, index, r);
+    double output = policy_output_guess(r);
+    double step_s = v.base_s + v.seq_s * (v.streams + 1);
+    double rate = v.streams > 0 ? v.mixed_rate : v.prefill_rate;
+    double first_s = wait_s(w, r, uncached, &v) + (v.prefill_left + uncached) / rate + step_s;
+    double lost_s = v.streams * (uncached / v.prefill_rate + output * v.seq_s);
+    return first_s + STREAM_WEIGHT * (output * step_s + lost_s);
+}
+
+static uint32_t pick(void *state, const struct policy_snapshot *s, const struct policy_request *r,
+                     struct rng *rng)
+{
+    (void)state;
+    struct policy_rates typical = policy_typical_rates(s);
+    uint32_t best = 0;
+    double best_s = cost_s(s, 0, r, &typical);
+    uint32_t n_equal = 1;
+    for (uint32_t i = 1; i < s->n; i++) {
+        double c = cost_s(s, i, r, &typical);
+        if (c > best_s * EQUAL)
+            continue;
+        n_equal = c * EQUAL < best_s ? 1 : n_equal + 1;
+        if (n_equal > 1 && rng_below(rng, n_equal) != 0)
+            continue;
+        best = i;
+        best_s = n_equal == 1 || c < best_s ? c : best_s;
+    }
+    return best;
+}
+
+const struct policy policy_predicted = {
+    .name = "predicted",
+    .summary = "the least predicted time to the first token, and loss of the streams there",
+    .needs = POLICY_NEEDS_CACHED,
+    .pick = pick,
+};
