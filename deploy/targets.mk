@@ -105,6 +105,23 @@ bench-clients: ## guidellm and aiperf against `argosy up`: any failed request fa
 	@$(SUBMAKE) all >&2
 	@$(VENV_PYTHON) benchmarks/clients/load_tools.py $(REQUESTS)
 
+.PHONY: bench-router
+# ROUNDS=N  SCENARIOS="json rate burst paced256 paced4000"  PEERS="nginx haproxy …"  OTHER=another argosy-router
+ROUNDS ?= 3
+SCENARIOS ?=
+PEERS ?=
+OTHER ?=
+bench-router: ## Our router beside nginx, HAProxy, smg, sglang-router and vllm-router (4 minutes)
+	@deploy/setup.sh run
+	@benchmarks/router/setup.sh
+	@models/fetch.py smollm2-135m >&2
+	@$(SUBMAKE) build/release/argosy-router build/release/benchmarks/hash_worker/hash_worker \
+	    build/release/benchmarks/router/load build/release/benchmarks/router/http_backend >&2
+	@python3 benchmarks/router/compare.py --model models/smollm2-135m/*.gguf --rounds $(ROUNDS) \
+	    $(if $(SCENARIOS),--scenarios '$(subst $(empty) $(empty),$(comma),$(strip $(SCENARIOS)))') \
+	    $(if $(PEERS),--peers '$(subst $(empty) $(empty),$(comma),$(strip $(PEERS)))') \
+	    $(if $(OTHER),--other '$(OTHER)')
+
 .PHONY: bench-exactness
 bench-exactness: ## What the order of sums that NUMERICS.md asks for costs
 	@deploy/setup.sh run
