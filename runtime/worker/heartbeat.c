@@ -6,9 +6,10 @@
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 
-/* How often the thread looks at most: the shortest lease is 200 ms, its third a heartbeat. */
+/* How often the thread looks; it is woken for a heartbeat that is new. */
 #define LOOK_MS_MIN 5
-#define LOOK_MS_MAX 50
+#define LOOK_MS_MAX 1000
+#define STACK_BYTES (256u << 10)
 
 struct heartbeat {
     struct pulse *pulses; /* list */
@@ -17,6 +18,7 @@ struct heartbeat {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool stop;
+    bool changed; /* one is due earlier than was known */
 };
 
 /* ---- one attachment's ---------------------------------------------------------------------------
@@ -65,15 +67,26 @@ static int send_load(struct pulse *p, const Argosy__Load *load, uint64_t now_ms,
     return rpc_client_send(p->client, p->stream, &f, e);
 }
 
+static void look_again(struct heartbeat *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->changed = true;
+    pthread_cond_signal(&h->wake);
+    pthread_mutex_unlock(&h->lock);
+}
+
 int pulse_send(struct pulse *p, uint64_t stream, const Argosy__Load *load, uint64_t every_ms,
                uint64_t now_ms, struct err *e)
 {
     pthread_mutex_lock(&p->lock);
+    bool is_new = p->stream != stream || p->every_ms > every_ms;
     p->stream = stream;
     p->every_ms = every_ms;
     keep(p, load);
     int rc = send_load(p, load, now_ms, e);
     pthread_mutex_unlock(&p->lock);
+    if (is_new && p->heartbeat)
+        look_again(p->heartbeat);
     return rc;
 }
 
@@ -113,8 +126,8 @@ static void wait_ms(struct heartbeat *h, uint64_t ms)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)ms * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
+    until.tv_sec += (time_t)(ms / 1000) + until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     pthread_cond_timedwait(&h->wake, &h->lock, &until);
 }
@@ -125,13 +138,14 @@ static void *run(void *arg)
     pthread_mutex_lock(&h->lock);
     while (!h->stop) {
         uint64_t next_ms = LOOK_MS_MAX;
+        h->changed = false;
         pthread_mutex_unlock(&h->lock);
         for (struct pulse *p = h->pulses; p; p = p->next) {
             uint64_t ms = beat(p, clock_mono_ms());
             next_ms = ms < next_ms ? ms : next_ms;
         }
         pthread_mutex_lock(&h->lock);
-        if (!h->stop)
+        if (!h->stop && !h->changed)
             wait_ms(h, next_ms < LOOK_MS_MIN ? LOOK_MS_MIN : next_ms);
     }
     pthread_mutex_unlock(&h->lock);
@@ -156,13 +170,19 @@ int heartbeat_create(struct heartbeat **out, struct err *e)
 void heartbeat_add(struct heartbeat *h, struct pulse *p)
 {
     ASSERT(!h->started);
+    p->heartbeat = h;
     p->next = h->pulses;
     h->pulses = p;
 }
 
 int heartbeat_start(struct heartbeat *h, struct err *e)
 {
-    if (pthread_create(&h->thread, NULL, run, h) != 0)
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    int rc = pthread_create(&h->thread, &attr, run, h);
+    pthread_attr_destroy(&attr);
+    if (rc != 0)
         return err_set(e, ERR_NOMEM, "no thread for the heartbeat");
     h->started = true;
     return 0;

@@ -22,6 +22,7 @@ struct heartbeat;
 /* Of one attachment. */
 struct pulse {
     struct rpc_client *client;
+    struct heartbeat *heartbeat; /* once added */
     pthread_mutex_t lock;
     struct pulse *next;
     /* Under the lock. */
