@@ -370,6 +370,20 @@ void gen_flush_waiting(struct pool *p)
     }
 }
 
+/* What takes one worker away often takes many, one after the other, and the next may be among them:
+ * a generation that lost two in a row lets the moment pass. */
+static bool wait_for_calm(struct gen *g)
+{
+    uint32_t ms = GEN_CALM_MS;
+    for (uint32_t i = 2; i < g->moves && ms < GEN_RETRY_MS_MAX; i++)
+        ms *= 4;
+    if (ms >= g->pool->config.worker_wait_ms)
+        return false;
+    g->retry_at_ms = pool_now_ms(g->pool) + ms;
+    wait_for_worker(g);
+    return true;
+}
+
 /* ---- events of one generation --------------------------------------------------------------- */
 
 void gen_move(struct gen *g, bool fault, bool tell)
@@ -388,6 +402,8 @@ void gen_move(struct gen *g, bool fault, bool tell)
         gen_finish(g, GEN_LENGTH); /* only the word that it is over was lost */
     else if (g->moves > p->config.moves_max)
         gen_fail(g, GEN_FAULT_WORKER, "the workers that ran it failed", 0);
+    else if (fault && g->moves > 1 && wait_for_calm(g))
+        return;
     else
         place(g);
 }
@@ -405,6 +421,8 @@ void gen_heard(struct gen *g, bool first)
     struct worker *w = g->worker;
     g->token_ms = w->heard_ms;
     gen_recount(g);
+    if (g->n_out - g->n_out_sent >= GEN_WELL_TOKENS)
+        g->moves = 0;
     if (!first)
         return;
     patience_watch(g); /* the next ones are waited for otherwise than the first */

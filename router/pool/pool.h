@@ -186,7 +186,7 @@ struct pool_config {
     uint32_t queue_max;          /* of them waiting for a worker to appear */
     uint32_t worker_wait_ms;     /* and for how long */
     uint32_t worker_queue_max;   /* generations at one worker beyond those it runs at once */
-    uint32_t moves_max;          /* workers that may fail under one generation, less one */
+    uint32_t moves_max;          /* workers in a row that may fail a generation, less one */
     double moves_share;          /* of requests: later moves of one generation (budget.h) */
     uint32_t token_timeout_ms;   /* shortest patience with a token (patience.c); 0: endless */
     uint32_t deadline_ms;        /* of a generation that names none */

@@ -39,6 +39,10 @@
 #define GEN_TRIES_MAX 8
 #define GEN_RETRY_MS_MIN 20
 #define GEN_RETRY_MS_MAX 2000
+/* After the second worker in a row that failed it; four times as long after the next. */
+#define GEN_CALM_MS 100
+/* So many tokens of one worker: it is not this generation that its workers fail at. */
+#define GEN_WELL_TOKENS 16
 /* The low bits of a request number are the generation's place in gens[], the rest is a serial. */
 #define GEN_SLOT_BITS 20
 

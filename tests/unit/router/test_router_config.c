@@ -36,7 +36,7 @@ static void test_router_config_defaults_are_valid(void **state)
     assert_string_equal(c.policy, "predicted");
     assert_string_equal(c.cluster, "default");
     assert_null(c.redis);
-    assert_int_equal(c.lease_ms, 800);
+    assert_int_equal(c.lease_ms, 700);
     assert_int_equal(c.worker_wait_ms, 10000);
     assert_int_equal(c.body_bytes_max, 8 << 20);
     assert_int_equal(c.moves_max, 3);

@@ -429,6 +429,71 @@ static void test_what_clients_do_is_no_fault(void **state)
     world_release(&w);
 }
 
+/* ---- many at once -----------------------------------------------------------------------------
+ */
+
+static uint64_t runs_at(struct world *w, struct client *c)
+{
+    struct sent *s = last_sent(w, SENT_START, 0);
+    return *gen_worker_id(c->gen) ? s->stream : 0;
+}
+
+static void test_workers_that_go_one_after_the_other_do_not_use_its_moves_up(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(N);
+    char id[16];
+    world_init(&w, NULL);
+    for (uint64_t s = 1; s <= 8; s++) {
+        snprintf(id, sizeof(id), "w%llu", (unsigned long long)s);
+        join(&w, s, id, 1);
+    }
+    assert_true(client_start(&w, &c, NULL));
+    /* Always the one that runs it, while there is one; then the rest, but one. */
+    uint32_t closed = 0;
+    bool gone[9] = {false};
+    for (uint64_t s; (s = runs_at(&w, &c)); closed++, gone[s] = true)
+        event_closed(&w, s);
+    assert_int_equal(closed, 2);
+    for (uint64_t s = 1; closed < 7; s++)
+        if (!gone[s]) {
+            event_closed(&w, s);
+            closed++;
+        }
+    assert_int_equal(c.failed, 0);
+    pass_ms(&w, 101);
+    uint64_t last = runs_at(&w, &c);
+    assert_true(last > 0);
+    run_to_the_end(&w, last, last_sent(&w, SENT_START, last)->request, 0);
+    assert_int_equal(c.finished, 1);
+    world_release(&w);
+}
+
+static void test_moves_are_counted_in_a_row(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(200);
+    struct pool_config config = world_config();
+    char id[16];
+    uint32_t n = 0;
+    world_init(&w, &config);
+    join(&w, 1, "w1", 1);
+    assert_true(client_start(&w, &c, NULL));
+    for (uint64_t s = 1; s <= 10; s++) {
+        uint64_t request = last_sent(&w, SENT_START, s)->request;
+        for (uint32_t i = 0; i < 16; i++, n++)
+            event_tokens(&w, s, request, n, 1, ARGOSY__FINISH__FINISH_NONE);
+        snprintf(id, sizeof(id), "w%llu", (unsigned long long)s + 1);
+        join(&w, s + 1, id, 1);
+        event_closed(&w, s);
+        assert_string_equal(gen_worker_id(c.gen), id);
+    }
+    assert_int_equal(c.failed, 0);
+    world_release(&w);
+}
+
 /* ---- the budget ----------------------------------------------------------------------------- */
 
 /* 40 streams at workers that die at once, again and again: all of them get their first move, then
@@ -481,6 +546,8 @@ int main(void)
         cmocka_unit_test(test_trial_that_fails_waits_for_longer_and_one_that_leaves_is_none),
         cmocka_unit_test(test_breaker_outlives_the_attachment),
         cmocka_unit_test(test_what_clients_do_is_no_fault),
+        cmocka_unit_test(test_workers_that_go_one_after_the_other_do_not_use_its_moves_up),
+        cmocka_unit_test(test_moves_are_counted_in_a_row),
         cmocka_unit_test(test_dying_pool_is_not_hammered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
