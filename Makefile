@@ -51,7 +51,7 @@ TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 # Small programs that tests in Python drive: tests/tools/NAME.c, and the worker that only hashes.
-TOOL_SRC := $(wildcard tests/tools/*.c) benchmarks/hash_worker/hash_worker.c
+TOOL_SRC := $(wildcard tests/tools/*.c) benchmarks/hash_worker/hash_worker.c tests/faults/proxy.c
 TOOL_BIN := $(TOOL_SRC:%.c=$(B)/%)
 # Programs that print a table of what they measure (benchmarks/AREA/NAME.c).
 BENCH_SRC := $(filter-out benchmarks/hash_worker/%,$(wildcard benchmarks/*/*.c))
@@ -108,6 +108,13 @@ $(TOOL_BIN) $(BENCH_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
+# What the fault harness preloads into a program.
+SHIM := $(B)/tests/faults/shim.so
+$(SHIM): tests/faults/shim.c
+	@mkdir -p $(@D)
+	@echo "  ld  $@"
+	@$(CC) -std=c17 -D_GNU_SOURCE -O1 -fPIC -shared $(WARN) -o $@ $<
+
 # ---- fuzzing (clang's libFuzzer, ASan and UBSan) ------------------------------------------------
 
 FUZZ_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -143,7 +150,7 @@ $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 .PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)
 tests-build: $(TEST_BIN)
-tools-build: $(TOOL_BIN)
+tools-build: $(TOOL_BIN) $(SHIM)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for.
 TSAN_SRC := $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \

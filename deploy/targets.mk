@@ -12,7 +12,7 @@ CHECKS ?=
 ONLY ?=
 TEST_MODELS := smollm2-135m gemma3-270m
 # What measures time or starts clusters of the real parts runs alone, the rest two at a time.
-PYTESTS_ALONE := $(wildcard tests/api tests/e2e)
+PYTESTS_ALONE := $(wildcard tests/api tests/e2e tests/faults)
 PYTESTS := $(filter-out $(PYTESTS_ALONE),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 # Once more with ASan and UBSan in the programs.
 PYTESTS_ASAN := tests/cli@asan
@@ -21,7 +21,7 @@ PYTESTS_ALONE_ASAN := tests/e2e/test_losses.py@asan
 SUBMAKE = $(MAKE) --no-print-directory -j$(shell nproc)
 VENV_PYTHON := build/venv/bin/python
 
-.PHONY: help run test test-exactness clean distclean check-layering check-format check-lint format
+.PHONY: help run test test-exactness test-faults clean distclean check-layering check-format check-lint format
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile deploy/targets.mk
 
@@ -55,6 +55,18 @@ test-exactness: ## 1,000 random schedules of 64 requests on the real model, each
 	@n=$$(nproc); pids=; for i in $$(seq $$n); do \
 	    build/release/tests/unit/runtime/engine/test_exact $$((($(ENGINES) + n - 1) / n)) $$i & \
 	    pids="$$pids $$!"; done; rc=0; for p in $$pids; do wait $$p || rc=1; done; exit $$rc
+
+# RUNS=N of each kind  KINDS="kill redis": with one of these words in the name  SEED=N  SECONDS=N: in all
+RUNS ?= 50
+KINDS ?=
+SEED ?= 1
+SECONDS ?= 86400
+test-faults: ## Every kind of fault 50 times under streams whose every token is known (an hour)
+	@deploy/setup.sh test
+	@tests/setup.sh
+	@models/fetch.py smollm2-135m >&2
+	@$(SUBMAKE) all tools-build >&2
+	@$(VENV_PYTHON) -m tests.faults.run --runs $(RUNS) --kinds '$(KINDS)' --seed $(SEED) --seconds $(SECONDS)
 
 # Model files that are right but for a few things: the long form of what make test does for seconds.
 EXECUTIONS ?= 10000000
