@@ -49,8 +49,30 @@ int hash_model_letters(struct hash_model *m, struct err *e)
     return 0;
 }
 
-int hash_engine_create(const struct hash_model *m, struct engine **out, struct err *e)
+static const struct hash_model *model_in_use;
+
+void hash_model_use(const struct hash_model *m)
 {
+    model_in_use = m;
+}
+
+int engine_outline(const struct engine_config *config, bool with_manifest,
+                   struct engine_outline *out, struct err *e)
+{
+    const struct hash_model *m = model_in_use;
+    (void)config, (void)e;
+    *out = (struct engine_outline){.context_tokens = m->context_tokens,
+                                   .kv_pages = m->kv_pages,
+                                   .page_tokens = m->page_tokens};
+    if (with_manifest)
+        memcpy(out->manifest_sha256, m->manifest_sha256, strlen(m->manifest_sha256) + 1);
+    return 0;
+}
+
+int engine_open(const struct engine_config *config, struct engine **out, struct err *e)
+{
+    const struct hash_model *m = model_in_use;
+    (void)config;
     size_t cap = (size_t)m->sequences_max + m->waiting_max;
     size_t tokens = (size_t)m->sequences_max * m->step_tokens;
     struct engine *g = calloc(1, sizeof(*g));
@@ -77,12 +99,6 @@ int hash_engine_create(const struct hash_model *m, struct engine **out, struct e
     return 0;
 }
 
-int engine_open(const struct engine_config *config, struct engine **out, struct err *e)
-{
-    (void)config, (void)out;
-    return err_set(e, ERR_UNSUPPORTED, "a hash engine is made by hash_engine_create");
-}
-
 static void seq_free(struct hash_seq *s)
 {
     free(s->stop_ids);
@@ -91,6 +107,8 @@ static void seq_free(struct hash_seq *s)
 
 void engine_free(struct engine *g)
 {
+    if (!g)
+        return;
     for (uint32_t i = 0; g->seqs && i < g->n; i++)
         seq_free(g->seqs[i]);
     free(g->seqs);

@@ -27,6 +27,7 @@ struct hash_model {
 
 /* Finds the letters' tokens. ERR_UNSUPPORTED: the vocabulary has not got all of them. */
 int hash_model_letters(struct hash_model *m, struct err *e);
-int hash_engine_create(const struct hash_model *m, struct engine **out, struct err *e);
+/* From now on engine_open gives engines of this model, whatever its config says. */
+void hash_model_use(const struct hash_model *m);
 
 #endif

@@ -66,7 +66,7 @@ static const struct config_option options[] = {
     {"die_with_parent", CONFIG_BOOL, AT(worker.die_with_parent), "no", 0, 0, NULL, NULL,
      "Drain when the process that started this one ends"},
     {.help = "Model:"},
-    {"model", CONFIG_STRING, AT(worker.model), NULL, 0, 0, NULL, "NAME=PATH",
+    {"model", CONFIG_LIST, AT(worker.model), NULL, 0, 0, NULL, "NAME=PATH",
      "Name, and the GGUF file or folder whose manifest and vocabulary are told"},
     {"context_max", CONFIG_INT, AT(worker.context_max), "0", 0, 1 << 20, NULL, "N",
      "Tokens of one request at most; 0 is what the model was trained for"},
@@ -94,8 +94,8 @@ static const struct config_option options[] = {
 static int check(const void *out, struct err *e)
 {
     const struct hash_config *c = out;
-    if (!c->worker.model || !strchr(c->worker.model, '='))
-        return err_set(e, ERR_CONFIG, "model: wanted NAME=PATH");
+    if (c->worker.model.n != 1 || !strchr(c->worker.model.items[0], '='))
+        return err_set(e, ERR_CONFIG, "model: wanted NAME=PATH, once");
     if (c->worker.routers.n == 0)
         return err_set(e, ERR_CONFIG, "routers: none is given");
     if (!*c->worker.id || strlen(c->worker.id) > 200)
@@ -123,7 +123,6 @@ static const struct config_program program = {
 struct hash_unit {
     struct worker_config config; /* the options, with an id of its own */
     char id[256];
-    struct engine *engine;
     struct worker *worker;
     pthread_t thread;
     bool runs;
@@ -141,8 +140,7 @@ static void *unit_run(void *arg)
     return NULL;
 }
 
-static int unit_open(struct hash_unit *u, const struct hash_config *c, const struct hash_model *m,
-                     uint32_t i, struct err *e)
+static int unit_open(struct hash_unit *u, const struct hash_config *c, uint32_t i, struct err *e)
 {
     u->config = c->worker;
     if (c->workers == 1)
@@ -150,8 +148,10 @@ static int unit_open(struct hash_unit *u, const struct hash_config *c, const str
     else
         snprintf(u->id, sizeof(u->id), "%s-%u", c->worker.id, i);
     u->config.id = u->id;
-    int rc = hash_engine_create(m, &u->engine, e);
-    return rc < 0 ? rc : worker_open(&u->config, u->engine, &u->worker, e);
+    /* Of no matter to a hash engine. */
+    u->config.kv_type = (char *)"f16";
+    u->config.speculate = (char *)"off";
+    return worker_open(&u->config, &u->worker, e);
 }
 
 static int unit_start(struct hash_unit *u, struct err *e)
@@ -163,13 +163,6 @@ static int unit_start(struct hash_unit *u, struct err *e)
     pthread_attr_destroy(&attr);
     u->runs = rc == 0;
     return rc ? err_sys(e, rc, "pthread_create") : 0;
-}
-
-static void unit_release(struct hash_unit *u)
-{
-    worker_free(u->worker);
-    if (u->engine)
-        engine_free(u->engine);
 }
 
 /* Waits for SIGTERM, or for the last worker to drain by itself. A second SIGTERM does not ask. */
@@ -217,17 +210,17 @@ static int run_all(struct hash_unit *units, size_t n, struct err *e)
     return rc;
 }
 
-static int serve_units(const struct hash_config *c, const struct hash_model *m, struct err *e)
+static int serve_units(const struct hash_config *c, struct err *e)
 {
     size_t n = (size_t)c->workers;
     struct hash_unit *units = calloc(n, sizeof(*units));
     int rc = units ? 0 : err_set(e, ERR_NOMEM, "no memory for %zu workers", n);
     for (uint32_t i = 0; rc == 0 && i < n; i++)
-        rc = unit_open(&units[i], c, m, i, e);
+        rc = unit_open(&units[i], c, i, e);
     if (rc == 0)
         rc = run_all(units, n, e);
     for (size_t i = 0; units && i < n; i++)
-        unit_release(&units[i]);
+        worker_free(units[i].worker);
     free(units);
     return rc;
 }
@@ -235,7 +228,7 @@ static int serve_units(const struct hash_config *c, const struct hash_model *m, 
 static int serve(const struct hash_config *c, struct err *e)
 {
     struct model_texts texts = {0};
-    int rc = model_texts_load(&c->worker.model, 1, &texts, e);
+    int rc = model_texts_load(c->worker.model.items, 1, &texts, e);
     if (rc < 0)
         return rc;
     uint32_t context = texts.items[0].context_tokens;
@@ -255,8 +248,9 @@ static int serve(const struct hash_config *c, struct err *e)
         .waiting_max = (uint32_t)c->worker.waiting_max,
     };
     rc = hash_model_letters(&m, e);
+    hash_model_use(&m);
     if (rc == 0)
-        rc = serve_units(c, &m, e);
+        rc = serve_units(c, e);
     model_texts_release(&texts);
     return rc;
 }

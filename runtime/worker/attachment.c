@@ -58,7 +58,7 @@ struct hello {
     Argosy__FromWorker frame;
     Argosy__Hello hello;
     Argosy__Device device;
-    Argosy__ModelOffer offer, *offers[1];
+    Argosy__ModelOffer models[WORKER_MODELS_MAX], *offers[WORKER_MODELS_MAX];
     Argosy__AdapterOffer adapters[ENGINE_ADAPTERS_MAX], *adapter_ptrs[ENGINE_ADAPTERS_MAX];
     Argosy__Hello__LabelsEntry labels[LABELS_MAX], *label_ptrs[LABELS_MAX];
     char keys[LABELS_MAX][256];
@@ -79,16 +79,47 @@ static void add_labels(struct hello *h, const struct config_list *list)
     h->hello.labels = h->label_ptrs;
 }
 
-static void add_adapters(struct hello *h, const struct engine_info *engine)
+/* Of the first model alone. */
+static void add_adapters(struct hello *h, const struct offer *o)
 {
-    for (uint32_t i = 0; i < engine->n_adapters; i++) {
+    for (uint32_t i = 0; i < o->n_adapters; i++) {
         argosy__adapter_offer__init(&h->adapters[i]);
-        h->adapters[i].name = (char *)engine->adapters[i].name;
-        h->adapters[i].sha256 = (char *)engine->adapters[i].sha256;
+        h->adapters[i].name = (char *)o->adapters[i].name;
+        h->adapters[i].sha256 = (char *)o->adapters[i].sha256;
         h->adapter_ptrs[i] = &h->adapters[i];
     }
-    h->offer.n_adapters = engine->n_adapters;
-    h->offer.adapters = h->adapter_ptrs;
+    h->models[0].n_adapters = o->n_adapters;
+    h->models[0].adapters = h->adapter_ptrs;
+}
+
+Argosy__ModelState attachment_state_of(const struct offer *o)
+{
+    static const Argosy__ModelState of[] = {
+        [OFFER_UNLOADED] = ARGOSY__MODEL_STATE__MODEL_UNLOADED,
+        [OFFER_LOADING] = ARGOSY__MODEL_STATE__MODEL_LOADING,
+        [OFFER_LOADED] = ARGOSY__MODEL_STATE__MODEL_LOADED,
+        [OFFER_UNLOADING] = ARGOSY__MODEL_STATE__MODEL_UNLOADED,
+        [OFFER_GONE] = ARGOSY__MODEL_STATE__MODEL_GONE,
+    };
+    return of[o->state];
+}
+
+static void add_model(struct hello *h, const struct offer *o)
+{
+    size_t i = h->hello.n_models++;
+    Argosy__ModelOffer *m = &h->models[i];
+    argosy__model_offer__init(m);
+    m->name = (char *)o->name;
+    m->manifest_sha256 = (char *)o->outline.manifest_sha256;
+    m->context_tokens = o->outline.context_tokens;
+    m->exact = true;
+    m->kv_pages = o->outline.kv_pages;
+    m->page_tokens = o->outline.page_tokens;
+    m->memory_bytes = o->memory_bytes;
+    m->state = attachment_state_of(o);
+    if (o->state == OFFER_LOADED && h->hello.kv_pages <= UINT32_MAX - m->kv_pages)
+        h->hello.kv_pages += m->kv_pages;
+    h->offers[i] = m;
 }
 
 static void fill_hello(struct hello *h, const struct attachment *a)
@@ -97,29 +128,25 @@ static void fill_hello(struct hello *h, const struct attachment *a)
     argosy__from_worker__init(&h->frame);
     argosy__hello__init(&h->hello);
     argosy__device__init(&h->device);
-    argosy__model_offer__init(&h->offer);
     h->frame.frame_case = ARGOSY__FROM_WORKER__FRAME_HELLO;
     h->frame.hello = &h->hello;
     h->device.kind = (char *)"cpu";
     h->device.name = (char *)id->device.name;
     h->device.count = 1;
     h->device.memory_bytes = id->device.memory_bytes;
-    h->offer.name = (char *)id->model;
-    h->offer.manifest_sha256 = (char *)id->engine->manifest_sha256;
-    h->offer.context_tokens = id->engine->context_tokens;
-    h->offer.exact = true;
-    h->offers[0] = &h->offer;
-    add_adapters(h, id->engine);
     h->hello.worker_id = (char *)id->id;
     h->hello.epoch = a->epoch;
     h->hello.protocol = RPC_PROTOCOL_VERSION;
     h->hello.software = (char *)"argosy-worker " ARGOSY_VERSION;
     h->hello.device = &h->device;
     h->hello.models = h->offers;
-    h->hello.n_models = 1;
-    h->hello.kv_pages = id->engine->kv_pages;
-    h->hello.page_tokens = id->engine->page_tokens;
-    h->hello.sequences_max = id->engine->sequences_max;
+    for (uint32_t i = 0; i < id->roster->n; i++)
+        add_model(h, &id->roster->offers[i]);
+    add_adapters(h, &id->roster->offers[0]);
+    if (h->hello.kv_pages == 0) /* none is loaded now */
+        h->hello.kv_pages = h->models[0].kv_pages;
+    h->hello.page_tokens = h->models[0].page_tokens;
+    h->hello.sequences_max = (uint32_t)id->config->sequences_max;
     h->hello.price = id->config->price;
     add_labels(h, &id->config->labels);
 }
@@ -133,6 +160,7 @@ void attachment_opened(struct attachment *a, const struct rpc_event *ev, uint64_
     a->stream = ev->stream;
     a->attached_at_ms = now_ms;
     a->load_at_ms = 0;
+    a->cache_offer = 0;
     a->cache_cursor = 0;
     a->cache_told = false;
     struct hello *h = calloc(1, sizeof(*h));
@@ -192,50 +220,62 @@ void attachment_closed(struct attachment *a, const struct rpc_event *ev, uint64_
 /* ---- load --------------------------------------------------------------------------------------
  */
 
-static void send_load(struct attachment *a, const struct engine_load *load, bool draining,
+static void send_load(struct attachment *a, const struct load_report *load, uint64_t steps,
                       uint64_t now_ms)
 {
     Argosy__Load m = ARGOSY__LOAD__INIT;
+    Argosy__ModelLoad models[WORKER_MODELS_MAX], *list[WORKER_MODELS_MAX];
     struct err e;
     m.running = load->running;
     m.waiting = load->waiting;
     m.kv_pages_used = load->kv_pages_used;
-    m.steps = load->steps;
-    m.draining = draining;
+    m.steps = steps;
+    m.draining = load->draining;
+    m.models = list;
+    m.n_models = a->identity->roster->n;
+    for (size_t i = 0; i < m.n_models; i++) {
+        argosy__model_load__init(&models[i]);
+        models[i].state = (Argosy__ModelState)load->models[i].state;
+        models[i].running = load->models[i].running;
+        models[i].waiting = load->models[i].waiting;
+        models[i].kv_pages_used = load->models[i].kv_pages_used;
+        models[i].kv_pages = load->models[i].kv_pages;
+        list[i] = &models[i];
+    }
     if (pulse_send(&a->pulse, a->stream, &m, a->heartbeat_ms, now_ms, &e) < 0)
         log_debug("frame lost", "router=%s why=%s", a->address, e.msg);
     a->load = *load;
-    a->load_draining = draining;
     a->load_at_ms = now_ms;
 }
 
-static bool load_changed(const struct attachment *a, const struct engine_load *load, bool draining)
+static bool load_changed(const struct attachment *a, const struct load_report *load)
 {
     return a->load.running != load->running || a->load.waiting != load->waiting ||
-           a->load.kv_pages_used != load->kv_pages_used || a->load_draining != draining;
+           a->load.kv_pages_used != load->kv_pages_used || a->load.draining != load->draining ||
+           memcmp(a->load.models, load->models, sizeof(load->models)) != 0;
 }
 
-static uint64_t tick_load(struct attachment *a, const struct engine_load *load, bool draining,
+static uint64_t tick_load(struct attachment *a, const struct load_report *load, uint64_t steps,
                           uint64_t now_ms)
 {
-    bool changed = load_changed(a, load, draining);
+    bool changed = load_changed(a, load);
     uint64_t due = a->load_at_ms + (changed ? LOAD_GAP_MS : a->heartbeat_ms);
     /* What the router must not miss by a moment: it would send more. */
-    if (draining != a->load_draining || a->load_at_ms == 0)
+    if (load->draining != a->load.draining || a->load_at_ms == 0)
         due = now_ms;
     if (due > now_ms)
         return due;
-    send_load(a, load, draining, now_ms);
+    send_load(a, load, steps, now_ms);
     return now_ms + a->heartbeat_ms;
 }
 
-uint64_t attachment_tick(struct attachment *a, const struct engine_load *load, bool draining,
+uint64_t attachment_tick(struct attachment *a, const struct load_report *load, uint64_t steps,
                          uint64_t now_ms)
 {
     struct err e;
     if (a->state == ATTACHMENT_ATTACHED)
-        return tick_load(a, load, draining, now_ms);
-    if (a->state == ATTACHMENT_DIALLING || draining)
+        return tick_load(a, load, steps, now_ms);
+    if (a->state == ATTACHMENT_DIALLING || load->draining)
         return UINT64_MAX;
     if (a->dial_at_ms > now_ms)
         return a->dial_at_ms;

@@ -13,19 +13,28 @@
 #include <stdint.h>
 
 #include "runtime/base/rng.h"
-#include "runtime/engine/engine.h"
 #include "runtime/rpc/rpc.h"
 #include "runtime/worker/device.h"
 #include "runtime/worker/heartbeat.h"
+#include "runtime/worker/roster.h"
 #include "runtime/worker/worker_config.h"
 
 /* What Hello says of this worker; borrowed by every attachment. */
 struct identity {
     char id[256];
-    char model[256];
     struct device device;
-    const struct engine_info *engine;
+    const struct roster *roster;
     const struct worker_config *config;
+};
+
+/* What Load says: numbers alone, so that two can be compared as bytes. */
+struct load_report {
+    uint32_t running, waiting, kv_pages_used;
+    bool draining;
+    struct model_report {
+        int32_t state; /* Argosy__ModelState */
+        uint32_t running, waiting, kv_pages_used, kv_pages;
+    } models[WORKER_MODELS_MAX]; /* of the roster's offers */
 };
 
 enum attachment_state { ATTACHMENT_WAITING, ATTACHMENT_DIALLING, ATTACHMENT_ATTACHED };
@@ -42,11 +51,10 @@ struct attachment {
     uint32_t failures;
     uint64_t dial_at_ms; /* WAITING */
     uint64_t attached_at_ms;
-    /* The last load report. */
-    struct engine_load load;
-    bool load_draining;
+    struct load_report load; /* the last */
     uint64_t load_at_ms;
-    /* What cachefeed.c has told of the prefix cache since it was attached. */
+    /* What cachefeed.c has told of the prefix caches since it was attached. */
+    uint32_t cache_offer; /* the model it is at */
     uint32_t cache_cursor;
     bool cache_told;       /* all that was there */
     uint64_t heartbeat_ms; /* the option's, or a third of the router's lease */
@@ -65,8 +73,10 @@ void attachment_closed(struct attachment *a, const struct rpc_event *ev, uint64_
 
 /* Dials when it is time, reports the load when it changed or silence has lasted. Returns when it
  * wants to be called again. While draining nothing is dialled. */
-uint64_t attachment_tick(struct attachment *a, const struct engine_load *load, bool draining,
+uint64_t attachment_tick(struct attachment *a, const struct load_report *load, uint64_t steps,
                          uint64_t now_ms);
+/* What a model is to a router. */
+Argosy__ModelState attachment_state_of(const struct offer *o);
 
 /* A frame that cannot be sent is lost with its stream: RPC_CLOSED follows. */
 void attachment_send(struct attachment *a, const Argosy__FromWorker *frame);

@@ -1,9 +1,10 @@
 /* cachefeed.h: tells routers which blocks of prompts are cached here (CacheEvents).
  *
- * News of the engine's prefix cache go to every attached router at once, those of CACHEFEED_GAP_MS
+ * News of the engines' prefix caches go to every attached router at once, those of CACHEFEED_GAP_MS
  * together. A router that attached starts from nothing: it is sent all that is cached, in parts,
  * between the news. Within a frame what is evicted goes first, and frames are applied in order, so
- * what a router holds at the end of the news is what the engine held.
+ * what a router holds at the end of the news is what the engines held. Hashes of two models differ,
+ * since their manifests do (runtime/base/blockhash.h); a model that leaves takes all of its along.
  *
  * Memory: one frame, taken in cachefeed_init. Engine thread only.
  */
@@ -19,14 +20,18 @@
 #define CACHEFEED_GAP_MS 20
 
 struct cachefeed {
-    struct engine *engine; /* borrowed */
+    struct roster *roster; /* borrowed */
     uint64_t *part;        /* (FRAME_BLOCKS_MAX): of all that is cached */
     uint64_t sent_at_ms;
     bool stepped; /* since the last news */
 };
 
-int cachefeed_init(struct cachefeed *f, struct engine *engine, struct err *e);
+int cachefeed_init(struct cachefeed *f, struct roster *roster, struct err *e);
 void cachefeed_release(struct cachefeed *f);
+
+/* The model's engine is about to go: its blocks are no more. */
+void cachefeed_leaves(struct cachefeed *f, const struct offer *o, struct attachment *attachments,
+                      size_t n);
 
 /* After every step: there may be news. */
 void cachefeed_stepped(struct cachefeed *f);

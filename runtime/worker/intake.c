@@ -143,11 +143,12 @@ int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_reques
     return 0;
 }
 
-bool intake_adapter(const struct engine_info *engine, const char *sha256, uint32_t *adapter)
+bool intake_adapter(const struct engine_adapter *adapters, uint32_t n, const char *sha256,
+                    uint32_t *adapter)
 {
     *adapter = 0;
-    for (uint32_t i = 0; i < engine->n_adapters; i++)
-        if (strcmp(engine->adapters[i].sha256, sha256) == 0)
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(adapters[i].sha256, sha256) == 0)
             *adapter = i + 1;
     return *adapter > 0 || !sha256[0];
 }

@@ -18,6 +18,7 @@ int intake_request(const Argosy__Start *s, uint64_t now_ms, struct engine_reques
 /* What a failed engine_submit tells the router. */
 Argosy__RefusedReason intake_reason(int code);
 /* engine_request.adapter of the sha256 in Start.adapter. False: it is not served here. */
-bool intake_adapter(const struct engine_info *engine, const char *sha256, uint32_t *adapter);
+bool intake_adapter(const struct engine_adapter *adapters, uint32_t n, const char *sha256,
+                    uint32_t *adapter);
 
 #endif

@@ -5,95 +5,57 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
-#include "runtime/grammar/grammar_store.h"
 #include "runtime/worker/attachment.h"
 #include "runtime/worker/cachefeed.h"
 #include "runtime/worker/heartbeat.h"
-#include "runtime/worker/intake.h"
-#include "runtime/worker/jobs.h"
+#include "runtime/worker/reception.h"
 #include "runtime/worker/report.h"
+#include "runtime/worker/roster.h"
 
 /* Frames that wait for this thread; beyond it routers feel flow control. */
 #define MAIL_MAX 4096
-/* What a router should wait before it offers a refused request again. */
-#define RETRY_AFTER_MS 200
 /* How long the streams may take to end, after the last request. */
 #define FAREWELL_MS 1000
 
 struct worker {
     const struct worker_config *config;
-    struct engine *engine;
     struct mailbox mailbox;
+    struct roster roster;
+    struct reception reception;
     struct identity identity;
     struct attachment *attachments; /* (n_attachments) */
     size_t n_attachments;
     struct heartbeat *heartbeat;
-    struct jobs jobs;
-    struct mail *parked; /* Starts whose grammar is being compiled: rpc_events */
-    uint32_t n_parked;
-    atomic_bool compiled; /* something was */
     struct cachefeed cachefeed;
     atomic_bool drain;    /* asked for */
     bool draining;        /* under way */
     uint64_t drain_by_ms; /* then what still runs is given up */
-    bool busy;            /* the engine has something to do */
     uint64_t steps;
 };
 
-/* ---- Starts that wait for their grammar, in order -----------------------------------------------
+/* ---- what the roster tells ---------------------------------------------------------------------
  */
 
-/* The link to it; to NULL where there is none. */
-static struct mail **find_parked(struct worker *w, const struct attachment *a, uint64_t request)
-{
-    struct mail **at = &w->parked;
-    for (; *at; at = &(*at)->next) {
-        const struct rpc_event *ev = (const struct rpc_event *)*at;
-        if (ev->owner == a && ev->to_worker->start->request == request)
-            break;
-    }
-    return at;
-}
-
-static void park(struct worker *w, struct rpc_event *ev)
-{
-    struct mail **at = &w->parked;
-    while (*at)
-        at = &(*at)->next;
-    ev->mail.next = NULL;
-    *at = &ev->mail;
-    w->n_parked++;
-}
-
-static void drop_parked(struct worker *w, struct mail **at)
-{
-    struct rpc_event *ev = (struct rpc_event *)*at;
-    *at = ev->mail.next;
-    w->n_parked--;
-    rpc_event_free(ev);
-}
-
-/* a NULL: everybody's. */
-static void drop_all_parked(struct worker *w, const struct attachment *a)
-{
-    for (struct mail **at = &w->parked; *at;) {
-        if (!a || ((const struct rpc_event *)*at)->owner == a)
-            drop_parked(w, at);
-        else
-            at = &(*at)->next;
-    }
-}
-
-/* On the store's thread. */
-static void on_compiled(void *ctx)
+static void on_opener(void *ctx)
 {
     struct worker *w = ctx;
-    atomic_store(&w->compiled, true);
     mailbox_wake(&w->mailbox);
+}
+
+static void on_loaded(void *ctx, struct offer *o)
+{
+    struct worker *w = ctx;
+    reception_loaded(&w->reception, o);
+}
+
+static void on_leaves(void *ctx, struct offer *o)
+{
+    struct worker *w = ctx;
+    cachefeed_leaves(&w->cachefeed, o, w->attachments, w->n_attachments);
+    reception_leaves(&w->reception, o);
 }
 
 /* ---- open and free -----------------------------------------------------------------------------
@@ -109,9 +71,8 @@ static void fill_identity(struct worker *w)
         rng_entropy(&r, sizeof(r));
         snprintf(id->id, sizeof(id->id), "w-%016llx", (unsigned long long)r);
     }
-    worker_model_name(w->config, id->model, sizeof(id->model));
     device_probe(&id->device);
-    id->engine = engine_info(w->engine);
+    id->roster = &w->roster;
     id->config = w->config;
 }
 
@@ -134,45 +95,49 @@ static int open_attachments(struct worker *w, struct err *e)
     return heartbeat_start(w->heartbeat, e);
 }
 
-int worker_open(const struct worker_config *config, struct engine *engine, struct worker **out,
-                struct err *e)
+static void say_hello(const struct worker *w)
+{
+    for (uint32_t i = 0; i < w->roster.n; i++) {
+        const struct offer *o = &w->roster.offers[i];
+        log_info("worker", "id=%s model=%s manifest=%.16s pages=%u bytes=%llu routers=%zu",
+                 w->identity.id, o->name, o->outline.manifest_sha256, o->outline.kv_pages,
+                 (unsigned long long)o->memory_bytes, w->n_attachments);
+    }
+}
+
+static int open_all(struct worker *w, struct err *e)
+{
+    const struct roster_events events = {on_opener, on_loaded, on_leaves, w};
+    reception_init(&w->reception, &w->roster, &w->mailbox, w->config);
+    int rc = cachefeed_init(&w->cachefeed, &w->roster, e);
+    if (rc == 0)
+        rc = roster_init(&w->roster, w->config, &events, e);
+    if (rc == 0) {
+        fill_identity(w);
+        rc = open_attachments(w, e);
+    }
+    return rc;
+}
+
+int worker_open(const struct worker_config *config, struct worker **out, struct err *e)
 {
     struct worker *w = calloc(1, sizeof(*w));
     if (!w)
         return err_set(e, ERR_NOMEM, "no memory for a worker");
     w->config = config;
-    w->engine = engine;
     int rc = mailbox_init(&w->mailbox, MAIL_MAX, e);
     if (rc < 0) {
         free(w);
         return rc;
     }
-    if (engine_grammars(engine))
-        grammar_store_notify(engine_grammars(engine), on_compiled, w);
-    fill_identity(w);
-    rc = jobs_init(&w->jobs, (uint32_t)(config->sequences_max + config->waiting_max), e);
-    if (rc == 0)
-        rc = cachefeed_init(&w->cachefeed, engine, e);
-    if (rc == 0)
-        rc = open_attachments(w, e);
+    rc = open_all(w, e);
     if (rc < 0) {
         worker_free(w);
         return rc;
     }
-    log_info("worker", "id=%s model=%s manifest=%.16s isa=%s pages=%u routers=%zu", w->identity.id,
-             w->identity.model, w->identity.engine->manifest_sha256, w->identity.engine->isa,
-             w->identity.engine->kv_pages, w->n_attachments);
+    say_hello(w);
     *out = w;
     return 0;
-}
-
-/* owner NULL: everybody's. */
-static void cancel_all(struct worker *w, const struct attachment *owner)
-{
-    for (struct job *job = NULL; (job = jobs_next(&w->jobs, owner, job));) {
-        engine_cancel(w->engine, jobs_engine_id(&w->jobs, job));
-        jobs_remove(&w->jobs, job);
-    }
 }
 
 void worker_free(struct worker *w)
@@ -182,19 +147,22 @@ void worker_free(struct worker *w)
     heartbeat_free(w->heartbeat);
     for (size_t i = 0; i < w->n_attachments; i++)
         attachment_release(&w->attachments[i]);
+    w->n_attachments = 0;
     for (struct mail *m = mailbox_take(&w->mailbox), *next; m; m = next) {
         next = m->next;
         rpc_event_free((struct rpc_event *)m);
     }
-    if (engine_grammars(w->engine))
-        grammar_store_notify(engine_grammars(w->engine), NULL, NULL);
-    drop_all_parked(w, NULL);
-    cancel_all(w, NULL);
-    jobs_release(&w->jobs);
+    reception_release(&w->reception);
+    roster_release(&w->roster);
     cachefeed_release(&w->cachefeed);
     mailbox_release(&w->mailbox);
     free(w->attachments);
     free(w);
+}
+
+bool worker_loads(const struct worker *w)
+{
+    return roster_busy(&w->roster);
 }
 
 void worker_drain(struct worker *w)
@@ -206,96 +174,6 @@ void worker_drain(struct worker *w)
 /* ---- what routers say --------------------------------------------------------------------------
  */
 
-/* 0: it runs or waits. 1: its grammar is being compiled. */
-static int submit(struct worker *w, struct attachment *a, const Argosy__Start *s, uint32_t adapter,
-                  struct err *e)
-{
-    struct engine_request r;
-    struct grammar_source grammar;
-    int rc = intake_request(s, clock_mono_ms(), &r, &grammar, e);
-    if (rc < 0)
-        return rc;
-    r.adapter = adapter;
-    if (r.grammar && engine_grammars(w->engine)) {
-        if (w->jobs.n + w->n_parked >= w->jobs.cap)
-            return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n + w->n_parked);
-        rc = grammar_store_ask(engine_grammars(w->engine), r.grammar, e);
-        if (rc <= 0)
-            return rc < 0 ? rc : 1;
-    }
-    struct job *job = jobs_add(&w->jobs, a, s->request, &r.id);
-    if (!job)
-        return err_set(e, ERR_BUSY, "%u requests run and wait", w->jobs.n);
-    job->top_logprobs = r.sampling.n_top;
-    log_debug("request", "request=%llu prompt_tokens=%u output_tokens=%u trace=%s",
-              (unsigned long long)s->request, r.n_prompt, r.n_output,
-              s->traceparent[0] ? s->traceparent : "-");
-    rc = engine_submit(w->engine, &r, e);
-    if (rc < 0)
-        jobs_remove(&w->jobs, job);
-    else
-        w->busy = true;
-    return rc;
-}
-
-/* True: the event is parked. */
-static bool on_start(struct worker *w, struct attachment *a, struct rpc_event *ev)
-{
-    const Argosy__Start *s = ev->to_worker->start;
-    struct err e;
-    uint32_t adapter;
-    int rc = 0;
-    if (jobs_by_request(&w->jobs, a, s->request) || *find_parked(w, a, s->request)) {
-        /* A Refused would be taken for the other one's: there is no way to go on. */
-        log_error("a router used an id twice", "router=%s request=%llu", a->address,
-                  (unsigned long long)s->request);
-        rpc_client_close(a->client, a->stream);
-    } else if (w->draining) {
-        attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_DRAINING,
-                          "this worker drains", 0);
-    } else if (strcmp(s->model, w->identity.model) != 0) {
-        attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_MODEL,
-                          "the model is not served here", 0);
-    } else if (!intake_adapter(engine_info(w->engine), s->adapter, &adapter)) {
-        attachment_refuse(a, s->request, ARGOSY__REFUSED_REASON__REFUSED_MODEL,
-                          "the adapter is not served here", 0);
-    } else if ((rc = submit(w, a, s, adapter, &e)) < 0) {
-        Argosy__RefusedReason reason = intake_reason(e.code);
-        bool full = reason == ARGOSY__REFUSED_REASON__REFUSED_FULL;
-        attachment_refuse(a, s->request, reason, e.msg, full ? RETRY_AFTER_MS : 0);
-    }
-    if (rc > 0)
-        park(w, ev);
-    return rc > 0;
-}
-
-static void unpark(struct worker *w)
-{
-    struct mail *m = w->parked;
-    if (!m || !atomic_exchange(&w->compiled, false))
-        return;
-    w->parked = NULL;
-    w->n_parked = 0;
-    for (struct mail *next; m; m = next) {
-        struct rpc_event *ev = (struct rpc_event *)m;
-        next = m->next;
-        if (!on_start(w, ev->owner, ev))
-            rpc_event_free(ev);
-    }
-}
-
-static void on_cancel(struct worker *w, struct attachment *a, uint64_t request)
-{
-    struct job *job = jobs_by_request(&w->jobs, a, request);
-    struct mail **parked = find_parked(w, a, request);
-    if (*parked)
-        drop_parked(w, parked);
-    if (!job)
-        return; /* it ended while the word was under way */
-    engine_cancel(w->engine, jobs_engine_id(&w->jobs, job));
-    jobs_remove(&w->jobs, job);
-}
-
 /* True: the event is kept. */
 static bool on_frame(struct worker *w, struct attachment *a, struct rpc_event *ev)
 {
@@ -305,9 +183,9 @@ static bool on_frame(struct worker *w, struct attachment *a, struct rpc_event *e
         attachment_welcome(a, f->welcome);
         break;
     case ARGOSY__TO_WORKER__FRAME_START:
-        return on_start(w, a, ev);
+        return reception_start(&w->reception, a, ev);
     case ARGOSY__TO_WORKER__FRAME_CANCEL:
-        on_cancel(w, a, f->cancel->request);
+        reception_cancel(&w->reception, a, f->cancel->request);
         break;
     case ARGOSY__TO_WORKER__FRAME_DRAIN:
         log_info("a router asks to drain", "router=%s why=%s", a->address, f->drain->why);
@@ -332,8 +210,7 @@ static void on_event(struct worker *w, struct rpc_event *ev)
         break;
     case RPC_CLOSED:
         /* The router starts them elsewhere; what we would say about them has no way back. */
-        cancel_all(w, a);
-        drop_all_parked(w, a);
+        reception_forget(&w->reception, a);
         attachment_closed(a, ev, clock_mono_ms());
         break;
     }
@@ -355,44 +232,85 @@ static void begin_drain(struct worker *w)
 {
     w->draining = true;
     w->drain_by_ms = clock_mono_ms() + (uint64_t)w->config->drain_timeout_ms;
-    log_info("draining", "requests=%u timeout_ms=%lld", w->jobs.n,
+    log_info("draining", "requests=%u timeout_ms=%lld", reception_requests(&w->reception),
              (long long)w->config->drain_timeout_ms);
+    reception_drain(&w->reception);
 }
 
-/* Load reports, news of the cache and dials that are due. Returns when the next one is. */
+static struct load_report report_load(const struct worker *w)
+{
+    struct load_report all = {.draining = w->draining};
+    for (uint32_t i = 0; i < w->roster.n; i++) {
+        const struct offer *o = &w->roster.offers[i];
+        struct model_report *m = &all.models[i];
+        m->state = attachment_state_of(o);
+        if (o->state != OFFER_LOADED)
+            continue;
+        struct engine_load load = engine_load(o->engine);
+        m->running = load.running;
+        m->waiting = load.waiting;
+        m->kv_pages_used = load.kv_pages_used;
+        m->kv_pages = engine_info(o->engine)->kv_pages;
+        all.running += m->running;
+        all.waiting += m->waiting;
+        all.kv_pages_used += m->kv_pages_used;
+    }
+    return all;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Models come and go, and requests that waited for them start. */
+static uint64_t tick_models(struct worker *w, uint64_t now_ms)
+{
+    roster_poll(&w->roster, now_ms);
+    /* What waited for a model starts there before anybody else may push it out again. */
+    reception_tick(&w->reception, now_ms);
+    struct offer *wanted = w->draining ? NULL : reception_wanted(&w->reception);
+    uint64_t next = roster_tick(&w->roster, wanted, now_ms);
+    return least(next, reception_tick(&w->reception, now_ms));
+}
+
+/* Models, load reports, news of the cache and dials that are due. Returns when the next one is. */
 static uint64_t tick(struct worker *w)
 {
-    struct engine_load load = engine_load(w->engine);
     uint64_t now = clock_mono_ms();
-    uint64_t next = cachefeed_tick(&w->cachefeed, w->attachments, w->n_attachments, now);
-    for (size_t i = 0; i < w->n_attachments; i++) {
-        uint64_t t = attachment_tick(&w->attachments[i], &load, w->draining, now);
-        next = t < next ? t : next;
-    }
+    uint64_t next = tick_models(w, now);
+    struct load_report load = report_load(w);
+    next = least(next, cachefeed_tick(&w->cachefeed, w->attachments, w->n_attachments, now));
+    for (size_t i = 0; i < w->n_attachments; i++)
+        next = least(next, attachment_tick(&w->attachments[i], &load, w->steps, now));
     return next;
 }
 
-static void step(struct worker *w)
+static void step(struct worker *w, struct offer *o)
 {
     struct engine_step s = {0};
     struct err e;
-    w->busy = engine_step(w->engine, &s);
+    uint64_t begin_ns = clock_mono_ns();
+    bool busy = engine_step(o->engine, &s);
+    uint64_t end_ns = clock_mono_ns();
+    roster_stepped(&w->roster, o, end_ns - begin_ns, busy, end_ns / 1000000);
     w->steps++;
     cachefeed_stepped(&w->cachefeed);
     for (size_t i = 0; s.n_deltas && i < w->n_attachments; i++) {
         struct attachment *a = &w->attachments[i];
-        if (report_step(a, &w->jobs, &s, w->steps, &e) < 0) {
+        if (report_step(a, &o->jobs, &s, w->steps, &e) < 0) {
             /* Tokens are missing from the stream: the router has to start these again. */
             log_error("a step is lost", "router=%s why=%s", a->address, e.msg);
             rpc_client_close(a->client, a->stream);
         }
     }
-    report_retire(&w->jobs, &s);
+    report_retire(&o->jobs, &s);
 }
 
-static bool drained(struct worker *w)
+static bool drained(const struct worker *w)
 {
-    return w->draining && ((w->jobs.n == 0 && !w->parked) || clock_mono_ms() >= w->drain_by_ms);
+    return w->draining &&
+           (reception_requests(&w->reception) == 0 || clock_mono_ms() >= w->drain_by_ms);
 }
 
 static void wait_until(struct worker *w, uint64_t when_ms)
@@ -406,9 +324,10 @@ static void wait_until(struct worker *w, uint64_t when_ms)
 static void farewell(struct worker *w)
 {
     uint64_t until = clock_mono_ms() + FAREWELL_MS;
-    if (w->draining && w->jobs.n)
-        log_warn("drain timeout", "given_up=%u", w->jobs.n);
-    cancel_all(w, NULL);
+    uint32_t left = reception_requests(&w->reception);
+    if (w->draining && left)
+        log_warn("drain timeout", "given_up=%u", left);
+    reception_forget(&w->reception, NULL);
     for (size_t i = 0; i < w->n_attachments; i++)
         if (w->attachments[i].state == ATTACHMENT_ATTACHED)
             rpc_client_close(w->attachments[i].client, w->attachments[i].stream);
@@ -423,16 +342,44 @@ static void farewell(struct worker *w)
     }
 }
 
+/* A model that lost a rank can be loaded again, where others are served meanwhile. */
+static int check_models(struct worker *w, struct err *e)
+{
+    for (uint32_t i = 0; i < w->roster.n; i++) {
+        struct offer *o = &w->roster.offers[i];
+        int rc = o->state == OFFER_LOADED ? engine_check(o->engine, e) : 0;
+        if (rc < 0 && w->roster.n == 1)
+            return rc;
+        if (rc < 0)
+            reception_lost(&w->reception, o, e->msg);
+    }
+    return roster_empty(&w->roster) ? err_set(e, ERR_PEER, "no model is left to serve") : 0;
+}
+
+static void say_drained(const struct worker *w)
+{
+    uint64_t drafted = 0, right = 0;
+    for (uint32_t i = 0; i < w->roster.n; i++) {
+        const struct offer *o = &w->roster.offers[i];
+        if (o->state != OFFER_LOADED)
+            continue;
+        struct engine_load load = engine_load(o->engine);
+        drafted += load.drafted;
+        right += load.drafts_right;
+    }
+    log_info("drained", "steps=%llu drafted=%llu drafts_right=%llu", (unsigned long long)w->steps,
+             (unsigned long long)drafted, (unsigned long long)right);
+}
+
 int worker_run(struct worker *w, struct err *e)
 {
     while (!drained(w)) {
-        int rc = engine_check(w->engine, e);
+        int rc = check_models(w, e);
         if (rc < 0) {
             farewell(w);
             return rc;
         }
         take_mail(w);
-        unpark(w);
         if (!w->draining && atomic_load(&w->drain))
             begin_drain(w);
         uint64_t next = tick(w);
@@ -440,14 +387,13 @@ int worker_run(struct worker *w, struct err *e)
             break;
         if (w->draining && w->drain_by_ms < next)
             next = w->drain_by_ms;
-        if (w->busy)
-            step(w);
+        struct offer *o = roster_next(&w->roster);
+        if (o)
+            step(w, o);
         else
             wait_until(w, next);
     }
     farewell(w);
-    struct engine_load load = engine_load(w->engine);
-    log_info("drained", "steps=%llu drafted=%llu drafts_right=%llu", (unsigned long long)w->steps,
-             (unsigned long long)load.drafted, (unsigned long long)load.drafts_right);
+    say_drained(w);
     return 0;
 }

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
-#include "runtime/engine/engine.h"
 #include "runtime/model/shard.h"
 
 #define AT(f) .offset = offsetof(struct worker_config, f)
@@ -39,10 +38,18 @@ static const struct config_option options[] = {
     {"die_with_parent", CONFIG_BOOL, AT(die_with_parent), "no", 0, 0, NULL, NULL,
      "Drain when the process that started this one ends"},
     {.help = "Model:"},
-    {"model", CONFIG_STRING, AT(model), NULL, 0, 0, NULL, "[NAME=]PATH",
-     "GGUF file or folder to serve, and the name that requests call it; by default the file's"},
+    {"model", CONFIG_LIST, AT(model), NULL, 0, 0, NULL, "[NAME=]PATH",
+     "GGUF file or folder to serve, and the name that requests call it; by default the file's; may "
+     "be repeated: the first is loaded at start, the others when they are asked for"},
     {"adapters", CONFIG_LIST, AT(adapters), NULL, 0, 0, NULL, "NAME=PATH",
-     "A LoRA adapter of the model: a folder as PEFT saves it; may be repeated"},
+     "A LoRA adapter of the first model: a folder as PEFT saves it; may be repeated"},
+    {"memory", CONFIG_BYTES, AT(memory), "0", 0, 1e15, NULL, "BYTES",
+     "For weights and KV pages of all models; who needs the room unloads those that nobody uses; 0 "
+     "is all of the machine's"},
+    {"load_wait", CONFIG_MS, AT(load_wait_ms), "60s", 0, 3600000, NULL, "TIME",
+     "How long a request waits for its model to be loaded"},
+    {"unload_after", CONFIG_MS, AT(unload_after_ms), "0", 0, 86400000000, NULL, "TIME",
+     "A model that nobody used for so long leaves the memory; 0 is never"},
     {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512|amx", NULL,
      "Instruction set of the kernels; every one gives the same bits"},
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
@@ -108,11 +115,38 @@ static int check_adapters(const struct config_list *l, struct err *e)
     return 0;
 }
 
+static int check_models(const struct worker_config *c, struct err *e)
+{
+    char name[512], other[512];
+    const struct config_list *l = &c->model;
+    if (l->n == 0)
+        return err_set(e, ERR_CONFIG, "model: which GGUF file or folder to serve is not said");
+    if (l->n > WORKER_MODELS_MAX)
+        return err_set(e, ERR_CONFIG, "model: has %zu items, at most %d are allowed", l->n,
+                       WORKER_MODELS_MAX);
+    if (l->n > 1 && c->draft_model)
+        return err_set(e, ERR_CONFIG, "draft_model is for a worker of one model");
+    for (size_t i = 0; i < l->n; i++) {
+        if (!*worker_model_path(l->items[i]))
+            return err_set(e, ERR_CONFIG, "model: which GGUF file or folder to serve is not said");
+        worker_model_name(l->items[i], name, sizeof(name));
+        if (!*name || strlen(name) > 255)
+            return err_set(e, ERR_CONFIG, "model: its name must have 1 to 255 bytes");
+        for (size_t k = 0; k < i; k++) {
+            worker_model_name(l->items[k], other, sizeof(other));
+            if (strcmp(name, other) == 0)
+                return err_set(e, ERR_CONFIG, "model: two are called %s", name);
+        }
+    }
+    return 0;
+}
+
 static int check(const void *out, struct err *e)
 {
     const struct worker_config *c = out;
-    if (!c->model || !*worker_model_path(c))
-        return err_set(e, ERR_CONFIG, "model: which GGUF file or folder to serve is not said");
+    int rc = check_models(c, e);
+    if (rc < 0)
+        return rc;
     if (c->stall_max > 0 && c->stall_max < 1)
         return err_set(e, ERR_CONFIG, "stall_max is %g: wanted 0, or at least 1", c->stall_max);
     if (c->routers.n == 0)
@@ -130,17 +164,13 @@ static int check(const void *out, struct err *e)
         return err_set(e, ERR_CONFIG, "draft_model is not used with speculate=%s", c->speculate);
     if (c->id && (!*c->id || strlen(c->id) > 255))
         return err_set(e, ERR_CONFIG, "id: must have 1 to 255 bytes");
-    char name[512];
-    worker_model_name(c, name, sizeof(name));
-    if (!*name || strlen(name) > 255)
-        return err_set(e, ERR_CONFIG, "model: its name must have 1 to 255 bytes");
-    int rc = check_adapters(&c->adapters, e);
+    rc = check_adapters(&c->adapters, e);
     return rc == 0 ? check_labels(&c->labels, e) : rc;
 }
 
 const struct config_program worker_program = {
     .name = "argosy-worker",
-    .summary = "Runs a model and serves it to the routers it attaches to.",
+    .summary = "Runs models and serves them to the routers it attaches to.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .check = check,
@@ -154,15 +184,15 @@ static const char *name_end(const char *model)
     return eq && (!slash || eq < slash) ? eq : NULL;
 }
 
-const char *worker_model_path(const struct worker_config *c)
+const char *worker_model_path(const char *item)
 {
-    const char *eq = name_end(c->model);
-    return eq ? eq + 1 : c->model;
+    const char *eq = name_end(item);
+    return eq ? eq + 1 : item;
 }
 
-void worker_model_name(const struct worker_config *c, char *name, size_t cap)
+void worker_model_name(const char *item, char *name, size_t cap)
 {
-    const char *start = c->model, *end = name_end(c->model);
+    const char *start = item, *end = name_end(item);
     if (!end) {
         end = start + strlen(start);
         while (end > start && end[-1] == '/') /* a folder may end in one */
@@ -173,6 +203,40 @@ void worker_model_name(const struct worker_config *c, char *name, size_t cap)
             end -= 5;
     }
     snprintf(name, cap, "%.*s", (int)(end - start), start);
+}
+
+static enum engine_speculation speculation(const char *name)
+{
+    static const char *const names[] = {[ENGINE_SPECULATE_OFF] = "off",
+                                        [ENGINE_SPECULATE_LOOKUP] = "lookup",
+                                        [ENGINE_SPECULATE_DRAFT] = "draft"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return (enum engine_speculation)i;
+    return ENGINE_SPECULATE_AUTO;
+}
+
+struct engine_config worker_engine_config(const struct worker_config *c, const char *path)
+{
+    return (struct engine_config){
+        .model_path = path,
+        .isa = c->isa,
+        .threads = (uint32_t)c->threads,
+        .ranks = (uint32_t)c->tp,
+        .ranks_patience_ms = (uint32_t)c->tp_timeout_ms,
+        .kv_bytes = (uint64_t)c->kv_bytes,
+        .kv_type = strcmp(c->kv_type, "int8") == 0 ? KN_KV_INT8 : KN_KV_F16,
+        .context_max = (uint32_t)c->context_max,
+        .sequences_max = (uint32_t)c->sequences_max,
+        .waiting_max = (uint32_t)c->waiting_max,
+        .step_tokens_max = (uint32_t)c->step_tokens_max,
+        .stall_max = c->stall_max,
+        .priority_tokens = (uint32_t)c->priority_tokens,
+        .prefix_cache = c->prefix_cache,
+        .speculate = speculation(c->speculate),
+        .draft_model = c->draft_model,
+        .draft_tokens_max = (uint32_t)c->draft_tokens_max,
+    };
 }
 
 const char *worker_adapter(const char *item, char *name, size_t cap)

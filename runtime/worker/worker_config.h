@@ -3,6 +3,9 @@
 #define ARGOSY_WORKER_WORKER_CONFIG_H
 
 #include "runtime/base/config.h"
+#include "runtime/engine/engine.h"
+
+#define WORKER_MODELS_MAX 64
 
 struct worker_config {
     /* cluster */
@@ -18,8 +21,11 @@ struct worker_config {
     int64_t drain_timeout_ms;
     bool die_with_parent;
     /* model */
-    char *model;                 /* NAME=PATH or PATH */
-    struct config_list adapters; /* NAME=PATH */
+    struct config_list model;    /* NAME=PATH or PATH */
+    struct config_list adapters; /* NAME=PATH, of the first model */
+    int64_t memory;              /* 0: no limit for one model, the machine's for several */
+    int64_t load_wait_ms;
+    int64_t unload_after_ms; /* 0: never */
     char *isa;
     int64_t threads;
     int64_t tp;
@@ -42,9 +48,12 @@ struct worker_config {
 
 extern const struct config_program worker_program;
 
-/* The part before '=', or the file's name without directory and ending. Cut to `cap`. */
-void worker_model_name(const struct worker_config *c, char *name, size_t cap);
-const char *worker_model_path(const struct worker_config *c);
+/* Of an item of `model`: the part before '=', or the file's name without directory and ending. Cut
+ * to `cap`. */
+void worker_model_name(const char *item, char *name, size_t cap);
+const char *worker_model_path(const char *item);
+/* What the options say of an engine for this model; strings are borrowed. No adapters. */
+struct engine_config worker_engine_config(const struct worker_config *c, const char *path);
 /* An item of `adapters`: name (cap) gets the part before '=', cut; returns the path. */
 const char *worker_adapter(const char *item, char *name, size_t cap);
 

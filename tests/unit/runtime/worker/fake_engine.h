@@ -2,11 +2,14 @@
  * fake_burst tokens, prompt[0] + their places, or the rest. Included by one test program, whose
  * symbols win over the archive's.
  *
- * Its prefix cache has the blocks 1 to fake_blocks at first. Each step stores one more, and evicts
- * the oldest when there are over FAKE_BLOCKS_MAX.
+ * The prefix cache of the first model has the blocks 1 to fake_blocks at first. Each step stores
+ * one more, and evicts the oldest when there are over FAKE_BLOCKS_MAX.
  *
  * A request that pools ends in its first step, with FAKE_WIDTH numbers: its pooling, then its first
- * token. A prompt that starts with FAKE_TOO_LONG can never run. */
+ * token. A prompt that starts with FAKE_TOO_LONG can never run.
+ *
+ * There are FAKE_MODELS models, a.gguf, b.gguf, …; what a test wants of them is in fakes. Tokens of
+ * model i are i * FAKE_MODEL more, and so are its blocks. */
 #ifndef ARGOSY_TESTS_FAKE_ENGINE_H
 #define ARGOSY_TESTS_FAKE_ENGINE_H
 
@@ -23,8 +26,23 @@
 #define FAKE_WIDTH 60000
 #define FAKE_BLOCKS_MAX 20000
 
+#define FAKE_MODELS 3
+#define FAKE_MODEL 100000u
+#define FAKE_MIB ((uint64_t)1 << 20)
+
 static uint32_t fake_blocks;
 static uint32_t fake_burst = 1;
+
+/* A model. Zeroed it is loaded at once, and takes 100 MiB. */
+static struct fake {
+    atomic_bool hold;   /* a load waits */
+    atomic_bool fails;  /* a load does */
+    atomic_bool other;  /* the file has changed */
+    bool twin;          /* it is model 0, under another name */
+    atomic_uint opened; /* loads that came to an end */
+    atomic_uint freed;
+    struct engine *_Atomic engine; /* NULL: not loaded */
+} fakes[FAKE_MODELS];
 
 struct fake_request {
     uint64_t id;
@@ -35,6 +53,7 @@ struct fake_request {
 
 struct engine {
     struct engine_info info;
+    uint32_t model;
     struct grammar_store *grammars; /* NULL, or a test's */
     uint32_t cap;
     struct fake_request live[FAKE_MAX]; /* (n_live) */
@@ -59,30 +78,84 @@ static const struct engine_adapter fake_adapters[] = {{.name = "a", .sha256 = "a
 
 static struct grammar_store *fake_grammars; /* a test's, or NULL */
 
-static struct engine *fake_open(uint32_t cap)
+static const char *fake_manifest(uint32_t model)
+{
+    static const char *const manifests[] = {"abc123", "bcd234", "cde345"};
+    if (atomic_load(&fakes[model].other))
+        return "changed";
+    return manifests[fakes[model].twin ? 0 : model];
+}
+
+static struct engine *fake_open(uint32_t model, uint32_t cap)
 {
     struct engine *g = calloc(1, sizeof(*g));
+    g->model = model;
     g->cap = cap;
     g->grammars = fake_grammars;
     g->block_first = 1;
-    g->blocks_at_start = fake_blocks;
-    g->block_told = fake_blocks + 1;
+    g->blocks_at_start = model == 0 ? fake_blocks : 0;
+    g->block_told = g->blocks_at_start + 1;
     atomic_store(&g->step_us, 1000);
     g->info = (struct engine_info){.architecture = "fake",
-                                   .manifest_sha256 = "abc123",
+                                   .manifest_sha256 = fake_manifest(model),
                                    .isa = "ref",
                                    .context_tokens = 2048,
                                    .vocab = 1000,
                                    .kv_pages = 64,
                                    .page_tokens = 16,
                                    .sequences_max = cap,
-                                   .adapters = fake_adapters,
-                                   .n_adapters = 2};
+                                   .weight_bytes = 80 * FAKE_MIB,
+                                   .kv_bytes = 20 * FAKE_MIB,
+                                   .adapters = model == 0 ? fake_adapters : NULL,
+                                   .n_adapters = model == 0 ? 2 : 0};
     return g;
+}
+
+static int fake_index(const struct engine_config *c, uint32_t *model, struct err *e)
+{
+    *model = (uint32_t)(c->model_path[0] - 'a');
+    return *model < FAKE_MODELS ? 0 : err_set(e, ERR_NOT_FOUND, "%s: no file", c->model_path);
+}
+
+int engine_outline(const struct engine_config *c, bool with_manifest, struct engine_outline *out,
+                   struct err *e)
+{
+    uint32_t model;
+    int rc = fake_index(c, &model, e);
+    if (rc < 0)
+        return rc;
+    *out = (struct engine_outline){.context_tokens = 2048,
+                                   .kv_pages = 64,
+                                   .page_tokens = 16,
+                                   .weight_bytes = 80 * FAKE_MIB,
+                                   .kv_bytes = 20 * FAKE_MIB};
+    if (with_manifest)
+        strcpy(out->manifest_sha256, fake_manifest(model));
+    return 0;
+}
+
+int engine_open(const struct engine_config *c, struct engine **out, struct err *e)
+{
+    uint32_t model;
+    int rc = fake_index(c, &model, e);
+    if (rc < 0)
+        return rc;
+    while (atomic_load(&fakes[model].hold))
+        usleep(1000);
+    atomic_fetch_add(&fakes[model].opened, 1);
+    if (atomic_load(&fakes[model].fails))
+        return err_set(e, ERR_NOMEM, "no memory for the fake");
+    *out = fake_open(model, 3);
+    atomic_store(&fakes[model].engine, *out);
+    return 0;
 }
 
 void engine_free(struct engine *g)
 {
+    if (!g)
+        return;
+    atomic_store(&fakes[g->model].engine, NULL);
+    atomic_fetch_add(&fakes[g->model].freed, 1);
     free(g);
 }
 
@@ -103,13 +176,14 @@ int engine_submit(struct engine *g, const struct engine_request *r, struct err *
         return err_set(e, ERR_RANGE, "longer than the context");
     if (n == g->cap)
         return err_set(e, ERR_BUSY, "the queue is full");
-    g->live[n] = (struct fake_request){r->id,
-                                       r->prompt[0] + r->adapter * FAKE_ADAPTER,
-                                       r->n_output,
-                                       r->max_tokens,
-                                       r->sampling.n_top,
-                                       r->sampling.want_logprobs,
-                                       r->pooling};
+    g->live[n] =
+        (struct fake_request){r->id,
+                              r->prompt[0] + r->adapter * FAKE_ADAPTER + g->model * FAKE_MODEL,
+                              r->n_output,
+                              r->max_tokens,
+                              r->sampling.n_top,
+                              r->sampling.want_logprobs,
+                              r->pooling};
     atomic_store(&g->n_live, n + 1);
     return 0;
 }
@@ -183,9 +257,9 @@ void engine_cache_news(struct engine *g, struct engine_cache_news *out)
 {
     *out = (struct engine_cache_news){.evicted = g->evicted, .stored = g->stored};
     while (g->block_told < g->blocks_at_start + 1 + g->steps)
-        g->stored[out->n_stored++] = g->block_told++;
+        g->stored[out->n_stored++] = g->block_told++ + g->model * FAKE_MODEL;
     while (g->block_told - g->block_first > FAKE_BLOCKS_MAX)
-        g->evicted[out->n_evicted++] = g->block_first++;
+        g->evicted[out->n_evicted++] = g->block_first++ + g->model * FAKE_MODEL;
 }
 
 uint32_t engine_cache_blocks(const struct engine *g, uint32_t *cursor, uint64_t *hashes,
@@ -195,7 +269,7 @@ uint32_t engine_cache_blocks(const struct engine *g, uint32_t *cursor, uint64_t 
     if (*cursor < g->block_first) /* a block's number, so that what goes meanwhile moves nothing */
         *cursor = (uint32_t)g->block_first;
     while (n < cap && *cursor < g->block_told)
-        hashes[n++] = (*cursor)++;
+        hashes[n++] = (*cursor)++ + g->model * FAKE_MODEL;
     return n;
 }
 

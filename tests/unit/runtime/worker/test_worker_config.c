@@ -50,6 +50,10 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_null(c.draft_model);
     assert_int_equal(c.draft_tokens_max, 4);
     assert_string_equal(c.kv_type, "f16");
+    assert_int_equal(c.model.n, 1);
+    assert_int_equal(c.memory, 0);
+    assert_int_equal(c.load_wait_ms, 60000);
+    assert_int_equal(c.unload_after_ms, 0);
     config_release(&worker_program, &c);
 }
 
@@ -68,11 +72,10 @@ static void test_worker_config_names_the_model(void **state)
         {"org-name=rel/x.gguf", "org-name", "rel/x.gguf"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct worker_config c = {.model = (char *)cases[i].model};
         char name[64];
-        worker_model_name(&c, name, sizeof(name));
+        worker_model_name(cases[i].model, name, sizeof(name));
         assert_string_equal(name, cases[i].name);
-        assert_string_equal(worker_model_path(&c), cases[i].path);
+        assert_string_equal(worker_model_path(cases[i].model), cases[i].path);
     }
 }
 
@@ -109,6 +112,12 @@ static void test_worker_config_refuses_what_does_not_fit_together(void **state)
     assert_int_equal(load(&c, &e, 2, "--model=a", "--speculate=maybe"), ERR_CONFIG);
     assert_int_equal(load(&c, &e, 2, "--model=a", "--draft-tokens-max=17"), ERR_CONFIG);
     assert_int_equal(load(&c, &e, 2, "--model=a", "--kv-type=int4"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a=x", "--model=a=y"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "two are called a"));
+    assert_int_equal(load(&c, &e, 2, "--model=a=x", "--model=b="), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 3, "--model=a=x", "--model=b=y", "--draft-model=z"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "one model"));
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--load-wait=2h"), ERR_CONFIG);
 }
 
 /* The page is troff: a dash is written \-. */
@@ -135,6 +144,23 @@ static void test_worker_config_every_option_is_in_the_manual(void **state)
     }
 }
 
+static void test_worker_config_lists_models(void **state)
+{
+    (void)state;
+    struct worker_config c;
+    struct err e;
+    if (load(&c, &e, 5, "--model=a=x.gguf", "--model=y.gguf", "--memory=16G", "--unload-after=5m",
+             "--load-wait=30s") < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(c.model.n, 2);
+    assert_string_equal(worker_model_path(c.model.items[1]), "y.gguf");
+    assert_true(c.memory == (int64_t)16 << 30);
+    assert_int_equal(c.unload_after_ms, 300000);
+    assert_int_equal(c.load_wait_ms, 30000);
+    assert_string_equal(worker_engine_config(&c, "p").model_path, "p");
+    config_release(&worker_program, &c);
+}
+
 static void test_worker_config_lists_adapters(void **state)
 {
     (void)state;
@@ -159,6 +185,7 @@ int main(void)
         cmocka_unit_test(test_worker_config_names_the_model),
         cmocka_unit_test(test_worker_config_refuses_what_does_not_fit_together),
         cmocka_unit_test(test_worker_config_every_option_is_in_the_manual),
+        cmocka_unit_test(test_worker_config_lists_models),
         cmocka_unit_test(test_worker_config_lists_adapters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
