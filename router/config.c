@@ -65,6 +65,17 @@ static const struct config_option options[] = {
      "Name of the cluster; routers with one Redis and one name share a load table"},
     {"router_id", CONFIG_STRING, AT(router_id), NULL, 0, 0, NULL, "NAME",
      "Name of this router in the load table; without it host name and process id"},
+    {.help = "Keys:"},
+    {"auth", CONFIG_CHOICE, AT(auth), "off", 0, 0, "off|keys", NULL,
+     "Whether requests need an API key"},
+    {"keys", CONFIG_STRING, AT(keys), NULL, 0, 0, NULL, "FILE",
+     "File of API keys, beside those in Redis; read again when it changes"},
+    {"metrics_open", CONFIG_BOOL, AT(metrics_open), "no", 0, 0, NULL, NULL,
+     "/metrics needs no key"},
+    {"quota_wait", CONFIG_MS, AT(quota_wait_ms), "200ms", 1, 10000, NULL, "TIME",
+     "How long a request waits for Redis to tell what its key has left"},
+    {"quota_lease", CONFIG_MS, AT(quota_lease_ms), "10s", 500, 600000, NULL, "TIME",
+     "What a router that is gone had reserved of a key's limits is free again after it"},
     {.help = "Limits of the pool:"},
     {"workers_max", CONFIG_INT, AT(workers_max), "1024", 1, 65536, NULL, "N",
      "Workers attached at once"},
@@ -162,6 +173,8 @@ static int check(const void *out, struct err *e)
         return err_set(e, ERR_CONFIG, "tls_cert and tls_key go together");
     if (c->tls_ca && !c->tls_cert)
         return err_set(e, ERR_CONFIG, "tls_ca needs tls_cert and tls_key");
+    if (strcmp(c->auth, "keys") == 0 && !c->keys && !c->redis)
+        return err_set(e, ERR_CONFIG, "auth: keys come from a file (keys) or from redis");
     if (c->redis_password_file && !c->redis)
         return err_set(e, ERR_CONFIG, "redis_password_file without redis");
     return 0;

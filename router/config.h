@@ -49,6 +49,11 @@ struct router_config {
     int64_t choices_max;
     int64_t stop_max;
     int64_t stop_bytes_max;
+    char *auth;
+    char *keys;
+    bool metrics_open;
+    int64_t quota_wait_ms;
+    int64_t quota_lease_ms;
     char *cors_origin;
     char *log_level;
 };

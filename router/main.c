@@ -16,6 +16,7 @@
 
 #include "router/config.h"
 #include "router/http/http.h"
+#include "router/keys/keyring.h"
 #include "router/model_text.h"
 #include "router/policy/policy.h"
 #include "router/pool/loadtable.h"
@@ -43,6 +44,8 @@ struct router {
     struct rpc_server *rpc;
     struct pool *pool;
     struct loadtable *table;
+    struct keyring *keys; /* NULL: requests need none */
+    char id[64];
     struct http *http;
     struct event *mail_event, *term_event, *int_event, *drain_event;
     char rpc_address[160]; /* where workers reach it */
@@ -198,29 +201,66 @@ static void default_router_id(char *id, size_t n)
     snprintf(id, n, "%s-%d", host, (int)getpid());
 }
 
-static int open_table(struct router *r, struct err *e)
+/* ERR_CONFIG: there should be a password, and is none. */
+static int read_password(const struct router_config *c, char *password, size_t n, struct err *e)
+{
+    if (!c->redis_password_file || read_line(c->redis_password_file, password, n, e) == 0)
+        return 0;
+    return err_prefix(e, "redis_password_file");
+}
+
+static int open_table(struct router *r, const char *password, struct err *e)
 {
     const struct router_config *c = &r->config;
-    char password[PASSWORD_BYTES_MAX];
-    char id[64];
     if (!c->redis)
         return 0;
-    if (c->redis_password_file &&
-        read_line(c->redis_password_file, password, sizeof(password), e) < 0)
-        return err_prefix(e, "redis_password_file");
-    default_router_id(id, sizeof(id));
     struct loadtable_config lc = {
         .url = c->redis,
-        .password = c->redis_password_file ? password : NULL,
+        .password = password,
         .cluster = c->cluster,
-        .router_id = c->router_id ? c->router_id : id,
+        .router_id = r->id,
         .address = r->rpc_address,
-        .lease_ms = c->lease_ms > TABLE_LEASE_MS ? (uint32_t)c->lease_ms : TABLE_LEASE_MS,
+        .lease_ms = (uint32_t)c->lease_ms,
         .period_ms = (uint32_t)c->redis_period_ms,
         .timeout_ms = (uint32_t)c->redis_timeout_ms,
     };
-    int rc = loadtable_open(&lc, r->base, r->pool, &r->table, e);
-    explicit_bzero(password, sizeof(password));
+    return loadtable_open(&lc, r->base, r->pool, &r->table, e);
+}
+
+static int open_keys(struct router *r, const char *password, struct err *e)
+{
+    const struct router_config *c = &r->config;
+    if (strcmp(c->auth, "keys") != 0)
+        return 0;
+    struct keyring_config kc = {
+        .file = c->keys,
+        .url = c->redis,
+        .password = password,
+        .cluster = c->cluster,
+        .router_id = r->id,
+        .timeout_ms = (uint32_t)c->redis_timeout_ms,
+        .wait_ms = (uint32_t)c->quota_wait_ms,
+        .lease_ms = (uint32_t)c->quota_lease_ms,
+    };
+    return keyring_open(&kc, r->base, &r->keys, e);
+}
+
+/* What uses Redis. */
+static int open_shared(struct router *r, struct err *e)
+{
+    const struct router_config *c = &r->config;
+    char text[PASSWORD_BYTES_MAX];
+    const char *password = c->redis_password_file ? text : NULL;
+    if (c->router_id)
+        snprintf(r->id, sizeof(r->id), "%s", c->router_id);
+    else
+        default_router_id(r->id, sizeof(r->id));
+    int rc = read_password(c, text, sizeof(text), e);
+    if (rc == 0)
+        rc = open_table(r, password, e);
+    if (rc == 0)
+        rc = open_keys(r, password, e);
+    explicit_bzero(text, sizeof(text));
     return rc;
 }
 
@@ -245,6 +285,8 @@ static int open_http(struct router *r, struct err *e)
     hc.stop_max = (uint32_t)c->stop_max;
     hc.stop_bytes_max = (uint32_t)c->stop_bytes_max;
     hc.deadline_ms = (uint32_t)c->deadline_ms;
+    hc.keys = r->keys;
+    hc.metrics_open = c->metrics_open;
     hc.cors_origin = c->cors_origin;
     int rc = http_open(r->base, &hc, r->pool, &r->texts, &r->http, e);
     if (rc == 0)
@@ -282,7 +324,7 @@ static int router_open(struct router *r, struct err *e)
     r->base = event_base_new();
     if (!r->base)
         return err_set(e, ERR_NOMEM, "no event loop");
-    if ((rc = open_rpc(r, e)) < 0 || (rc = open_pool(r, e)) < 0 || (rc = open_table(r, e)) < 0 ||
+    if ((rc = open_rpc(r, e)) < 0 || (rc = open_pool(r, e)) < 0 || (rc = open_shared(r, e)) < 0 ||
         (rc = open_http(r, e)) < 0)
         return rc;
     return open_events(r, e);
@@ -293,6 +335,7 @@ static void router_release(struct router *r)
     struct event *events[] = {r->mail_event, r->term_event, r->int_event, r->drain_event};
     struct mail *m;
     http_free(r->http);
+    keyring_free(r->keys);
     loadtable_free(r->table);
     if (r->rpc)
         rpc_server_free(r->rpc);

@@ -27,14 +27,15 @@ MAY_INCLUDE = {
     ),
     "runtime/rpc": ("runtime/base", "proto"),
     "runtime/worker": (*(f"runtime/{r}" for r in RUNTIME), "kernels", "proto"),
-    "runtime/cli": ("runtime/base",),
+    "runtime/keys": ("runtime/base",),
+    "runtime/cli": ("runtime/base", "runtime/keys"),
     "router": (
         *("runtime/base", "runtime/rpc", "runtime/text", "runtime/format", "runtime/grammar"),
-        "proto",
+        *("runtime/keys", "proto"),
     ),
 }
 # A library that one folder hides from the others.
-ONLY_IN = {"grpc/": ("runtime/rpc",), "cuda": ("kernels",), "hiredis/": ("router",)}
+ONLY_IN = {"grpc/": ("runtime/rpc",), "cuda": ("kernels",), "hiredis/": ("router", "runtime/cli")}
 GETENV_IN = ("runtime/base/config.c", "runtime/cli/")
 BANNED = {
     "strcpy": "use memcpy with a length, or struct buf",

@@ -1,9 +1,9 @@
 #include "router/http/answer.h"
 
-#include <openssl/evp.h>
 #include <string.h>
 
 #include "router/http/access.h"
+#include "router/http/auth.h"
 #include "router/http/http_internal.h"
 #include "router/http/route.h"
 #include "runtime/base/clock.h"
@@ -176,15 +176,9 @@ uint64_t answer_session(const struct request *r, const struct api_request *api)
     const char *session = api->prompt_cache_key;
     if (!session && !r->session_hash)
         session = api->user;
-    return session ? session_hash_of(session, strlen(session)) : r->session_hash;
-}
-
-void answer_salt(const struct api_request *api, uint8_t *salt)
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    if (api->cache_salt &&
-        EVP_Digest(api->cache_salt, strlen(api->cache_salt), digest, NULL, EVP_sha256(), NULL))
-        memcpy(salt, digest, sizeof(((struct gen_request *)0)->cache_salt));
+    uint64_t hash = session ? session_hash_of(session, strlen(session)) : r->session_hash;
+    /* Sessions of two keys are two, whatever they are called. */
+    return hash && r->tenant ? (hash ^ tenant_hash(r->tenant)) | 1 : hash;
 }
 
 /* The client's timeout, at most the router's; 0: the pool's. */
@@ -200,7 +194,7 @@ static void set_identity(struct answer *a)
 {
     const struct api_request *api = a->api;
     a->session_hash = answer_session(a->request, api);
-    answer_salt(api, a->cache_salt);
+    auth_salt(a->request, api->cache_salt, a->cache_salt);
     a->created_s = clock_wall_s();
     http_make_id(a->http, api->kind == API_CHAT ? "chatcmpl-" : "cmpl-", a->id, sizeof(a->id));
 }
@@ -230,7 +224,7 @@ static int start_choices(struct answer *a, struct api_error *e)
     return 0;
 }
 
-void answer_start(struct request *r, const struct api_request *api)
+void answer_start(struct request *r, struct api_request *api)
 {
     struct api_error e;
     uint32_t n = api->n_prompts * (uint32_t)api->n;
@@ -273,7 +267,10 @@ static void handle(struct request *r, enum api_kind kind)
         return;
     }
     request_drop_body(r);
-    answer_start(r, api);
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < api->n_prompts; i++)
+        tokens += api->prompts[i].n + (uint64_t)api->n * (uint64_t)api->max_tokens;
+    auth_admit(r, api, tokens, answer_start);
 }
 
 void chat_handle(struct request *r)

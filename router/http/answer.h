@@ -36,7 +36,7 @@ struct answer {
 };
 
 /* Runs it and answers. `a` lies in the request's arena. */
-void answer_start(struct request *r, const struct api_request *a);
+void answer_start(struct request *r, struct api_request *a);
 
 /* ---- for embeddings.c ---- */
 
@@ -44,8 +44,6 @@ void answer_start(struct request *r, const struct api_request *a);
 uint64_t answer_session(const struct request *r, const struct api_request *api);
 /* What `timeout` leaves of the configured one. */
 uint32_t answer_deadline_ms(const struct api_request *api, uint32_t configured);
-/* The prefix cache's salt (16 bytes); left alone without a cache_salt. */
-void answer_salt(const struct api_request *api, uint8_t *salt);
 
 /* ---- for choice.c ---- */
 

@@ -58,6 +58,8 @@ static const char *type_of(int status)
 {
     if (status == 429)
         return "rate_limit_error";
+    if (status == 403)
+        return "permission_error";
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 

@@ -2,6 +2,7 @@
 #ifndef ARGOSY_ROUTER_HTTP_API_ERROR_H
 #define ARGOSY_ROUTER_HTTP_API_ERROR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "router/pool/pool.h"
@@ -15,6 +16,7 @@ struct api_error {
     char param[API_PARAM_BYTES]; /* "messages[3].role"; "": none */
     char message[ERR_MSG_BYTES + 120];
     uint32_t retry_after_ms; /* 0: not said */
+    bool never;              /* the same request will fail again: clients are told not to retry */
 };
 
 /* Fills e and returns -1. `param` may be NULL; it is cut when it is long. */

@@ -296,6 +296,13 @@ int choice_start(struct choice *c, struct answer *a, uint32_t index, uint64_t se
     return 0;
 }
 
+/* The prompt counts once it was computed, and once for all choices of it. */
+static uint64_t used_tokens(const struct choice *c)
+{
+    bool first = c->index % (uint32_t)c->answer->api->n == 0;
+    return c->n_tokens + (first && c->n_tokens > 0 ? c->prompt->n : 0);
+}
+
 void choice_release(struct choice *c)
 {
     if (!c->answer)
@@ -304,6 +311,7 @@ void choice_release(struct choice *c)
         pool_cancel(c->gen);
     c->gen = NULL;
     set_phase(c, CHOICE_DONE);
+    c->answer->request->used_tokens += used_tokens(c);
     if (c->has_stop)
         stopmatch_release(&c->stop);
     if (c->logprobs)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "router/http/auth.h"
 #include "router/http/conn_internal.h"
 #include "router/http/http_internal.h"
 #include "router/http/request.h"
@@ -99,6 +100,12 @@ static bool accept_head(struct conn *c, const struct head *h)
     keep_headers(r, h);
     if (rest.n)
         r->rest = decode_path(&r->arena, rest);
+    const char *refusal = auth_check(r, h);
+    if (refusal) { /* before any of its body is taken */
+        request_header(r, "WWW-Authenticate", "Bearer");
+        conn_refuse(c, 401, "invalid_api_key", refusal);
+        return false;
+    }
     if (h->content_length > body_max) {
         char text[80];
         snprintf(text, sizeof(text), "The body is larger than %u bytes.", body_max);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "router/http/answer.h"
+#include "router/http/auth.h"
 #include "router/http/http_internal.h"
 #include "router/http/route.h"
 #include "runtime/base/check.h"
@@ -207,6 +208,7 @@ static void on_embedding(void *ctx, const float *v, uint32_t n, const struct gen
         return;
     }
     m->n_done++;
+    m->request->used_tokens += usage->prompt_tokens;
     m->metrics->finished[GEN_STOP]++;
     m->metrics->prompt_tokens += usage->prompt_tokens;
     m->request->journal.prompt_tokens += usage->prompt_tokens;
@@ -265,7 +267,7 @@ static void fill_run(struct input *in)
         .n_wants = api->n_wants,
         .price_max = api->price_max,
     };
-    answer_salt(api, in->run.cache_salt);
+    auth_salt(m->request, api->cache_salt, in->run.cache_salt);
 }
 
 /* 0, or -1 with the error; *full says that another try may do. */
@@ -302,18 +304,9 @@ static void start_more(struct embeddings *m)
     }
 }
 
-void embeddings_handle(struct request *r)
+static void embeddings_start(struct request *r, struct api_request *api)
 {
     struct api_error e;
-    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s(), false};
-    struct api_request *api = arena_alloc(&r->arena, sizeof(*api));
-    if (!api)
-        api_error_set(&e, 503, NULL, NULL, "There is no memory for the request now.");
-    if (!api || api_request_read(api, API_EMBEDDING, buf_str(&r->body), r->body.len, &ctx, &e)) {
-        request_fail(r, &e);
-        return;
-    }
-    request_drop_body(r);
     struct embeddings *m = arena_alloc(&r->arena, sizeof(*m));
     struct input *inputs = arena_calloc(&r->arena, api->n_prompts, sizeof(*inputs));
     if (!m || !inputs) {
@@ -336,4 +329,22 @@ void embeddings_handle(struct request *r)
     r->gone = on_client_gone;
     r->ctx = m;
     start_more(m);
+}
+
+void embeddings_handle(struct request *r)
+{
+    struct api_error e;
+    struct api_context ctx = {&r->http->config, r->http->texts, &r->arena, clock_wall_s(), false};
+    struct api_request *api = arena_alloc(&r->arena, sizeof(*api));
+    if (!api)
+        api_error_set(&e, 503, NULL, NULL, "There is no memory for the request now.");
+    if (!api || api_request_read(api, API_EMBEDDING, buf_str(&r->body), r->body.len, &ctx, &e)) {
+        request_fail(r, &e);
+        return;
+    }
+    request_drop_body(r);
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < api->n_prompts; i++)
+        tokens += api->prompts[i].n;
+    auth_admit(r, api, tokens, embeddings_start);
 }

@@ -11,6 +11,7 @@
 #ifndef ARGOSY_ROUTER_HTTP_HTTP_H
 #define ARGOSY_ROUTER_HTTP_HTTP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,7 @@
 
 struct event_base;
 struct http;
+struct keyring;
 struct model_texts;
 struct pool;
 
@@ -39,6 +41,8 @@ struct http_config {
     uint32_t stop_max;          /* stop strings of a request */
     uint32_t stop_bytes_max;    /* of one of them */
     uint32_t deadline_ms;       /* of a generation; 0: the pool's */
+    struct keyring *keys;       /* who may ask; borrowed; NULL: everybody */
+    bool metrics_open;          /* /metrics wants no key */
     const char *cors_origin;    /* Access-Control-Allow-Origin; NULL: none is sent */
 };
 

@@ -35,6 +35,9 @@ void conn_release_request(struct conn *c)
     c->request = NULL;
     access_end(r);
     c->http->n_requests--;
+    grant_settle(&r->grant, r->used_tokens);
+    if (r->tenant)
+        tenant_put(r->tenant);
     drop_body(r);
     arena_release(&r->arena);
     free(r);
@@ -77,6 +80,8 @@ static const char *status_text(int status)
         {200, "OK"},
         {204, "No Content"},
         {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
         {408, "Request Timeout"},
@@ -165,6 +170,8 @@ void request_reply_json(struct request *r, int status, const struct buf *body)
 
 void request_fail(struct request *r, const struct api_error *e)
 {
+    if (e->never)
+        request_header(r, "X-Should-Retry", "false");
     if (e->retry_after_ms) {
         char text[24];
         snprintf(text, sizeof(text), "%u", (e->retry_after_ms + 999) / 1000);

@@ -16,6 +16,7 @@
 
 #include "router/http/api_error.h"
 #include "router/http/head.h"
+#include "router/keys/keyring.h"
 #include "router/trace/journal.h"
 #include "runtime/base/arena.h"
 #include "runtime/base/buf.h"
@@ -25,7 +26,7 @@ struct http;
 struct route;
 
 #define REQUEST_ID_BYTES 65
-#define REQUEST_HEADERS_BYTES 384
+#define REQUEST_HEADERS_BYTES 768
 
 struct request {
     struct http *http;
@@ -39,6 +40,9 @@ struct request {
     uint64_t session_hash;               /* of X-Session-Id; 0: none */
     uint64_t start_ns;                   /* clock_mono_ns, when its head was complete */
     struct journal journal;
+    struct tenant *tenant;     /* whose key it came with; NULL: keys are not asked for */
+    struct grant grant;        /* what it may use of that key */
+    uint64_t used_tokens;      /* of it, so far */
     struct buf body;
     struct arena arena;
     char headers[REQUEST_HEADERS_BYTES]; /* further ones of the answer */

@@ -5,16 +5,16 @@
 #include "runtime/base/check.h"
 
 static const struct route routes[] = {
-    {"/v1/chat/completions", false, HTTP_POST, chat_handle},
-    {"/v1/completions", false, HTTP_POST, completions_handle},
-    {"/v1/embeddings", false, HTTP_POST, embeddings_handle},
-    {"/v1/models", false, HTTP_GET, models_list_handle},
-    {"/v1/models/", true, HTTP_GET, models_one_handle},
-    {"/health", false, HTTP_GET, health_handle},
-    {"/ready", false, HTTP_GET, ready_handle},
-    {"/metrics", false, HTTP_GET, metrics_handle},
-    {"/tokenize", false, HTTP_POST, tokenize_handle},
-    {"/detokenize", false, HTTP_POST, detokenize_handle},
+    {"/v1/chat/completions", false, HTTP_POST, chat_handle, ROUTE_KEYED},
+    {"/v1/completions", false, HTTP_POST, completions_handle, ROUTE_KEYED},
+    {"/v1/embeddings", false, HTTP_POST, embeddings_handle, ROUTE_KEYED},
+    {"/v1/models", false, HTTP_GET, models_list_handle, ROUTE_KEYED},
+    {"/v1/models/", true, HTTP_GET, models_one_handle, ROUTE_KEYED},
+    {"/health", false, HTTP_GET, health_handle, ROUTE_OPEN},
+    {"/ready", false, HTTP_GET, ready_handle, ROUTE_OPEN},
+    {"/metrics", false, HTTP_GET, metrics_handle, ROUTE_METRICS},
+    {"/tokenize", false, HTTP_POST, tokenize_handle, ROUTE_KEYED},
+    {"/detokenize", false, HTTP_POST, detokenize_handle, ROUTE_KEYED},
 };
 
 _Static_assert(ARRAY_LEN(routes) < ROUTES_MAX, "tables by route have ROUTES_MAX places");

@@ -10,11 +10,19 @@
 
 #define ROUTES_MAX 16
 
+/* Who may call it when keys are asked for (http_config.keys). */
+enum route_access {
+    ROUTE_KEYED,   /* who has a key */
+    ROUTE_OPEN,    /* everybody: it tells nothing but whether the router works */
+    ROUTE_METRICS, /* everybody if http_config.metrics_open, else who has a key */
+};
+
 struct route {
     const char *path;
     bool prefix;      /* what follows `path` is request.rest */
     unsigned methods; /* enum http_method, a bit each; HTTP_GET takes HEAD too */
     void (*handle)(struct request *r);
+    enum route_access access;
 };
 
 /* NULL: none has that path. *rest: what follows a prefix. */
