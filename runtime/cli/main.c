@@ -7,6 +7,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/version.h"
 #include "runtime/cli/conversation.h"
+#include "runtime/cli/key_command.h"
 #include "runtime/cli/up.h"
 
 struct command {
@@ -17,6 +18,7 @@ struct command {
 
 static const struct command commands[] = {
     {"up", up_main, "start a cluster on this machine; Ctrl-C ends it"},
+    {"key", key_command_main, "make, list and revoke API keys"},
     {"chat", conversation_main, "talk to an endpoint in the terminal"},
 };
 
