@@ -63,7 +63,7 @@ static inline void server_reopen(void)
     server_open();
 }
 
-static int server_teardown(void **state)
+static inline int server_teardown(void **state)
 {
     (void)state;
     http_free(server.http);
