@@ -40,9 +40,9 @@ struct request {
     uint64_t session_hash;               /* of X-Session-Id; 0: none */
     uint64_t start_ns;                   /* clock_mono_ns, when its head was complete */
     struct journal journal;
-    struct tenant *tenant;     /* whose key it came with; NULL: keys are not asked for */
-    struct grant grant;        /* what it may use of that key */
-    uint64_t used_tokens;      /* of it, so far */
+    struct tenant *tenant; /* whose key it came with; NULL: keys are not asked for */
+    struct grant grant;    /* what it may use of that key */
+    uint64_t used_tokens;  /* of it, so far */
     struct buf body;
     struct arena arena;
     char headers[REQUEST_HEADERS_BYTES]; /* further ones of the answer */
