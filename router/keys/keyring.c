@@ -186,9 +186,8 @@ static void tend(struct keyring *r, struct tenant *t, uint64_t now_ms)
         return;
     tenant_turn(t);
     bool idle = now_ms - t->used_ms > IDLE_MS;
-    if (now_ms - t->claimed_ms > r->lease_ms / 3 && holds(t))
-        tenant_mark(r, t);
-    else if (idle && t->claimed_ms < t->used_ms + IDLE_MS)
+    bool renew = now_ms - t->claimed_ms > r->lease_ms / 3 && holds(t);
+    if (renew || (idle && t->claimed_ms < t->used_ms + IDLE_MS))
         tenant_mark(r, t);
 }
 

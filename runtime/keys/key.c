@@ -34,7 +34,7 @@ void key_make_secret(char secret[KEY_SECRET_BYTES])
 {
     uint8_t bytes[32];
     rng_entropy(bytes, sizeof(bytes));
-    memcpy(secret, KEY_PREFIX, strlen(KEY_PREFIX));
+    memcpy(secret, KEY_PREFIX, sizeof(KEY_PREFIX));
     to_hex(bytes, sizeof(bytes), secret + strlen(KEY_PREFIX));
     OPENSSL_cleanse(bytes, sizeof(bytes));
 }
