@@ -8,8 +8,8 @@
  *           columns) quants as values, int8. Sub-blocks of 16: A (tokens, 16), B (4, …), two C.
  * Order     chunk of tokens, tile of rows, panel of blocks (unpacked once for the chunk), group of
  *           16 tokens, block. The sums of a group stay in registers.
- * Bound by  the fp32: 3, 4 or 6 operations a token, block and 16 rows. They are one a cycle, for
- * the tiles take one of the two units (measured: any tile instruction in flight does). */
+ * Bound by  both: products (loads and stores of tiles, 36 cycles a block of 16 x 16) and the fp32
+ *           (34 with 4 operations) do not overlap, whatever their order (measured). */
 
 #define AMX_GROUP 16                 /* tokens of a tile */
 #define AMX_GROUPS_MAX 16            /* of a chunk */
@@ -20,7 +20,7 @@
 #define AMX_AHEAD 2                  /* blocks that the products are ahead of the fp32 */
 #define AMX_HALF_AT (AMX_RING * 256) /* of the second half's dots after the first's */
 #define AMX_RING 4                   /* a power of two above it */
-#define AMX_TOKENS_MIN 12            /* from how many on it is faster than AVX-512 */
+#define AMX_TOKENS_MIN 16            /* from how many on it is faster than AVX-512 */
 
 /* Loops over registers: gcc keeps an array in them only if all of its loops are gone early. Checked
  * builds would take minutes to compile what is unrolled. */
