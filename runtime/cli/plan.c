@@ -15,7 +15,7 @@
 #include "runtime/base/check.h"
 
 #define DEFAULT_PORT 8080
-#define ARGS_MAX 24
+#define ARGS_MAX (24 + 2 * UP_MODELS_MAX)
 #define ONCE_TOKENS_MAX "512"
 #define ARENA_BYTES_MAX (4u << 20)
 
@@ -71,24 +71,33 @@ static void plan_redis(struct plan *p)
     p->redis = a.argv;
 }
 
+static void add_models(struct args *a, const char *option)
+{
+    const struct plan *p = a->plan;
+    for (unsigned i = 0; i < p->n_models; i++)
+        args_add(a, option, text(a->plan, "%s=%s", p->models[i].name, p->models[i].path));
+}
+
 static void plan_router(struct plan *p, const struct up_options *o)
 {
     bool v6 = strchr(o->host, ':') != NULL;
     struct args a = args_new(p, text(p, "%s/argosy-router", p->bin_dir));
     args_add(&a, "--listen", text(p, v6 ? "[%s]:%u" : "%s:%u", o->host, p->port));
     args_add(&a, "--rpc-listen", p->rpc_address);
-    args_add(&a, "--models", text(p, "%s=%s", p->model.name, p->model.path));
+    add_models(&a, "--models");
     args_add(&a, "--redis", o->redis ? o->redis : text(p, "unix:%s", p->redis_socket));
     p->router = a.argv;
 }
 
-static void plan_worker(struct plan *p, uint32_t i)
+static void plan_worker(struct plan *p, const struct up_options *o, uint32_t i)
 {
     struct args a = args_new(p, text(p, "%s/argosy-worker", p->bin_dir));
     args_add(&a, "--routers", p->rpc_address);
     args_add(&a, "--id", text(p, "local-%u", i + 1));
-    args_add(&a, "--model", text(p, "%s=%s", p->model.name, p->model.path));
+    add_models(&a, "--model");
     args_add(&a, "--threads", text(p, "%u", p->threads));
+    if (o->memory)
+        args_add(&a, "--memory", o->memory);
     p->workers[i] = a.argv;
 }
 
@@ -98,7 +107,7 @@ static void plan_once(struct plan *p, const struct up_options *o)
     struct args a = args_new(p, text(p, "%s/argosy", p->bin_dir));
     args_add(&a, "chat", NULL);
     args_add(&a, "--url", text(p, v6 ? "http://[%s]:%u" : "http://%s:%u", p->host, p->port));
-    args_add(&a, "--model", p->model.name);
+    args_add(&a, "--model", p->models[0].name);
     /* The same answer every time. */
     args_add(&a, "--temperature", "0");
     args_add(&a, "--max-tokens", ONCE_TOKENS_MAX);
@@ -129,11 +138,21 @@ static int find_bin_dir(struct plan *p, struct err *e)
 
 /* Our tree's models/ when we are build/VARIANT/argosy, the current directory's, an installation's.
  */
-static int find_model(struct plan *p, const char *typed, struct err *e)
+static int find_models(struct plan *p, const struct up_options *o, struct err *e)
 {
     const char *dirs[] = {text(p, "%s/../../models", p->bin_dir), "models",
                           text(p, "%s/../share/argosy/models", p->bin_dir), NULL};
-    return model_ref_resolve(typed, dirs, &p->model, e);
+    for (unsigned i = 0; i < o->n_models; i++) {
+        struct model_ref *m = &p->models[i];
+        int rc = model_ref_resolve(o->models[i], dirs, m, e);
+        for (unsigned k = 0; rc == 0 && k < i; k++)
+            if (strcmp(m->name, p->models[k].name) == 0)
+                rc = err_set(e, ERR_CONFIG, "two models are called %s", m->name);
+        if (rc != 0)
+            return rc;
+        p->n_models++;
+    }
+    return 0;
 }
 
 static int try_port(const char *host, long wanted, uint16_t *port, struct err *e)
@@ -216,7 +235,7 @@ int plan_init(struct plan *p, const struct up_options *o, struct err *e)
     arena_init(&p->arena, ARENA_BYTES_MAX);
     int rc = find_bin_dir(p, e);
     if (rc == 0)
-        rc = find_model(p, o->model, e);
+        rc = find_models(p, o, e);
     if (rc == 0)
         rc = try_port(o->host, o->port >= 0 ? o->port : o->once ? 0 : DEFAULT_PORT, &p->port, e);
     if (rc == 0)
@@ -235,7 +254,7 @@ int plan_init(struct plan *p, const struct up_options *o, struct err *e)
         plan_redis(p);
     plan_router(p, o);
     for (uint32_t i = 0; i < (uint32_t)o->workers; i++)
-        plan_worker(p, i);
+        plan_worker(p, o, i);
     if (o->once)
         plan_once(p, o);
     return 0;

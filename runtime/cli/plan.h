@@ -1,5 +1,5 @@
-/* plan.h: what `argosy up` is about to start: the model, the port, the directory of the sockets and
- * the command line of every process.
+/* plan.h: what `argosy up` is about to start: the models, the port, the directory of the sockets
+ * and the command line of every process.
  *
  * plan_init makes the directory and plan_release removes it. Everything else is memory.
  */
@@ -15,8 +15,9 @@
 #include "runtime/cli/up_options.h"
 
 struct plan {
-    struct arena arena; /* all strings below */
-    struct model_ref model;
+    struct arena arena;                     /* all strings below */
+    struct model_ref models[UP_MODELS_MAX]; /* (n_models); the first is loaded at start */
+    unsigned n_models;
     char bin_dir[PATH_MAX]; /* where this program and its sisters are */
     char dir[96];           /* of the sockets; "" until it is made */
     const char *host;       /* where we reach the endpoint ourselves */

@@ -180,22 +180,34 @@ static void on_child_signal(evutil_socket_t sig, short what, void *arg)
 
 /* ---- the start ------------------------------------------------------------------------------- */
 
+/* Separated by commas; cut to `cap`. */
+static const char *model_names(const struct plan *p, char *names, size_t cap)
+{
+    size_t n = 0;
+    names[0] = '\0';
+    for (unsigned i = 0; i < p->n_models && n < cap; i++)
+        n += (size_t)snprintf(names + n, cap - n, "%s%s", i ? ", " : "", p->models[i].name);
+    return names;
+}
+
 static void print_welcome(const struct up *u)
 {
     const struct plan *p = &u->plan;
+    char names[UP_MODELS_MAX * (MODEL_NAME_BYTES + 2)];
     bool v6 = strchr(p->host, ':') != NULL;
     char url[160];
     snprintf(url, sizeof url, v6 ? "http://[%s]:%u/v1" : "http://%s:%u/v1", p->host, p->port);
     printf("\nReady in %.1f s: %s on %ld worker%s, %u thread%s each.\n\n"
            "Endpoint   %s\n\n",
-           (double)(clock_mono_ms() - u->started_ms) / 1000, p->model.name, u->options.workers,
-           u->options.workers == 1 ? "" : "s", p->threads, p->threads == 1 ? "" : "s", url);
+           (double)(clock_mono_ms() - u->started_ms) / 1000, model_names(p, names, sizeof names),
+           u->options.workers, u->options.workers == 1 ? "" : "s", p->threads,
+           p->threads == 1 ? "" : "s", url);
     printf("curl       curl -N %s/chat/completions -H 'Content-Type: application/json' -d '{\n"
            "             \"model\": \"%s\", \"stream\": true, \"temperature\": 0, \"messages\": [\n"
            "               {\"role\": \"system\", \"content\": \"You are a helpful assistant.\"},\n"
            "               {\"role\": \"user\", \"content\": \"What is the capital of "
            "France?\"}]}'\n\n",
-           url, p->model.name);
+           url, p->models[0].name);
     printf("Python     from openai import OpenAI\n"
            "           client = OpenAI(base_url=\"%s\", api_key=\"none\")\n"
            "           answer = client.chat.completions.create(\n"
@@ -205,7 +217,7 @@ static void print_welcome(const struct up *u)
            "                   {\"role\": \"user\", \"content\": \"What is the capital of "
            "France?\"}])\n"
            "           print(answer.choices[0].message.content)\n\n",
-           url, p->model.name);
+           url, p->models[0].name);
     printf("Terminal   %s/argosy chat%s%.*s\n\nCtrl-C ends it.\n", p->bin_dir,
            p->port == 8080 ? "" : " --url ", p->port == 8080 ? 0 : (int)strlen(url), url);
     fflush(stdout);
@@ -289,8 +301,10 @@ int up_main(int argc, char **argv)
         say("%s", e.msg);
         goto out;
     }
+    char names[UP_MODELS_MAX * (MODEL_NAME_BYTES + 2)];
     if (!u.options.once)
-        say("starting %s: redis-server, router, %ld worker%s", u.plan.model.name, u.options.workers,
+        say("starting %s: redis-server, router, %ld worker%s",
+            model_names(&u.plan, names, sizeof names), u.options.workers,
             u.options.workers == 1 ? "" : "s");
     start_all(&u);
     event_base_dispatch(u.base);

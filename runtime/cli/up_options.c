@@ -4,13 +4,15 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { OPT_HOST = 256, OPT_REDIS, OPT_RPC_LISTEN, OPT_ONCE, OPT_THREADS };
+enum { OPT_HOST = 256, OPT_REDIS, OPT_RPC_LISTEN, OPT_ONCE, OPT_THREADS, OPT_MEMORY };
 
 static const struct argp_option option_list[] = {
     {"model", 'm', "NAME|PATH", 0,
-     "A folder of models/, or a .gguf file or model folder (smollm2-135m)", 0},
+     "A folder of models/, or a .gguf file or model folder; may be repeated (smollm2-135m)", 0},
     {"workers", 'w', "N", 0, "Worker processes (1)", 0},
     {"threads", OPT_THREADS, "N", 0, "Threads of each worker (the cores, shared out)", 0},
+    {"memory", OPT_MEMORY, "BYTES", 0,
+     "What the models of a worker may take together, such as 16G (the machine's)", 0},
     {"port", 'p', "PORT", 0, "Where the endpoint listens; 0: any free port (8080)", 0},
     {"host", OPT_HOST, "ADDRESS", 0, "… and on which address (127.0.0.1)", 0},
     {"redis", OPT_REDIS, "URL", 0, "Use this Redis instead of starting one", 0},
@@ -36,7 +38,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     struct up_options *o = state->input;
     switch (key) {
     case 'm':
-        o->model = arg;
+        if (o->n_models == UP_MODELS_MAX)
+            argp_error(state, "--model can be given %d times at most", UP_MODELS_MAX);
+        else
+            o->models[o->n_models++] = arg;
+        break;
+    case OPT_MEMORY:
+        o->memory = arg;
         break;
     case 'w':
         o->workers = number(state, "workers", arg, 1, UP_WORKERS_MAX);
@@ -83,7 +91,8 @@ static const struct argp argp = {
 
 void up_options_parse(int argc, char **argv, struct up_options *out)
 {
-    *out =
-        (struct up_options){.model = "smollm2-135m", .host = "127.0.0.1", .workers = 1, .port = -1};
+    *out = (struct up_options){.host = "127.0.0.1", .workers = 1, .port = -1};
     argp_parse(&argp, argc, argv, 0, NULL, out);
+    if (out->n_models == 0)
+        out->models[out->n_models++] = "smollm2-135m";
 }

@@ -5,9 +5,12 @@
 #include <stdbool.h>
 
 #define UP_WORKERS_MAX 64
+#define UP_MODELS_MAX 16
 
 struct up_options {
-    const char *model;
+    const char *models[UP_MODELS_MAX]; /* (n_models) */
+    unsigned n_models;
+    const char *memory; /* of each worker; NULL: its own default */
     const char *host;
     const char *redis;      /* NULL: a child of ours */
     const char *rpc_listen; /* NULL: a unix socket in the cluster's own directory */

@@ -200,6 +200,26 @@ def test_up_serves_a_file_under_a_name(start, tmp_path):
     assert f"mine={file}" in said_argv(cluster, "worker 1")
 
 
+def test_up_serves_several_models(start, tmp_path):
+    file = tmp_path / "w.gguf"
+    file.write_bytes(b"GGUF")
+    cluster = start(worker=SAYS, args=["--model", f"mine={file}", "--memory", "2G"])
+    cluster.wait_ready()
+    assert "starting tiny, mine: " in cluster.err.read_text()
+    for who, option in (("worker 1", "--model"), ("router", "--models")):
+        argv = said_argv(cluster, who)
+        models = [value for key, value in zip(argv, argv[1:]) if key == option]
+        assert [m.split("=")[0] for m in models] == ["tiny", "mine"]
+    argv = said_argv(cluster, "worker 1")
+    assert argv[argv.index("--memory") + 1] == "2G"
+
+
+def test_up_refuses_two_models_of_one_name(build_dir, tmp_path):
+    tree = Tree(build_dir / "argosy", tmp_path)
+    done = run_up(tree.argosy, "--model", "tiny", "--model", "tiny")
+    assert done.returncode == 1 and "two models are called tiny" in done.stderr
+
+
 @pytest.mark.parametrize("host", ["localhost", "300.1.1.1", ""])
 def test_up_refuses_a_host_that_is_no_address(build_dir, tmp_path, host):
     done = run_up(Tree(build_dir / "argosy", tmp_path).argosy, "--model", "tiny", "--host", host)
