@@ -78,6 +78,9 @@ $(B)/%.o: %.c | $(GEN)/proto/cluster.pb-c.h
 	@echo "  cc  $<"
 	@$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
+# The page is in the program: the assembler reads it, and the compiler does not know.
+$(B)/router/http/explorer_assets.o build/fuzz/router/http/explorer_assets.o: $(wildcard router/http/explorer/*)
+
 # Generated code is not held to our warnings.
 $(B)/gen/proto/%.o: $(GEN)/proto/%.c
 	@mkdir -p $(@D)

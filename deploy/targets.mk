@@ -12,7 +12,7 @@ CHECKS ?=
 ONLY ?=
 TEST_MODELS := smollm2-135m gemma3-270m
 # What measures time or starts clusters of the real parts runs alone, the rest two at a time.
-PYTESTS_ALONE := $(wildcard tests/api tests/e2e tests/faults)
+PYTESTS_ALONE := $(wildcard tests/api tests/e2e tests/faults tests/explorer)
 PYTESTS := $(filter-out $(PYTESTS_ALONE),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 # Once more with ASan and UBSan in the programs.
 PYTESTS_ASAN := tests/cli@asan

@@ -55,6 +55,9 @@ struct router_config {
     int64_t quota_wait_ms;
     int64_t quota_lease_ms;
     char *cors_origin;
+    bool explorer;
+    int64_t explorer_viewers_max;
+    bool metrics;
     char *log_level;
 };
 

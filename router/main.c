@@ -287,6 +287,9 @@ static int open_http(struct router *r, struct err *e)
     hc.deadline_ms = (uint32_t)c->deadline_ms;
     hc.keys = r->keys;
     hc.metrics_open = c->metrics_open;
+    hc.explorer = c->explorer;
+    hc.viewers_max = (uint32_t)c->explorer_viewers_max;
+    hc.metrics = c->metrics;
     hc.cors_origin = c->cors_origin;
     int rc = http_open(r->base, &hc, r->pool, &r->texts, &r->http, e);
     if (rc == 0)

@@ -19,6 +19,7 @@
 #include "router/model_text.h"
 #include "runtime/base/check.h"
 #include "runtime/base/log.h"
+#include "runtime/worker/device.h"
 #include "runtime/worker/worker.h"
 
 #define STACK_BYTES (256u << 10)
@@ -26,6 +27,7 @@
 struct hash_config {
     struct worker_config worker; /* what argosy-worker has too */
     char *log_level;
+    char *device;
     int64_t workers;
     int64_t step_us, prefill_rate, step_tokens;
     int64_t kv_pages, page_tokens;
@@ -45,6 +47,8 @@ static const struct config_option options[] = {
      "What routers may choose by: region, trust pool"},
     {"price", CONFIG_DOUBLE, AT(worker.price), "0", 0, 1e12, NULL, "NUMBER",
      "Price of a million tokens in the pool's unit; 0 is not priced"},
+    {"device", CONFIG_STRING, AT(device), "hash:no device", 0, 0, NULL, "KIND:NAME",
+     "What routers are told that this machine is"},
     {"tls_cert", CONFIG_STRING, AT(worker.tls_cert), NULL, 0, 0, NULL, "FILE",
      "The workers' certificate (PEM), for mTLS"},
     {"tls_key", CONFIG_STRING, AT(worker.tls_key), NULL, 0, 0, NULL, "FILE",
@@ -98,6 +102,8 @@ static int check(const void *out, struct err *e)
         return err_set(e, ERR_CONFIG, "model: wanted NAME=PATH, once");
     if (c->worker.routers.n == 0)
         return err_set(e, ERR_CONFIG, "routers: none is given");
+    if (!strchr(c->device, ':'))
+        return err_set(e, ERR_CONFIG, "device: wanted KIND:NAME");
     if (!*c->worker.id || strlen(c->worker.id) > 200)
         return err_set(e, ERR_CONFIG, "id: must have 1 to 200 bytes");
     for (size_t i = 0; i < c->worker.labels.n; i++)
@@ -116,6 +122,20 @@ static const struct config_program program = {
     .n_options = ARRAY_LEN(options),
     .check = check,
 };
+
+/* ---- the device --------------------------------------------------------------------------------
+ */
+
+static const char *device_of_options;
+
+/* In place of runtime/worker/device.c's. */
+void device_probe(struct device *d)
+{
+    const char *colon = strchr(device_of_options, ':');
+    *d = (struct device){.memory_bytes = 0};
+    snprintf(d->kind, sizeof(d->kind), "%.*s", (int)(colon - device_of_options), device_of_options);
+    snprintf(d->name, sizeof(d->name), "%s", colon + 1);
+}
 
 /* ---- the workers -------------------------------------------------------------------------------
  */
@@ -285,6 +305,7 @@ int main(int argc, char **argv)
     if (action == CONFIG_EXIT)
         return 0;
     log_init("hash_worker", (enum log_level)log_level_parse(config.log_level));
+    device_of_options = config.device;
     block_signals();
     if (config.worker.die_with_parent)
         prctl(PR_SET_PDEATHSIG, SIGTERM);

@@ -54,5 +54,8 @@ void access_end(struct request *r)
 {
     r->journal.end_ns = clock_mono_ns();
     metrics_request(&r->http->metrics, &r->journal);
+    if (r->journal.model)
+        history_request(&r->http->explorer.history, r->journal.error != NULL,
+                        r->journal.prompt_tokens);
     write_line(r);
 }

@@ -109,6 +109,7 @@ static void set_phase(struct choice *c, enum choice_phase phase)
 static void note_times(struct choice *c, uint32_t n)
 {
     struct model_metrics *m = c->answer->metrics;
+    struct history *past = &c->answer->http->explorer.history;
     uint64_t now_ns = clock_mono_ns();
     if (c->fresh)
         journal_first(&c->answer->request->journal, c->index, now_ns);
@@ -116,14 +117,18 @@ static void note_times(struct choice *c, uint32_t n)
     if (c->last_ns == 0) {
         c->first_ns = now_ns;
         set_phase(c, CHOICE_RUNNING);
-        histogram_add(&m->ttft, (double)(now_ns - c->answer->request->start_ns) / 1e9);
+        double first_s = (double)(now_ns - c->answer->request->start_ns) / 1e9;
+        histogram_add(&m->ttft, first_s);
+        history_first(past, first_s);
     } else {
         double each_s = (double)(now_ns - c->last_ns) / 1e9 / n;
         for (uint32_t i = 0; i < n; i++)
             histogram_add(&m->itl, each_s);
+        history_each(past, each_s, n);
     }
     c->last_ns = now_ns;
     m->generation_tokens += n;
+    history_tokens(past, n);
 }
 
 static void complete(struct choice *c, enum gen_finish why, const struct gen_usage *usage)

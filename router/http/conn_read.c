@@ -12,6 +12,8 @@
 #include "router/http/route.h"
 #include "runtime/base/clock.h"
 
+/* A longer If-None-Match is not looked at: the answer is whole. */
+#define TAGS_BYTES_MAX 256
 /* Bodies of all requests together; one more byte is a 503. */
 #define BODIES_BYTES_MAX (256u << 20)
 
@@ -53,6 +55,9 @@ static void keep_headers(struct request *r, const struct head *h)
     struct slice session = head_find(h, "x-session-id");
     if (session.n)
         r->session_hash = session_hash_of(session.p, session.n);
+    struct slice tags = head_find(h, "if-none-match");
+    if (tags.n && tags.n <= TAGS_BYTES_MAX)
+        r->if_none_match = arena_strndup(&r->arena, tags.p, tags.n);
     take_trace(r, head_find(h, "traceparent"));
 }
 

@@ -41,6 +41,9 @@ struct http_config http_config_default(void)
         .choices_max = 128,
         .stop_max = 16,
         .stop_bytes_max = 1024,
+        .explorer = true,
+        .metrics = true,
+        .viewers_max = 32,
     };
 }
 
@@ -191,6 +194,8 @@ int http_open(struct event_base *base, const struct http_config *config, struct 
     if (!code)
         code = lobby_open(&h->lobby, base, texts, e);
     if (!code)
+        code = explorer_open(h, e);
+    if (!code)
         code = listen_on(h, e);
     if (code) {
         http_free(h);
@@ -208,6 +213,7 @@ void http_free(struct http *h)
         evconnlistener_free(h->listener);
     conn_free_all(h);
     lobby_close(&h->lobby);
+    explorer_close(h);
     if (h->turn)
         event_free(h->turn);
     if (h->retry_accept)
@@ -233,6 +239,7 @@ void http_stop_accepting(struct http *h)
     evtimer_del(h->retry_accept);
     evconnlistener_free(h->listener);
     h->listener = NULL;
+    explorer_stop(h);
     conn_close_idle(h);
 }
 

@@ -43,6 +43,9 @@ struct http_config {
     uint32_t deadline_ms;       /* of a generation; 0: the pool's */
     struct keyring *keys;       /* who may ask; borrowed; NULL: everybody */
     bool metrics_open;          /* /metrics wants no key */
+    bool explorer;              /* serve /explorer */
+    bool metrics;               /* serve /metrics */
+    uint32_t viewers_max;       /* of the explorer, at once */
     const char *cors_origin;    /* Access-Control-Allow-Origin; NULL: none is sent */
 };
 

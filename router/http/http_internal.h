@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "router/http/explorer.h"
 #include "router/http/http.h"
 #include "router/http/lobby.h"
 #include "router/http/metrics.h"
@@ -46,6 +47,7 @@ struct http {
     char date[40];
 
     struct metrics metrics;
+    struct explorer explorer;
 };
 
 /* A new id in `out`: prefix and 24 hex digits. */

@@ -19,7 +19,7 @@ static const double e2e_bounds[] = {0.01, 0.05, 0.1,  0.3,  0.5,  0.8,  1.0,  1.
                                     5.0,  10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 120.0, 240.0, 480.0};
 
 /* Every status that an answer can have; the last place is for others. */
-static const int codes[] = {200, 204, 400, 401, 403, 404, 405, 408, 413, 415,
+static const int codes[] = {200, 204, 304, 400, 401, 403, 404, 405, 408, 413, 415,
                             417, 429, 431, 500, 501, 502, 503, 504, 505, 0};
 
 static const double token_bounds[] = {1,    2,    5,    10,    20,    50,    100,    200,   500,
@@ -390,6 +390,13 @@ static void write_totals(const struct http *h, struct buf *out)
               "Clients that went away before their answer was complete.", m->clients_gone);
     write_one(out, "argosy_http_clients_slow_total", "counter",
               "Of them, those that were closed for reading too slowly.", m->clients_slow);
+    write_one(out, "argosy_explorer_viewers", "gauge", "Pages of the explorer that are live.",
+              h->explorer.n_viewers);
+    write_one(out, "argosy_explorer_viewers_dropped_total", "counter",
+              "Of them, those that were closed for reading too slowly.",
+              h->explorer.viewers_dropped);
+    write_one(out, "argosy_explorer_viewers_refused_total", "counter", "Viewers past the limit.",
+              h->explorer.viewers_refused);
     write_one(out, "process_resident_memory_bytes", "gauge", "Memory of this process.",
               resident_bytes());
 }
@@ -409,6 +416,12 @@ void metrics_write(const struct http *h, struct buf *out)
 void metrics_handle(struct request *r)
 {
     struct buf body;
+    if (!r->http->config.metrics) {
+        struct api_error e;
+        api_error_set(&e, 404, "unknown_url", NULL, "There is nothing at this path.");
+        request_fail(r, &e);
+        return;
+    }
     buf_init(&body, 0);
     metrics_write(r->http, &body);
     request_reply(r, body.failed ? 500 : 200, "text/plain; version=0.0.4; charset=utf-8",

@@ -79,6 +79,7 @@ static const char *status_text(int status)
     } known[] = {
         {200, "OK"},
         {204, "No Content"},
+        {304, "Not Modified"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
         {403, "Forbidden"},
@@ -148,7 +149,7 @@ void request_reply(struct request *r, int status, const char *content_type, cons
     ASSERT(c->state == CONN_BUSY && !c->stream);
     c->chunked_out = false;
     write_head(r, status, body ? content_type : NULL);
-    if (status != 204)
+    if (status != 204 && status != 304)
         buf_addf(&c->out, "Content-Length: %zu\r\n", body ? body->len : 0);
     buf_adds(&c->out, "\r\n");
     if (body && r->method != HTTP_HEAD)

@@ -26,7 +26,7 @@ struct http;
 struct route;
 
 #define REQUEST_ID_BYTES 65
-#define REQUEST_HEADERS_BYTES 768
+#define REQUEST_HEADERS_BYTES 1024
 
 struct request {
     struct http *http;
@@ -37,6 +37,7 @@ struct request {
     char id[REQUEST_ID_BYTES];           /* the client's X-Request-Id, or ours */
     char *rest;                          /* decoded path behind a prefix route's prefix */
     char traceparent[TRACEPARENT_BYTES]; /* what workers get: this request's own */
+    char *if_none_match;                 /* or NULL */
     uint64_t session_hash;               /* of X-Session-Id; 0: none */
     uint64_t start_ns;                   /* clock_mono_ns, when its head was complete */
     struct journal journal;

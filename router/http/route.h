@@ -8,12 +8,12 @@
 #include "router/http/head.h"
 #include "router/http/request.h"
 
-#define ROUTES_MAX 16
+#define ROUTES_MAX 32
 
 /* Who may call it when keys are asked for (http_config.keys). */
 enum route_access {
-    ROUTE_KEYED,   /* who has a key */
-    ROUTE_OPEN,    /* everybody: it tells nothing but whether the router works */
+    ROUTE_KEYED, /* who has a key */
+    ROUTE_OPEN,  /* everybody: it tells nothing but whether the router works, and the empty page */
     ROUTE_METRICS, /* everybody if http_config.metrics_open, else who has a key */
 };
 
@@ -43,6 +43,14 @@ void models_one_handle(struct request *r);
 void health_handle(struct request *r);
 void ready_handle(struct request *r);
 void metrics_handle(struct request *r);
+void explorer_page_handle(struct request *r);
+void explorer_css_handle(struct request *r);
+void explorer_js_handle(struct request *r);
+void explorer_charts_handle(struct request *r);
+void explorer_icon_handle(struct request *r);
+void explorer_events_handle(struct request *r);
+void explorer_snapshot_handle(struct request *r);
+void explorer_worker_handle(struct request *r);
 void tokenize_handle(struct request *r);
 void detokenize_handle(struct request *r);
 

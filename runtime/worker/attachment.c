@@ -130,7 +130,7 @@ static void fill_hello(struct hello *h, const struct attachment *a)
     argosy__device__init(&h->device);
     h->frame.frame_case = ARGOSY__FROM_WORKER__FRAME_HELLO;
     h->frame.hello = &h->hello;
-    h->device.kind = (char *)"cpu";
+    h->device.kind = (char *)id->device.kind;
     h->device.name = (char *)id->device.name;
     h->device.count = 1;
     h->device.memory_bytes = id->device.memory_bytes;

@@ -20,6 +20,7 @@ void device_probe(struct device *d)
     char line[512];
     struct utsname u;
     memset(d, 0, sizeof(*d));
+    snprintf(d->kind, sizeof(d->kind), "cpu");
     FILE *f = fopen("/proc/cpuinfo", "re");
     while (f && fgets(line, sizeof(line), f)) {
         const char *colon = strchr(line, ':');

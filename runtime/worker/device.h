@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 struct device {
+    char kind[16];  /* "cpu" */
     char name[128]; /* "AMD EPYC 9654"; the architecture's when the system does not say */
     uint64_t memory_bytes;
 };

@@ -97,6 +97,15 @@ static void expect(const char *secret, int max_tokens, const char *more, int sta
 static const char *const methods[] = {"GET",    "HEAD",  "POST",  "PUT",
                                       "DELETE", "PATCH", "TRACE", "OPTIONS"};
 
+/* Health, and a page that has to ask for the key. */
+static const char *const open_paths[] = {"/health",
+                                         "/ready",
+                                         "/explorer",
+                                         "/explorer/explorer.css",
+                                         "/explorer/explorer.js",
+                                         "/explorer/charts.js",
+                                         "/explorer/icon.svg"};
+
 /* Every path that there is, and some that there are not. */
 static void test_auth_every_path_and_method_wants_a_key(void **state)
 {
@@ -109,12 +118,14 @@ static void test_auth_every_path_and_method_wants_a_key(void **state)
         char path[128];
         snprintf(path, sizeof(path), "%s%s", is_route ? route->path : none[i - route_count()],
                  is_route && route->prefix ? "tiny" : "");
-        bool is_health = !strcmp(path, "/health") || !strcmp(path, "/ready");
+        bool is_open = false;
+        for (size_t k = 0; k < ARRAY_LEN(open_paths); k++)
+            is_open |= !strcmp(path, open_paths[k]);
         for (size_t m = 0; m < ARRAY_LEN(methods); m++) {
             if (!strcmp(path, "*") && strcmp(methods[m], "OPTIONS") != 0)
                 continue; /* is no request */
             int status = status_of(methods[m], path, "");
-            bool open = is_health && strcmp(methods[m], "OPTIONS") != 0;
+            bool open = is_open && strcmp(methods[m], "OPTIONS") != 0;
             if (open ? status == 401 : status != 401)
                 fail_msg("%s %s: %d", methods[m], path, status);
         }
