@@ -416,6 +416,23 @@ void gen_failed(struct gen *g, const char *what, bool tell)
     gen_move(g, true, tell);
 }
 
+/* It was the one that its worker was tried with. */
+static void trust(struct gen *g)
+{
+    if (!g->tried_one)
+        return;
+    g->tried_one = false;
+    breaker_token(g->worker->breaker);
+    log_info("worker is trusted again", "id=%s", g->worker->id);
+    gen_wake_waiting(g->pool);
+}
+
+void gen_ends_well(struct gen *g)
+{
+    trust(g);
+    breaker_good(g->worker->breaker);
+}
+
 void gen_heard(struct gen *g, bool first)
 {
     struct worker *w = g->worker;
@@ -426,12 +443,7 @@ void gen_heard(struct gen *g, bool first)
     if (!first)
         return;
     patience_watch(g); /* the next ones are waited for otherwise than the first */
-    if (g->tried_one) {
-        g->tried_one = false;
-        breaker_token(w->breaker);
-        log_info("worker is trusted again", "id=%s", w->id);
-        gen_wake_waiting(g->pool);
-    }
+    trust(g);
 }
 
 void gen_refused(struct gen *g, const Argosy__Refused *r)

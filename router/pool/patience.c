@@ -1,8 +1,8 @@
 /* patience.c: how long the next token of a generation may take, at a worker that says it lives.
  *
  * Between two tokens: a step, as measured, many times over. Before the first one: what was ahead of
- * it when it was sent, as measured, several times over; where a worker lets generations wait and
- * gets on with others, as long as it gets on; not while it loads the model. Never less than the
+ * it when it was sent, as measured, several times over; where a worker lets generations wait, or
+ * was never measured, as long as it makes steps; not while it loads the model. Never less than the
  * option says. Each time that a generation was moved for this it is given twice as long, so that
  * where all are slow it gets on.
  */
@@ -68,10 +68,11 @@ static bool is_over(struct gen *g, uint64_t now_ms)
     if (now_ms < end_ms(g))
         return false;
     bool loads = o && o->state != ARGOSY__MODEL_STATE__MODEL_LOADED;
-    bool gets_on = w->view.waiting > 0 && now_ms - w->steps_ms < between_ms(g);
+    bool may_wait = w->view.waiting > 0 || !(w->view.rates.prefill_tokens_per_s > 0);
+    bool gets_on = may_wait && now_ms - w->steps_ms < between_ms(g);
     if (has_token(g) || !(loads || gets_on))
         return true;
-    g->token_ms = now_ms; /* it waits for its model, or may be one of those that wait there */
+    g->token_ms = now_ms; /* its model, those before it, or its own prompt take their time */
     return false;
 }
 

@@ -236,9 +236,11 @@ uint32_t pool_workers_ready(const struct pool *p, const char *model)
 {
     int m = pool_model_index(p, model);
     uint32_t n = 0;
+    uint64_t now_ms = pool_now_ms(p);
     for (uint32_t i = 0; m >= 0 && i < p->n_workers; i++) {
         const struct worker *w = p->workers[i];
-        n += w->attached && !w->unreachable && !w->draining && worker_offer_of(w, (uint32_t)m);
+        n += w->attached && !w->unreachable && !w->draining && breaker_admits(w->breaker, now_ms) &&
+             worker_offer_of(w, (uint32_t)m);
     }
     return n;
 }

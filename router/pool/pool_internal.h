@@ -205,6 +205,8 @@ struct gen *gen_find(const struct pool *p, uint64_t id);
 void gen_move(struct gen *g, bool fault, bool tell);
 /* Its worker has failed it: it goes on, at another one if there is one. */
 void gen_failed(struct gen *g, const char *what, bool tell);
+/* It is about to finish; its worker has done what it should. */
+void gen_ends_well(struct gen *g);
 /* It got tokens; `first`: of this worker. */
 void gen_heard(struct gen *g, bool first);
 void gen_refused(struct gen *g, const Argosy__Refused *refused);

@@ -128,12 +128,12 @@ static void deliver_finish(struct pool *p, struct gen *g, const Argosy__Delta *d
     bool ended =
         d->finish == ARGOSY__FINISH__FINISH_STOP || d->finish == ARGOSY__FINISH__FINISH_LENGTH;
     if (g->r->pooling != GEN_TOKENS && ended) {
-        breaker_good(g->worker->breaker);
+        gen_ends_well(g);
         gen_embed(g, d->embedding, (uint32_t)d->n_embedding);
         return;
     }
     if (ended)
-        breaker_good(g->worker->breaker);
+        gen_ends_well(g);
     switch (d->finish) {
     case ARGOSY__FINISH__FINISH_NONE:
         break;
@@ -150,7 +150,7 @@ static void deliver_finish(struct pool *p, struct gen *g, const Argosy__Delta *d
         if (pool_now_ms(p) >= g->deadline_at_ms)
             gen_fail(g, GEN_FAULT_DEADLINE, "the deadline has passed", 0);
         else if (d->hopeless)
-            gen_fail(g, GEN_FAULT_INVALID, d->error, 0);
+            gen_fail(g, GEN_FAULT_INVALID, d->error[0] ? d->error : "no worker can run it", 0);
         else
             gen_failed(g, d->error, false);
         break;

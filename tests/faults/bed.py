@@ -1,7 +1,6 @@
 """A small cluster to break, and one trial on it: streams that run while something is done to it."""
 
 import asyncio
-import signal
 import time
 
 from tests.faults.parts import HashWorker, Proxy, Redis, Router, until
@@ -66,14 +65,14 @@ class Bed:
         """n workers that live, and no others, are attached."""
         if not self.router.alive:
             await self.restart_router()
-        for name in [name for name, w in self.workers.items() if not w.alive]:
-            await self.drop(name)
         for proxy in self.proxies.values():
             await proxy.do("pass")
-        while len(self.workers) < (n or self.n):
-            await self.add()
 
         async def all_there():
+            for name in [name for name, w in self.workers.items() if not w.alive]:
+                await self.drop(name)
+            while len(self.workers) < (n or self.n):
+                await self.add()
             return await self.router.worker_ids() == set(self.workers)
 
         await until(all_there, 20, f"workers {sorted(self.workers)} are attached")
@@ -128,7 +127,7 @@ class Trial:
 
     async def kill(self, worker):
         self.hit()
-        worker.send(signal.SIGKILL)
+        await worker.end()
 
     async def over(self):
         return await asyncio.gather(*(s.task for s in self.streams), return_exceptions=True)

@@ -61,7 +61,7 @@ async def kill_two(t):
     first = t.victim()
     await t.kill(first)
     await asyncio.sleep(t.rng.uniform(0, 0.05))
-    t.rng.choice([w for w in t.bed.workers.values() if w is not first]).send(signal.SIGKILL)
+    await t.rng.choice([w for w in t.bed.workers.values() if w is not first]).end()
     await t.finish()
 
 
@@ -70,8 +70,7 @@ async def kill_all(t):
     """kill -9 of all, another joins after 0.2 s"""
     await t.begin()
     await t.token()
-    for w in t.bed.workers.values():
-        w.send(signal.SIGKILL)
+    await asyncio.gather(*(w.end() for w in t.bed.workers.values()))
     await asyncio.sleep(0.2)
     await t.bed.add()
     await t.finish()
@@ -84,7 +83,6 @@ async def kill_and_restart(t):
     await t.token(t.rng.randrange(1, 70))
     victim = t.victim()
     await t.kill(victim)
-    await victim.process.wait()
     await t.bed.add(victim.name)
     await t.finish()
 
@@ -211,9 +209,11 @@ async def drain(t):
     """SIGTERM, streams are given up after 0.1 s"""
     await t.begin(tokens=80)
     await t.token(t.rng.randrange(1, 60))
+    victim = t.victim()
     t.hit()
-    t.victim().send(signal.SIGTERM)
+    victim.send(signal.SIGTERM)
     await t.finish()
+    await victim.process.wait()
 
 
 @kind(workers=2, worker=("--drain-timeout", "100ms"))

@@ -85,23 +85,31 @@ def line(r):
     return f"{r.name:28} {r.runs:5} {r.failures:6} {gaps}  {text}"
 
 
+async def run_all(names, args):
+    places = asyncio.Semaphore(args.at_once)
+    share_s = args.seconds / len(names) * args.at_once if names else 0
+
+    async def in_turn(name):
+        async with places:
+            runner = await run_kind(name, args.runs, args.seed, time.monotonic() + share_s)
+        print(line(runner), flush=True)
+        return runner
+
+    return await asyncio.gather(*(in_turn(name) for name in names))
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--runs", type=int, default=50)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--kinds", default="", help="only those with one of these words in their name")
-    ap.add_argument("--seconds", type=float, default=86400, help="no new run after so long")
+    ap.add_argument("--seconds", type=float, default=86400, help="in all: each kind stops at its share")
+    ap.add_argument("--at-once", type=int, default=1, help="kinds side by side, each with its own cluster")
     args = ap.parse_args()
     words = args.kinds.replace(",", " ").split()
     names = [n for n in KINDS if not words or any(w in n for w in words)]
-    end = time.monotonic() + args.seconds
     print(f"{'kind':28} {'runs':>5} {'failed':>6} {'p50 ms':>7} {'p99 ms':>7}  what", flush=True)
-    done = []
-    for i, name in enumerate(names):
-        # What time there is is shared out evenly over the kinds that are left.
-        share = time.monotonic() + (end - time.monotonic()) / (len(names) - i)
-        done.append(asyncio.run(run_kind(name, args.runs, args.seed, share)))
-        print(line(done[-1]), flush=True)
+    done = asyncio.run(run_all(names, args))
     deaths = [g for r in done if r.name.startswith(DEATHS) for g in r.gaps]
     failures = sum(r.failures for r in done)
     print(

@@ -169,6 +169,22 @@ static void test_worker_of_unknown_speed_gets_time(void **state)
     world_release(&w);
 }
 
+static void test_worker_of_unknown_speed_that_makes_steps_gets_more(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(N);
+    struct pool_config config = patient(500);
+    uint64_t steps = 1;
+    world_init(&w, &config);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    join(&w, 2, "b", 1);
+    pass_alive(&w, 60000, 0, &steps);
+    assert_string_equal(gen_worker_id(c.gen), "a");
+    world_release(&w);
+}
+
 static void test_one_that_waits_at_a_worker_that_gets_on_stays(void **state)
 {
     (void)state;
@@ -338,6 +354,7 @@ static void test_worker_that_fails_is_left_alone_then_tried_with_one(void **stat
     join(&w, 1, "a", 1);
     fail_three(&w);
     assert_int_equal(pool_totals(w.pool).opened, 1);
+    assert_int_equal(pool_workers_ready(w.pool, "m"), 0);
     size_t starts = count_sent(&w, SENT_START, 1);
     for (int i = 0; i < 3; i++) {
         c[i] = client_of(N);
@@ -349,6 +366,33 @@ static void test_worker_that_fails_is_left_alone_then_tried_with_one(void **stat
     assert_int_equal(count_sent(&w, SENT_START, 1), starts + 1);
     event_tokens(&w, 1, last_sent(&w, SENT_START, 1)->request, 0, 1, ARGOSY__FINISH__FINISH_NONE);
     assert_int_equal(count_sent(&w, SENT_START, 1), starts + 3);
+    assert_int_equal(pool_workers_ready(w.pool, "m"), 1);
+    world_release(&w);
+}
+
+/* An embedding has no token: its end is what closes the breaker. */
+static void test_trial_may_be_an_embedding(void **state)
+{
+    (void)state;
+    struct world w;
+    const float v[] = {1, 2};
+    struct client c = client_of(1), d = client_of(N), e = client_of(N);
+    struct pool_config config = alone();
+    world_init(&w, &config);
+    join(&w, 1, "a", 1);
+    fail_three(&w);
+    pass_ms(&w, 1001);
+    c.request.pooling = GEN_MEAN;
+    assert_true(client_start(&w, &c, NULL));
+    struct delta end = {.request = last_sent(&w, SENT_START, 1)->request,
+                        .finish = ARGOSY__FINISH__FINISH_STOP,
+                        .embedding = v,
+                        .n_embedding = 2};
+    event_step(&w, 1, &end, 1);
+    assert_int_equal(c.finished, 1);
+    assert_true(client_start(&w, &d, NULL));
+    assert_true(client_start(&w, &e, NULL));
+    assert_string_equal(gen_worker_id(e.gen), "a");
     world_release(&w);
 }
 
@@ -536,6 +580,7 @@ int main(void)
         cmocka_unit_test(test_patience_grows_with_the_steps_that_are_measured),
         cmocka_unit_test(test_first_token_is_waited_for_as_the_prompts_ahead_need),
         cmocka_unit_test(test_worker_of_unknown_speed_gets_time),
+        cmocka_unit_test(test_worker_of_unknown_speed_that_makes_steps_gets_more),
         cmocka_unit_test(test_one_that_waits_at_a_worker_that_gets_on_stays),
         cmocka_unit_test(test_one_whose_model_is_being_loaded_waits),
         cmocka_unit_test(test_where_all_are_slow_patience_doubles),
@@ -543,6 +588,7 @@ int main(void)
         cmocka_unit_test(test_error_goes_to_another_worker),
         cmocka_unit_test(test_error_that_every_worker_would_give_is_not_tried_again),
         cmocka_unit_test(test_worker_that_fails_is_left_alone_then_tried_with_one),
+        cmocka_unit_test(test_trial_may_be_an_embedding),
         cmocka_unit_test(test_trial_that_fails_waits_for_longer_and_one_that_leaves_is_none),
         cmocka_unit_test(test_breaker_outlives_the_attachment),
         cmocka_unit_test(test_what_clients_do_is_no_fault),

@@ -6,7 +6,8 @@
  * one more, and evicts the oldest when there are over FAKE_BLOCKS_MAX.
  *
  * A request that pools ends in its first step, with FAKE_WIDTH numbers: its pooling, then its first
- * token. A prompt that starts with FAKE_TOO_LONG can never run.
+ * token. A prompt that starts with FAKE_TOO_LONG can never run; one with FAKE_DEAD_END fails in its
+ * first step, as it would anywhere.
  *
  * There are FAKE_MODELS models, a.gguf, b.gguf, …; what a test wants of them is in fakes. Tokens of
  * model i are i * FAKE_MODEL more, and so are its blocks. */
@@ -23,6 +24,7 @@
 #define FAKE_MAX 16
 #define FAKE_BURST_MAX 8
 #define FAKE_TOO_LONG 666
+#define FAKE_DEAD_END 777
 #define FAKE_WIDTH 60000
 #define FAKE_BLOCKS_MAX 20000
 
@@ -228,6 +230,12 @@ bool engine_step(struct engine *g, struct engine_step *out)
                                                  .embedding = g->embeddings[i],
                                                  .n_embedding = FAKE_WIDTH,
                                                  .finish = ENGINE_STOP};
+            continue;
+        }
+        if (r->first == FAKE_DEAD_END) {
+            r->n_out = r->max_tokens;
+            g->deltas[i] = (struct engine_delta){
+                .id = r->id, .finish = ENGINE_ERROR, .error = "a dead end", .hopeless = true};
             continue;
         }
         uint32_t left = r->max_tokens - r->n_out, n_tokens = left < fake_burst ? left : fake_burst;

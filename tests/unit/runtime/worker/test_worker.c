@@ -206,6 +206,25 @@ static void test_worker_reports_load_on_change_and_in_silence(void **state)
     router_close(&r);
 }
 
+static void test_worker_tells_what_every_worker_would_say(void **state)
+{
+    (void)state;
+    struct router r;
+    struct bench b;
+    router_open(&r);
+    bench_open(&b, &r, 1);
+    router_attach(&r);
+    router_start(&r, &(struct ask){.request = 3, .first = FAKE_DEAD_END, .max_tokens = 9});
+    struct rpc_event *ev = expect(&r, ARGOSY__FROM_WORKER__FRAME_STEP);
+    const Argosy__Delta *d = ev->from_worker->step->deltas[0];
+    assert_int_equal(d->finish, ARGOSY__FINISH__FINISH_ERROR);
+    assert_string_equal(d->error, "a dead end");
+    assert_true(d->hopeless);
+    rpc_event_free(ev);
+    bench_close(&b);
+    router_close(&r);
+}
+
 /* A heartbeat is 200 ms, the step takes 1.5 s. */
 static void test_worker_reports_load_within_a_long_step(void **state)
 {
@@ -576,6 +595,7 @@ int main(void)
         cmocka_unit_test(test_worker_sends_several_tokens_of_a_step),
         cmocka_unit_test(test_worker_runs_the_adapter_that_is_asked_for),
         cmocka_unit_test(test_worker_reports_load_on_change_and_in_silence),
+        cmocka_unit_test(test_worker_tells_what_every_worker_would_say),
         cmocka_unit_test(test_worker_reports_load_within_a_long_step),
         cmocka_unit_test(test_worker_cancels_at_once),
         cmocka_unit_test(test_worker_refuses_with_the_reason),
