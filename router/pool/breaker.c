@@ -58,14 +58,21 @@ bool breaker_admits(const struct breaker *b, uint64_t now_ms)
     return b->state == BREAKER_CLOSED || (b->state == BREAKER_OPEN && now_ms >= b->until_ms);
 }
 
+bool breaker_admits_alone(const struct breaker *b, uint64_t now_ms)
+{
+    return breaker_admits(b, now_ms) ||
+           (b->state == BREAKER_OPEN && now_ms - b->opened_ms >= BREAKER_OPEN_MS_MIN);
+}
+
 uint64_t breaker_again_ms(const struct breaker *b, uint64_t now_ms)
 {
-    return b->state == BREAKER_OPEN ? b->until_ms : now_ms + BREAKER_TRYING_MS;
+    return b->state == BREAKER_OPEN ? b->opened_ms + BREAKER_OPEN_MS_MIN
+                                    : now_ms + BREAKER_TRYING_MS;
 }
 
 bool breaker_sent(struct breaker *b)
 {
-    if (b->state == BREAKER_CLOSED)
+    if (b->state != BREAKER_OPEN)
         return false;
     b->state = BREAKER_TRYING;
     return true;
@@ -109,6 +116,7 @@ bool breaker_fault(struct breaker *b, uint64_t now_ms)
     b->score = BREAKER_OPENS_AT;
     b->openings++;
     b->state = BREAKER_OPEN;
+    b->opened_ms = now_ms;
     b->until_ms = now_ms + (ms < BREAKER_OPEN_MS_MAX ? ms : BREAKER_OPEN_MS_MAX);
     return true;
 }

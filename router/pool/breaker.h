@@ -8,6 +8,9 @@
  * protocol, failed one, or gave no token for too long. What a client sends or cancels is none, nor
  * is a full worker. Faults are weighed against generations that ended well.
  *
+ * Where no worker is trusted, each is tried a second after it opened, and streams that clients read
+ * already go on there as they come: they have moves_max and the budget as their bounds.
+ *
  * What is known of an id outlives its attachment: a worker that crashes and comes back does not
  * start anew. The table is bounded: the id that has been away for longest makes room.
  */
@@ -36,10 +39,10 @@ struct breaker {
     uint64_t key; /* hash of the id */
     enum breaker_state state;
     uint32_t score;
-    uint32_t openings; /* without a good end in between */
-    uint64_t until_ms; /* OPEN */
-    uint32_t attached; /* attachments of this id: it stays in the table */
-    uint64_t left_ms;  /* when the last of them went */
+    uint32_t openings;            /* without a good end in between */
+    uint64_t opened_ms, until_ms; /* OPEN */
+    uint32_t attached;            /* attachments of this id: it stays in the table */
+    uint64_t left_ms;             /* when the last of them went */
 };
 
 struct breakers {
@@ -56,7 +59,9 @@ void breakers_left(struct breaker *b, uint64_t now_ms);
 
 /* May a generation go there now? */
 bool breaker_admits(const struct breaker *b, uint64_t now_ms);
-/* When to ask again, after a no. */
+/* Nobody else is there: may one be tried, however often it failed? */
+bool breaker_admits_alone(const struct breaker *b, uint64_t now_ms);
+/* When to ask that again, after a no. */
 uint64_t breaker_again_ms(const struct breaker *b, uint64_t now_ms);
 /* A generation goes there. True: it is the one that is tried; breaker_token, breaker_fault or
  * breaker_untried follows. */

@@ -77,7 +77,7 @@ static void tell_place(const struct gen *g, const char *worker, bool moved)
         g->cb.place(g->ctx, worker, moved);
 }
 
-static void join_worker(struct gen *g, struct worker *w)
+void gen_join(struct gen *g, struct worker *w)
 {
     g->state = GEN_RUNNING;
     g->worker = w;
@@ -120,140 +120,7 @@ static void give_slot_back(struct gen *g)
     p->free_slots[p->n_free_slots++] = g->slot;
 }
 
-/* ---- picking -------------------------------------------------------------------------------- */
-
-enum picked {
-    PICKED,
-    PICKED_NOBODY,    /* no worker is there for the model */
-    PICKED_UNWANTED,  /* they are, and none has what is wanted */
-    PICKED_ALL_FULL,  /* they are, and take no more now, or have refused it */
-    PICKED_BROKEN,    /* they are, and none is trusted now */
-    PICKED_LATER,     /* it has moved too often for now */
-    PICKED_TOO_LONG,  /* they are, with a smaller context */
-    PICKED_UNSENDABLE /* the request itself can't be sent */
-};
-
-static bool was_tried(const struct gen *g, const struct worker *w)
-{
-    if (g->avoid == w->stream)
-        return true;
-    for (uint32_t i = 0; i < g->n_tried; i++)
-        if (g->tried[i] == w->stream)
-            return true;
-    return false;
-}
-
-/* Fills p->candidates with workers that serve the model, match the request, have the context and
- * were not tried. */
-static uint32_t gather_candidates(struct gen *g, const struct policy_request *request,
-                                  uint64_t now_ms, enum picked *if_none)
-{
-    struct pool *p = g->pool;
-    uint64_t context = (uint64_t)g->r->n_prompt + g->r->max_tokens;
-    uint32_t n = 0;
-    bool too_long = false;
-    bool can_later = false;
-    uint64_t trusted_ms = UINT64_MAX;
-    bool unwanted = false;
-    for (uint32_t i = 0; i < p->n_workers; i++) {
-        struct worker *w = p->workers[i];
-        const struct worker_offer *o = worker_offer_of(w, g->model);
-        if (!w->attached || w->unreachable || w->draining || !o)
-            continue;
-        if (!policy_matches(&w->view, request)) {
-            unwanted = true;
-            continue;
-        }
-        if (o->context_tokens < context) {
-            too_long = true;
-            continue;
-        }
-        if (!breaker_admits(w->breaker, now_ms)) {
-            uint64_t again_ms = breaker_again_ms(w->breaker, now_ms);
-            trusted_ms = again_ms < trusted_ms ? again_ms : trusted_ms;
-            continue;
-        }
-        can_later = true;
-        if (was_tried(g, w))
-            continue;
-        worker_refresh(p, w, now_ms);
-        worker_show(w, o);
-        p->candidates[n++] = &w->view;
-    }
-    *if_none = can_later  ? PICKED_ALL_FULL
-               : too_long ? PICKED_TOO_LONG
-               : unwanted ? PICKED_UNWANTED
-                          : PICKED_NOBODY;
-    if (!can_later && trusted_ms != UINT64_MAX) {
-        *if_none = PICKED_BROKEN;
-        g->retry_at_ms = trusted_ms;
-    }
-    return n;
-}
-
-static struct worker *pick(struct gen *g, uint64_t now_ms, enum picked *if_none)
-{
-    struct pool *p = g->pool;
-    struct policy_request request = {
-        .prompt_tokens = g->r->n_prompt + g->n_out,
-        .output_tokens = g->r->max_tokens - g->n_out,
-        .session_hash = g->r->session_hash,
-        .wants = g->r->wants,
-        .n_wants = g->r->n_wants,
-        .price_max = g->r->price_max,
-    };
-    uint32_t n = gather_candidates(g, &request, now_ms, if_none);
-    n = policy_gather(p->candidates, n, &request, p->admitted);
-    if (n == 0)
-        return NULL;
-    blocks_hash(g, &request);
-    struct policy_snapshot snapshot = {.workers = p->admitted,
-                                       .cached_blocks = blocks_look(p, &request, n),
-                                       .n = n,
-                                       .now_ms = now_ms};
-    uint32_t chosen = p->config.policy->pick(p->policy_state, &snapshot, &request, &p->rng);
-    ASSERT(chosen < n);
-    blocks_picked(g, &request, chosen);
-    return (struct worker *)p->admitted[chosen];
-}
-
-/* Says what no worker of the model has. */
-static void explain_unwanted(const struct gen *g, struct err *e)
-{
-    struct pool *p = g->pool;
-    struct policy_request request = {
-        .wants = g->r->wants, .n_wants = g->r->n_wants, .price_max = g->r->price_max};
-    char why[ERR_MSG_BYTES];
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < p->n_workers; i++)
-        if (p->workers[i]->attached && worker_offer_of(p->workers[i], g->model))
-            p->candidates[n++] = &p->workers[i]->view;
-    policy_mismatch(p->candidates, n, &request, why, sizeof(why));
-    err_set(e, ERR_NOT_FOUND, "%s", why);
-}
-
-/* Sends it to a worker, if there is one. On anything but PICKED the generation is nowhere still. */
-static enum picked dispatch(struct gen *g, struct err *e)
-{
-    struct pool *p = g->pool;
-    uint64_t now_ms = pool_now_ms(p);
-    enum picked if_none;
-    struct worker *w;
-    while ((w = pick(g, now_ms, &if_none))) {
-        g->id = ++p->serial << GEN_SLOT_BITS | g->slot;
-        if (start_send(g, w, now_ms, e) == 0) {
-            join_worker(g, w);
-            patience_begin(g, now_ms);
-            return PICKED;
-        }
-        /* An unreachable worker is no candidate any more; any other failure is the frame's. */
-        if (!w->unreachable)
-            return PICKED_UNSENDABLE;
-    }
-    if (if_none == PICKED_UNWANTED)
-        explain_unwanted(g, e);
-    return if_none;
-}
+/* ---- waiting -------------------------------------------------------------------------------- */
 
 static void wait_for_worker(struct gen *g)
 {
@@ -292,7 +159,7 @@ static enum picked place(struct gen *g)
     struct err why = {0};
     enum picked picked = PICKED_LATER;
     if (!g->moved_again || budget_allows(&p->budget, pool_now_ms(p)))
-        picked = dispatch(g, &why);
+        picked = gen_dispatch(g, &why);
     switch (picked) {
     case PICKED:
         if (g->moved_again)
@@ -633,7 +500,7 @@ struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct
         return NULL;
     }
     budget_request(&p->budget);
-    if (start_fault(g, dispatch(g, e), fault, e) < 0) {
+    if (start_fault(g, gen_dispatch(g, e), fault, e) < 0) {
         give_slot_back(g);
         gen_free(g);
         return NULL;

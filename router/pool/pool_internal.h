@@ -4,10 +4,9 @@
  *                    │           │ the worker is gone: each of its generations
  *                    │           ▼
  *                    ├──► gen.c     start, pick, wait, move, end; start.c: its frames
- *                    │       │         patience.c: is the next token too late?
- *                    │       │         breaker.c: is the worker trusted? budget.c: may it move?
- *                    │       │         blocks.c: who has its prompt cached?
- *                    └──► step.c    Step frames: check every delta, deliver it
+ *                    │       │         pick.c: at which worker? patience.c: is the next token too
+ * late? │       │         breaker.c: is the worker trusted? budget.c: may it move? │       │
+ * blocks.c: who has its prompt cached? └──► step.c    Step frames: check every delta, deliver it
  *
  * No function here frees a worker or a generation that its caller still holds, with one exception:
  * a callback (tokens, finish, fail) may end any generation. After one, look generations up again.
@@ -93,6 +92,17 @@ struct worker {
 };
 
 enum gen_state { GEN_WAITING, GEN_RUNNING, GEN_ENDED };
+
+enum picked {
+    PICKED,
+    PICKED_NOBODY,    /* no worker is there for the model */
+    PICKED_UNWANTED,  /* they are, and none has what is wanted */
+    PICKED_ALL_FULL,  /* they are, and take no more now, or have refused it */
+    PICKED_BROKEN,    /* they are, and none is trusted now */
+    PICKED_LATER,     /* it has moved too often for now */
+    PICKED_TOO_LONG,  /* they are, with a smaller context */
+    PICKED_UNSENDABLE /* the request itself can't be sent */
+};
 
 struct gen {
     struct pool *pool;
@@ -234,6 +244,13 @@ void blocks_hash(struct gen *g, struct policy_request *request);
 const uint32_t *blocks_look(struct pool *p, const struct policy_request *request, uint32_t n);
 /* The chosen one will want these blocks. */
 void blocks_picked(struct gen *g, const struct policy_request *request, uint32_t chosen);
+
+/* It runs there from now on. */
+void gen_join(struct gen *g, struct worker *w);
+
+/* pick.c: sends it to a worker, if there is one. On anything but PICKED the generation is nowhere
+ * still; err says why for UNWANTED and UNSENDABLE. */
+enum picked gen_dispatch(struct gen *g, struct err *e);
 
 /* start.c */
 int start_check(const struct gen_request *r, struct err *e);

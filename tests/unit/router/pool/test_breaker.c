@@ -63,6 +63,21 @@ static void test_breaker_waits_twice_as_long_each_time(void **state)
     assert_int_equal(b.until_ms - now, 1000);
 }
 
+static void test_breaker_that_is_alone_is_tried_after_a_second(void **state)
+{
+    (void)state;
+    struct breaker b = opened(1000);
+    for (uint64_t now = 1000; now < 20000; now += 1000) {
+        assert_false(breaker_admits_alone(&b, now + 999));
+        assert_int_equal(breaker_again_ms(&b, now), now + 1000);
+        assert_true(breaker_admits_alone(&b, now + 1000));
+        assert_true(breaker_sent(&b));
+        assert_false(breaker_admits_alone(&b, now + 1000));
+        assert_false(breaker_sent(&b)); /* what goes on there is not on trial */
+        assert_true(breaker_fault(&b, now + 1000));
+    }
+}
+
 static void test_breaker_weighs_faults_against_good_ends(void **state)
 {
     (void)state;
@@ -152,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_breaker_opens_at_three_faults_and_tries_one),
         cmocka_unit_test(test_breaker_waits_twice_as_long_each_time),
+        cmocka_unit_test(test_breaker_that_is_alone_is_tried_after_a_second),
         cmocka_unit_test(test_breaker_weighs_faults_against_good_ends),
         cmocka_unit_test(test_breaker_that_was_not_tried_stays_open_for_the_next),
         cmocka_unit_test(test_breakers_are_kept_by_id),

@@ -396,6 +396,19 @@ static void test_trial_may_be_an_embedding(void **state)
     world_release(&w);
 }
 
+/* Which of n new generations a gets; all of them leave again. */
+static uint32_t tries_of_a(struct world *w, uint32_t n)
+{
+    uint32_t at_a = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct client c = client_of(N);
+        assert_true(client_start(w, &c, NULL));
+        at_a += strcmp(gen_worker_id(c.gen), "a") == 0;
+        pool_cancel(c.gen);
+    }
+    return at_a;
+}
+
 static void test_trial_that_fails_waits_for_longer_and_one_that_leaves_is_none(void **state)
 {
     (void)state;
@@ -404,18 +417,21 @@ static void test_trial_that_fails_waits_for_longer_and_one_that_leaves_is_none(v
     world_init(&w, &config);
     join(&w, 1, "a", 1);
     fail_three(&w);
+    join(&w, 2, "b", 1);
+    assert_int_equal(tries_of_a(&w, 8), 0);
     pass_ms(&w, 1001);
-    struct client left = client_of(N), c = client_of(N);
-    assert_true(client_start(&w, &left, NULL));
-    assert_string_equal(gen_worker_id(left.gen), "a");
-    pool_cancel(left.gen);
-    assert_true(client_start(&w, &c, NULL));
-    assert_string_equal(gen_worker_id(c.gen), "a");
+    assert_in_range(tries_of_a(&w, 8), 2, 8);
+    struct client c[2] = {client_of(N), client_of(N)};
+    for (int i = 0; i < 2; i++)
+        assert_true(client_start(&w, &c[i], NULL));
+    struct client *at_a = &c[strcmp(gen_worker_id(c[0].gen), "a") != 0];
+    assert_string_equal(gen_worker_id(at_a->gen), "a");
     fail_it(&w, 1, last_sent(&w, SENT_START, 1)->request, 0, false);
+    assert_string_equal(gen_worker_id(at_a->gen), "b");
     pass_ms(&w, 1900);
-    assert_string_equal(gen_worker_id(c.gen), "");
+    assert_int_equal(tries_of_a(&w, 8), 0);
     pass_ms(&w, 200);
-    assert_string_equal(gen_worker_id(c.gen), "a");
+    assert_in_range(tries_of_a(&w, 8), 2, 8);
     world_release(&w);
 }
 
@@ -423,7 +439,7 @@ static void test_breaker_outlives_the_attachment(void **state)
 {
     (void)state;
     struct world w;
-    struct client c = client_of(N), d = client_of(N);
+    struct client c = client_of(N), d = client_of(N), e = client_of(N);
     struct pool_config config = alone();
     world_init(&w, &config);
     for (uint64_t s = 1; s <= 3; s++) { /* it crashes with what it runs */
@@ -434,11 +450,35 @@ static void test_breaker_outlives_the_attachment(void **state)
         event_closed(&w, s);
     }
     join(&w, 4, "a", 4);
-    assert_string_equal(gen_worker_id(c.gen), "");
-    join(&w, 5, "b", 1);
-    assert_string_equal(gen_worker_id(c.gen), "b");
     assert_true(client_start(&w, &d, NULL));
+    assert_string_equal(gen_worker_id(d.gen), ""); /* a new one waits */
+    join(&w, 5, "b", 1);
     assert_string_equal(gen_worker_id(d.gen), "b");
+    for (int i = 0; i < 4; i++) {
+        e = client_of(N);
+        assert_true(client_start(&w, &e, NULL));
+        assert_string_equal(gen_worker_id(e.gen), "b");
+    }
+    world_release(&w);
+}
+
+static void test_stream_goes_on_where_nobody_is_trusted(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(N);
+    struct pool_config config = alone();
+    world_init(&w, &config);
+    join(&w, 1, "a", 1);
+    fail_three(&w);
+    join(&w, 2, "b", 1);
+    assert_true(client_start(&w, &c, NULL));
+    assert_string_equal(gen_worker_id(c.gen), "b");
+    event_tokens(&w, 2, last_sent(&w, SENT_START, 2)->request, 0, 4, ARGOSY__FINISH__FINISH_NONE);
+    event_closed(&w, 2);
+    assert_string_equal(gen_worker_id(c.gen), "a"); /* at once */
+    run_to_the_end(&w, 1, last_sent(&w, SENT_START, 1)->request, 4);
+    assert_int_equal(c.finished, 1);
     world_release(&w);
 }
 
@@ -591,6 +631,7 @@ int main(void)
         cmocka_unit_test(test_trial_may_be_an_embedding),
         cmocka_unit_test(test_trial_that_fails_waits_for_longer_and_one_that_leaves_is_none),
         cmocka_unit_test(test_breaker_outlives_the_attachment),
+        cmocka_unit_test(test_stream_goes_on_where_nobody_is_trusted),
         cmocka_unit_test(test_what_clients_do_is_no_fault),
         cmocka_unit_test(test_workers_that_go_one_after_the_other_do_not_use_its_moves_up),
         cmocka_unit_test(test_moves_are_counted_in_a_row),
