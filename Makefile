@@ -107,6 +107,10 @@ $(B)/benchmarks/exactness/%.o: CFLAGS_$(BUILD) += $(CFLAGS_kernels_$(BUILD))
 # Its engine stands in for the library's, so it comes first.
 $(B)/benchmarks/hash_worker/hash_worker: $(B)/benchmarks/hash_worker/hash_engine.o
 
+# The simulator of pools is of several files.
+SIM_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard benchmarks/policy/sim/*.c))
+$(B)/benchmarks/policy/bench_policy: $(SIM_OBJ)
+
 $(TOOL_BIN) $(BENCH_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
@@ -140,15 +144,17 @@ build/fuzz/libargosy.a: $(FUZZ_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 
+build/fuzz/fuzz_trace: build/fuzz/benchmarks/policy/sim/trace.o
+
 $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 	@echo "  ld  $@"
-	@clang -fsanitize=fuzzer,address,undefined -pthread -Wl,--as-needed -o $@ $< \
+	@clang -fsanitize=fuzzer,address,undefined -pthread -Wl,--as-needed -o $@ $(filter %.o,$^) \
 	    build/fuzz/libargosy.a $(LIBS)
 
 # ---- what the compiler found out about headers ---------------------------------------------------
 
 -include $(LIB_OBJ:.o=.d) $(MAINS:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TOOL_BIN:=.d) $(BENCH_BIN:=.d) $(B)/benchmarks/hash_worker/hash_engine.d \
-         $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
+         $(SIM_OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
 
 .PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)

@@ -134,6 +134,17 @@ bench-router: ## Our router beside nginx, HAProxy, smg, sglang-router and vllm-r
 	    $(if $(PEERS),--peers '$(subst $(empty) $(empty),$(comma),$(strip $(PEERS)))') \
 	    $(if $(OTHER),--other '$(OTHER)')
 
+# LOAD=0.9: of the best goodput of the others, for the other columns  SEED=N  ROUTERS=N
+LOAD ?= 0.9
+SEED ?= 1
+ROUTERS ?= 1
+.PHONY: bench-policy
+bench-policy: ## Policies and peers' rules over traces and simulated pools; what a decision costs (minutes)
+	@deploy/setup.sh run
+	@$(SUBMAKE) $(addprefix build/release/benchmarks/policy/,bench_policy bench_decision) >&2
+	@build/release/benchmarks/policy/bench_policy benchmarks/policy/traces $(LOAD) $(SEED) $(ROUTERS)
+	@build/release/benchmarks/policy/bench_decision
+
 .PHONY: bench-exactness
 bench-exactness: ## What the order of sums that NUMERICS.md asks for costs
 	@deploy/setup.sh run

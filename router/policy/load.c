@@ -14,6 +14,8 @@
  * ratio matters then: prefill is so much cheaper than decoding almost everywhere. */
 #define PREFILL_TOKENS_PER_S_UNKNOWN 1000.0
 #define DECODE_TOKENS_PER_S_UNKNOWN 100.0
+/* Of outputs that ended, the last ones count: this many, more or less. */
+#define OUTPUTS_AVERAGED 64
 /* A full pool is bad, not infinitely bad. */
 #define KV_SHARE_MAX 0.98
 
@@ -43,24 +45,15 @@ struct policy_rates policy_typical_rates(const struct policy_snapshot *s)
     };
 }
 
-uint32_t policy_uncached_tokens(const struct policy_snapshot *s, uint32_t index,
-                                const struct policy_request *r)
+double policy_average(double average, double x)
 {
-    uint64_t cached = s->cached_blocks ? (uint64_t)s->cached_blocks[index] * r->block_tokens : 0;
-    return cached < r->prompt_tokens ? r->prompt_tokens - (uint32_t)cached : 1;
+    return average > 0 ? average + (x - average) / OUTPUTS_AVERAGED : x;
 }
 
-uint64_t policy_prefill_left(const struct policy_worker *w)
+uint32_t policy_output_guess(const struct policy_snapshot *s, const struct policy_request *r)
 {
-    return w->inflight_prefill_tokens > w->prefill_done_tokens
-               ? w->inflight_prefill_tokens - w->prefill_done_tokens
-               : 0;
-}
-
-uint32_t policy_output_guess(const struct policy_request *r)
-{
-    return r->output_tokens < POLICY_OUTPUT_TOKENS_GUESS ? r->output_tokens
-                                                         : POLICY_OUTPUT_TOKENS_GUESS;
+    double guess = s->output_tokens > 0 ? s->output_tokens : POLICY_OUTPUT_TOKENS_GUESS;
+    return r->output_tokens < guess ? r->output_tokens : (uint32_t)guess;
 }
 
 double policy_load_s(const struct policy_snapshot *s, uint32_t index,
@@ -73,7 +66,7 @@ double policy_load_s(const struct policy_snapshot *s, uint32_t index,
                                                           : typical->decode_tokens_per_s;
     double prefill = (double)policy_prefill_left(w) + policy_uncached_tokens(s, index, r);
     double decode =
-        (double)w->inflight_output_tokens + (double)w->others_tokens + policy_output_guess(r);
+        (double)w->inflight_output_tokens + (double)w->others_tokens + policy_output_guess(s, r);
     double k = w->kv_pages ? (double)w->kv_pages_used / w->kv_pages : 0;
     if (k > KV_SHARE_MAX)
         k = KV_SHARE_MAX;

@@ -85,6 +85,7 @@ struct policy_snapshot {
         *cached_blocks; /* (n): leading blocks of the request each has; NULL: not known */
     uint32_t n;
     uint64_t now_ms;
+    double output_tokens; /* of what ended lately, on average; 0: not known */
 };
 
 /* Bits: what a policy looks at, and is costly to find out. */
@@ -119,6 +120,9 @@ bool policy_admits(const struct policy_worker *w, const struct policy_request *r
 uint32_t policy_gather(const struct policy_worker *const *all, uint32_t n,
                        const struct policy_request *r, const struct policy_worker **out);
 
+/* The moving average of the outputs' lengths, for policy_snapshot, after one more of x tokens. */
+double policy_average(double average, double x);
+
 /* ---- for the policies ----------------------------------------------------------------------- */
 
 /* Seconds until the worker has done what is under way there and this request too; lower is better.
@@ -129,12 +133,23 @@ double policy_load_s(const struct policy_snapshot *s, uint32_t index,
 struct policy_rates policy_typical_rates(const struct policy_snapshot *s);
 
 /* Prompt tokens of the request that the worker has to compute; at least 1. */
-uint32_t policy_uncached_tokens(const struct policy_snapshot *s, uint32_t index,
-                                const struct policy_request *r);
+static inline uint32_t policy_uncached_tokens(const struct policy_snapshot *s, uint32_t index,
+                                              const struct policy_request *r)
+{
+    uint64_t cached = s->cached_blocks ? (uint64_t)s->cached_blocks[index] * r->block_tokens : 0;
+    return cached < r->prompt_tokens ? r->prompt_tokens - (uint32_t)cached : 1;
+}
+
 /* What is left of the prompts under way there. */
-uint64_t policy_prefill_left(const struct policy_worker *w);
-/* The tokens that a request may still bring, at most the guess. */
-uint32_t policy_output_guess(const struct policy_request *r);
+static inline uint64_t policy_prefill_left(const struct policy_worker *w)
+{
+    return w->inflight_prefill_tokens > w->prefill_done_tokens
+               ? w->inflight_prefill_tokens - w->prefill_done_tokens
+               : 0;
+}
+
+/* The tokens that a request is taken to bring still: as many as others did, or the guess. */
+uint32_t policy_output_guess(const struct policy_snapshot *s, const struct policy_request *r);
 /* The worker that the key belongs to, or the next one of the key's order whose load is at most 1.25
  * times its share. See bounded.c. */
 uint32_t policy_pick_bounded(const struct policy_snapshot *s, uint64_t key);

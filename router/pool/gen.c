@@ -397,6 +397,7 @@ void gen_embed(struct gen *g, const float *v, uint32_t n)
 void gen_finish(struct gen *g, enum gen_finish why)
 {
     struct gen_usage usage = usage_of(g);
+    g->pool->output_tokens = policy_average(g->pool->output_tokens, g->n_out);
     detach(g);
     give_slot_back(g);
     g->cb.finish(g->ctx, why, &usage);

@@ -89,7 +89,8 @@ static struct worker *pick(struct gen *g, uint64_t now_ms, enum picked *if_none)
     struct policy_snapshot snapshot = {.workers = p->admitted,
                                        .cached_blocks = blocks_look(p, &request, n),
                                        .n = n,
-                                       .now_ms = now_ms};
+                                       .now_ms = now_ms,
+                                       .output_tokens = p->output_tokens};
     uint32_t chosen = p->config.policy->pick(p->policy_state, &snapshot, &request, &p->rng);
     ASSERT(chosen < n);
     blocks_picked(g, &request, chosen);

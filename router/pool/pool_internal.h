@@ -174,6 +174,7 @@ struct pool {
     struct budget budget;
     uint64_t forgiven_ms; /* this process was late: nobody is blamed for what was before */
 
+    double output_tokens; /* of generations that finished lately, on average; 0: none yet */
     struct rng rng;
     _Alignas(16) unsigned char policy_state[POLICY_STATE_BYTES_MAX];
     uint64_t moved, refused, failed, stalled, opened;
