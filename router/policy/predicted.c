@@ -11,16 +11,17 @@
  *
  * All rates are the worker's own, measured (router/pool/rates.h); what nobody has measured is taken
  * to be like the others'. So a fast worker gets more, a slow one what it can carry, and none is
- * named. Costs that differ by less than a hundredth are equal, and equals go by lot.
+ * named. Costs that differ by less than a thousandth are equal, and equals go by lot.
  */
 #include "router/policy/policy.h"
 
-/* Found by benchmarks/policy, on its traces; none matters much within a factor of two. Over 0.3,
- * LOST_WEIGHT makes the first tokens of long prompts late; far below, those of short ones. */
+/* Found by benchmarks/policy, on its traces; none matters much within a factor of two. A larger
+ * LOST_WEIGHT makes first tokens of long prompts later and those of short ones earlier; a larger
+ * WORK_WEIGHT gives more hits and the slowest first tokens later. */
 #define OWN_WEIGHT 0.1
-#define LOST_WEIGHT 0.2
+#define LOST_WEIGHT 0.1
 #define WORK_WEIGHT 0.5
-#define EQUAL 1.01
+#define EQUAL 1.001
 
 static double positive_or(double x, double other)
 {
