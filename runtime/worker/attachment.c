@@ -255,13 +255,21 @@ static bool load_changed(const struct attachment *a, const struct load_report *l
            memcmp(a->load.models, load->models, sizeof(load->models)) != 0;
 }
 
+static bool states_changed(const struct attachment *a, const struct load_report *load)
+{
+    for (uint32_t i = 0; i < a->identity->roster->n; i++)
+        if (a->load.models[i].state != load->models[i].state)
+            return true;
+    return false;
+}
+
 static uint64_t tick_load(struct attachment *a, const struct load_report *load, uint64_t steps,
                           uint64_t now_ms)
 {
     bool changed = load_changed(a, load);
     uint64_t due = a->load_at_ms + (changed ? LOAD_GAP_MS : a->heartbeat_ms);
     /* What the router must not miss by a moment: it would send more. */
-    if (load->draining != a->load.draining || a->load_at_ms == 0)
+    if (load->draining != a->load.draining || a->load_at_ms == 0 || states_changed(a, load))
         due = now_ms;
     if (due > now_ms)
         return due;

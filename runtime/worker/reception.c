@@ -359,3 +359,11 @@ uint32_t reception_requests(const struct reception *r)
         n += r->roster->offers[i].jobs.n;
     return n;
 }
+
+uint32_t reception_waiting(const struct reception *r, const struct offer *o)
+{
+    uint32_t n = 0;
+    for (const struct parked *p = r->parked; p; p = p->next)
+        n += p->offer == o;
+    return n;
+}

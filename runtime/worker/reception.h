@@ -52,6 +52,8 @@ uint64_t reception_tick(struct reception *r, uint64_t now_ms);
 struct offer *reception_wanted(const struct reception *r);
 /* Requests that run, wait in an engine or are parked. */
 uint32_t reception_requests(const struct reception *r);
+/* Those that are parked for this model. */
+uint32_t reception_waiting(const struct reception *r, const struct offer *o);
 
 /* For roster_events: their grammars are heard of. */
 void reception_loaded(struct reception *r, struct offer *o);

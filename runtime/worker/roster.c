@@ -201,9 +201,10 @@ static void take_load(struct roster *r, struct offer *o, uint64_t now_ms)
     lose(o, "its files are not those that were offered");
 }
 
-void roster_poll(struct roster *r, uint64_t now_ms)
+bool roster_poll(struct roster *r, uint64_t now_ms)
 {
     struct opening *work;
+    bool changed = false;
     while ((work = opener_take(r->opener))) {
         struct offer *o = r->offers;
         while (&o->opening != work)
@@ -212,7 +213,9 @@ void roster_poll(struct roster *r, uint64_t now_ms)
             take_load(r, o, now_ms);
         else if (o->state == OFFER_UNLOADING)
             o->state = OFFER_UNLOADED;
+        changed = true;
     }
+    return changed;
 }
 
 /* ---- open and free -----------------------------------------------------------------------------

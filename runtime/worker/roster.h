@@ -81,8 +81,8 @@ struct offer *roster_next(struct roster *r);
 void roster_stepped(struct roster *r, struct offer *o, uint64_t ns, bool busy, uint64_t now_ms);
 /* It has got a job. */
 void roster_used(struct roster *r, struct offer *o);
-/* Takes what the opener has done. */
-void roster_poll(struct roster *r, uint64_t now_ms);
+/* Takes what the opener has done. True: some model's state is another one now. */
+bool roster_poll(struct roster *r, uint64_t now_ms);
 /* Loads and unloads. `wanted`: the model of the Start that has waited longest for one; NULL: none.
  * Returns when it wants to be called again, if nothing happens until then. */
 uint64_t roster_tick(struct roster *r, struct offer *wanted, uint64_t now_ms);

@@ -244,13 +244,14 @@ static struct load_report report_load(const struct worker *w)
         const struct offer *o = &w->roster.offers[i];
         struct model_report *m = &all.models[i];
         m->state = attachment_state_of(o);
-        if (o->state != OFFER_LOADED)
-            continue;
-        struct engine_load load = engine_load(o->engine);
-        m->running = load.running;
-        m->waiting = load.waiting;
-        m->kv_pages_used = load.kv_pages_used;
-        m->kv_pages = engine_info(o->engine)->kv_pages;
+        m->waiting = reception_waiting(&w->reception, o);
+        if (o->state == OFFER_LOADED) {
+            struct engine_load load = engine_load(o->engine);
+            m->running = load.running;
+            m->waiting += load.waiting;
+            m->kv_pages_used = load.kv_pages_used;
+            m->kv_pages = engine_info(o->engine)->kv_pages;
+        }
         all.running += m->running;
         all.waiting += m->waiting;
         all.kv_pages_used += m->kv_pages_used;
@@ -263,10 +264,22 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Returns when there is more to tell. */
+static uint64_t tell_load(struct worker *w, uint64_t now_ms)
+{
+    uint64_t next = UINT64_MAX;
+    struct load_report load = report_load(w);
+    for (size_t i = 0; i < w->n_attachments; i++)
+        next = least(next, attachment_tick(&w->attachments[i], &load, w->steps, now_ms));
+    return next;
+}
+
 /* Models come and go, and requests that waited for them start. */
 static uint64_t tick_models(struct worker *w, uint64_t now_ms)
 {
-    roster_poll(&w->roster, now_ms);
+    /* A model that is gone is told of before its Starts are refused, or they would come again. */
+    if (roster_poll(&w->roster, now_ms))
+        tell_load(w, now_ms);
     /* What waited for a model starts there before anybody else may push it out again. */
     reception_tick(&w->reception, now_ms);
     struct offer *wanted = w->draining ? NULL : reception_wanted(&w->reception);
@@ -279,11 +292,8 @@ static uint64_t tick(struct worker *w)
 {
     uint64_t now = clock_mono_ms();
     uint64_t next = tick_models(w, now);
-    struct load_report load = report_load(w);
     next = least(next, cachefeed_tick(&w->cachefeed, w->attachments, w->n_attachments, now));
-    for (size_t i = 0; i < w->n_attachments; i++)
-        next = least(next, attachment_tick(&w->attachments[i], &load, w->steps, now));
-    return next;
+    return least(next, tell_load(w, now));
 }
 
 static void step(struct worker *w, struct offer *o)
