@@ -17,9 +17,10 @@
 #define UNKNOWN 6
 #define DOUBLINGS_MAX 10
 
-static double step_s(const struct policy_worker *v)
+static double step_s(const struct gen *g)
 {
-    const struct policy_rates *r = &v->rates;
+    const struct policy_worker *v = &g->worker->view;
+    const struct policy_rates *r = worker_rates(g->worker, g->model);
     if (r->step_base_s > 0 || r->step_seq_s > 0)
         return r->step_base_s + r->step_seq_s * v->inflight;
     return r->decode_tokens_per_s > 0 ? v->inflight / r->decode_tokens_per_s : 0;
@@ -32,17 +33,18 @@ static uint64_t at_least(double s, uint64_t ms)
 
 static uint64_t between_ms(const struct gen *g)
 {
-    return at_least(STEPS * step_s(&g->worker->view), g->pool->config.token_timeout_ms);
+    return at_least(STEPS * step_s(g), g->pool->config.token_timeout_ms);
 }
 
 static uint64_t first_ms(const struct gen *g)
 {
     const struct policy_worker *v = &g->worker->view;
+    const struct policy_rates *r = worker_rates(g->worker, g->model);
     uint64_t timeout_ms = g->pool->config.token_timeout_ms;
-    if (!(v->rates.prefill_tokens_per_s > 0))
+    if (!(r->prefill_tokens_per_s > 0))
         return UNKNOWN * timeout_ms;
     double ahead = (double)v->inflight_prefill_tokens + (double)v->others_tokens;
-    return at_least(PREFILLS * (ahead / v->rates.prefill_tokens_per_s + step_s(v)), timeout_ms);
+    return at_least(PREFILLS * (ahead / r->prefill_tokens_per_s + step_s(g)), timeout_ms);
 }
 
 static bool has_token(const struct gen *g)

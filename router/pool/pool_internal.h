@@ -58,6 +58,9 @@ struct worker_offer {
     uint32_t context_tokens;
     Argosy__ModelState state;
     uint32_t kv_pages, kv_pages_used, page_tokens;
+    /* Of the model's own steps, at the first offer of its place: adapters run in the same ones. */
+    struct rates rates;
+    struct policy_rates measured;
 };
 
 /* An attachment: one stream. A worker that comes back is another struct worker. */
@@ -85,7 +88,8 @@ struct worker {
     uint32_t kv_pages, kv_pages_used; /* of all its models; the view has those of one */
     char *model_names;                /* for the view */
     struct policy_label *labels;
-    struct rates rates;
+    struct rates rates; /* of all its models; the view has those of one */
+    struct policy_rates measured;
     uint32_t index_slot; /* in pool.index, while attached */
     struct gen_list gens;
     uint64_t tokens_seen, gens_seen; /* for the view */
@@ -197,6 +201,8 @@ void worker_due(struct pool *p, struct worker *w, uint64_t now_ms);
 void worker_refresh(const struct pool *p, struct worker *w, uint64_t now_ms);
 /* NULL: it does not offer the model, or no more. */
 const struct worker_offer *worker_offer_of(const struct worker *w, uint32_t model);
+/* How fast it is with this model. */
+const struct policy_rates *worker_rates(const struct worker *w, uint32_t model);
 /* Makes the view that of a worker of this offer's model. */
 void worker_show(struct worker *w, const struct worker_offer *o);
 /* After an error the worker is unreachable, or (w->unreachable is false) it is the frame's fault.

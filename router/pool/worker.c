@@ -136,8 +136,24 @@ const struct worker_offer *worker_offer_of(const struct worker *w, uint32_t mode
     return o && o->state != ARGOSY__MODEL_STATE__MODEL_GONE ? o : NULL;
 }
 
+/* NULL: there is none. */
+static struct worker_offer *first_at(const struct worker *w, uint32_t place)
+{
+    for (uint32_t i = 0; i < w->n_offers; i++)
+        if (w->offers[i].place == place)
+            return &w->offers[i];
+    return NULL;
+}
+
+const struct policy_rates *worker_rates(const struct worker *w, uint32_t model)
+{
+    const struct worker_offer *o = find_offer(w, model);
+    return o ? &first_at(w, o->place)->measured : &w->measured;
+}
+
 void worker_show(struct worker *w, const struct worker_offer *o)
 {
+    w->view.rates = first_at(w, o->place)->measured;
     w->view.loaded = o->state == ARGOSY__MODEL_STATE__MODEL_LOADED;
     w->view.kv_pages = o->kv_pages;
     w->view.kv_pages_used = o->kv_pages_used;
@@ -431,6 +447,20 @@ static void take_refused(struct pool *p, struct worker *w, const Argosy__Refused
         gen_refused(g, r);
 }
 
+/* A step is of one model, that of any of its generations. NULL: they are all gone, or of others. */
+static struct worker_offer *offer_of_step(const struct pool *p, const struct worker *w,
+                                          const Argosy__Step *s)
+{
+    for (size_t i = 0; i < s->n_deltas; i++) {
+        const struct gen *g = gen_find(p, s->deltas[i]->request);
+        const struct worker_offer *o = g && g->worker == w ? find_offer(w, g->model) : NULL;
+        if (o)
+            return first_at(w, o->place);
+    }
+    bool one_model = w->n_offers && w->offers[w->n_offers - 1].place == w->offers[0].place;
+    return one_model ? &w->offers[0] : NULL;
+}
+
 static void take_step(struct pool *p, struct worker *w, const Argosy__Step *s)
 {
     struct err why = {0};
@@ -438,7 +468,11 @@ static void take_step(struct pool *p, struct worker *w, const Argosy__Step *s)
     w->view.prefill_done_tokens += s->prefill_tokens;
     if (w->view.prefill_done_tokens > w->view.inflight_prefill_tokens)
         w->view.prefill_done_tokens = w->view.inflight_prefill_tokens; /* other routers' */
-    rates_add_step(&w->rates, s->duration_us, s->prefill_tokens, s->decode_tokens, &w->view.rates);
+    rates_add_step(&w->rates, s->duration_us, s->prefill_tokens, s->decode_tokens, &w->measured);
+    struct worker_offer *o = offer_of_step(p, w, s);
+    if (o)
+        rates_add_step(&o->rates, s->duration_us, s->prefill_tokens, s->decode_tokens,
+                       &o->measured);
     if (step_apply(p, w, s, &why) < 0) {
         log_warn("worker broke the protocol", "id=%s why=\"%s\"", w->id, why.msg);
         worker_remove(p, w, true, why.msg);

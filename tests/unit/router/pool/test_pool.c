@@ -763,6 +763,47 @@ static void test_model_that_is_lost_moves_its_streams(void **state)
     world_release(&w);
 }
 
+static struct policy_worker seen;
+
+static uint32_t pick_and_see(void *state, const struct policy_snapshot *s,
+                             const struct policy_request *r, struct rng *rng)
+{
+    (void)state, (void)r, (void)rng;
+    seen = *s->workers[0];
+    return 0;
+}
+
+/* A step of one model says nothing of the other's speed. */
+static void test_policies_see_the_models_own_numbers(void **state)
+{
+    (void)state;
+    static const struct policy seeing = {.name = "seeing", .pick = pick_and_see};
+    static const struct offered both[] = {{"m", NULL, LOADED}, {"other", NULL, UNLOADED}};
+    struct pool_config config = world_config();
+    struct world w;
+    struct client quick = client_of(100), slow = client_of(100), late = client_of(10);
+    config.policy = &seeing;
+    world_init(&w, &config);
+    attach_models(&w, 1, "a", both, 2);
+    start_at(&w, &quick, "m", "a");
+    assert_true(seen.loaded);
+    assert_int_equal(seen.kv_pages, 50);
+    uint64_t request = last_sent(&w, SENT_START, 1)->request;
+    for (uint32_t i = 0; i < 50; i++) /* of 1 ms */
+        event_tokens(&w, 1, request, i, 1, ARGOSY__FINISH__FINISH_NONE);
+    start_at(&w, &slow, "other", "a");
+    assert_false(seen.loaded);
+    assert_true(seen.rates.decode_tokens_per_s == 0);
+    event_states(&w, 1, (const Argosy__ModelState[]){LOADED, LOADED}, 2);
+    start_at(&w, &late, "m", "a");
+    assert_true(seen.rates.decode_tokens_per_s > 900 && seen.rates.decode_tokens_per_s < 1100);
+    assert_int_equal(seen.kv_pages_used, 25);
+    pool_cancel(quick.gen);
+    pool_cancel(slow.gen);
+    pool_cancel(late.gen);
+    world_release(&w);
+}
+
 /* One model's file differs from the router's: the others are as good as ever. */
 static void test_one_other_manifest_keeps_the_rest(void **state)
 {
@@ -821,6 +862,7 @@ int main(void)
         cmocka_unit_test(test_request_goes_where_its_model_is_loaded),
         cmocka_unit_test(test_model_that_is_gone_is_offered_no_more),
         cmocka_unit_test(test_model_that_is_lost_moves_its_streams),
+        cmocka_unit_test(test_policies_see_the_models_own_numbers),
         cmocka_unit_test(test_one_other_manifest_keeps_the_rest),
         cmocka_unit_test(test_models_offered_twice_are_taken_once),
     };
