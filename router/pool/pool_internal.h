@@ -3,10 +3,12 @@
  *   rpc event ──► pool.c ──► worker.c  attach, Hello, Load, lease, leave
  *                    │           │ the worker is gone: each of its generations
  *                    │           ▼
- *                    ├──► gen.c     start, pick, wait, move, end; start.c: its frames
- *                    │       │         pick.c: at which worker? patience.c: is the next token too
- * late? │       │         breaker.c: is the worker trusted? budget.c: may it move? │       │
- * blocks.c: who has its prompt cached? └──► step.c    Step frames: check every delta, deliver it
+ *                    ├──► gen.c     start, wait, move, end; start.c: its frames
+ *                    │      pick.c      at which worker? blocks.c: who has its prompt cached?
+ *                    │      patience.c  is the next token too late?
+ *                    │      breaker.c   is the worker trusted?
+ *                    │      budget.c    may it move once more?
+ *                    └──► step.c    Step frames: check every delta, deliver it
  *
  * No function here frees a worker or a generation that its caller still holds, with one exception:
  * a callback (tokens, finish, fail) may end any generation. After one, look generations up again.

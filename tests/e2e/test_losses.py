@@ -92,6 +92,79 @@ def test_a_stream_that_follows_a_schema_goes_on_when_its_worker_is_killed(start_
     assert len(text) > 100
 
 
+def answer_of(stream):
+    """{choice: [text, reason, log probabilities]} of a stream, read to its end."""
+    found = {}
+    for event in stream:
+        event = json.loads(event)
+        assert "error" not in event, event
+        for c in event["choices"]:
+            text, _, logprobs = found.setdefault(c["index"], ["", None, []])
+            found[c["index"]][0] = text + (c["delta"].get("content") or "")
+            found[c["index"]][1] = c["finish_reason"] or found[c["index"]][1]
+            logprobs += (c.get("logprobs") or {}).get("content") or []
+    assert stream.done
+    return found
+
+
+def test_every_kind_of_request_goes_on_when_a_worker_is_killed(start_cluster):
+    cluster = start_cluster(workers=2)
+    schema = {"type": "array", "items": {"type": "string", "maxLength": 20}, "minItems": 8, "maxItems": 8}
+    kinds = [
+        {"temperature": 0, "max_tokens": 60, "ignore_eos": True},
+        {"temperature": 1, "seed": 5, "top_p": 0.9, "presence_penalty": 0.5, "max_tokens": 60, "ignore_eos": True},
+        {"temperature": 0.7, "seed": 6, "logprobs": True, "top_logprobs": 3, "max_tokens": 60, "ignore_eos": True},
+        {"temperature": 1, "seed": 7, "n": 2, "max_tokens": 60, "ignore_eos": True},
+        {"temperature": 0, "stop": ["ing"], "max_tokens": 120},
+        {"temperature": 1, "seed": 8, "max_tokens": 200,
+         "response_format": {"type": "json_schema", "json_schema": {"name": "list", "schema": schema}}},
+    ]  # fmt: skip
+
+    def ask(options):
+        with cluster.stream("Tell me a long story.", **options) as stream:
+            return answer_of(stream)
+
+    expected = [ask(k) for k in kinds]
+    wait_until(lambda: len(workers_in_table(cluster)) == 2, 20, "both are attached")
+    got = [None] * len(kinds)
+
+    def run(i):
+        got[i] = ask(kinds[i])
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(kinds))]
+    with cluster.stream("Tell me a long story.", max_tokens=60, ignore_eos=True) as first:
+        for t in threads:
+            t.start()
+        texts = first.texts()
+        for _ in range(10):
+            next(texts)
+        os.kill(worker_pid(cluster, first.headers["x-argosy-worker"]), signal.SIGKILL)
+        for _ in texts:
+            pass
+    for t in threads:
+        t.join(60)
+    assert got == expected
+
+
+def test_a_stream_goes_on_when_its_worker_is_stopped(start_cluster):
+    cluster = start_cluster(workers=2)
+    options = {"max_tokens": 60, "ignore_eos": True}
+    expected = "".join(cluster.stream("Tell me a long story.", **options).texts())
+    wait_until(lambda: len(workers_in_table(cluster)) == 2, 20, "both are attached")
+    with cluster.stream("Tell me a long story.", **options) as stream:
+        texts = stream.texts()
+        text = "".join(next(texts) for _ in range(20))
+        pid = worker_pid(cluster, stream.headers["x-argosy-worker"])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            text += "".join(texts)
+            assert stream.done
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert text == expected
+    assert cluster.ask(QUESTION) == cluster.ask(QUESTION)
+
+
 def test_redis_lost_and_back(start_cluster):
     cluster = start_cluster(workers=2)
     wait_until(lambda: len(workers_in_table(cluster)) == 2, 10, "the load table has both workers")

@@ -21,7 +21,8 @@ class Bed:
         self.serial = 0
 
     async def open(self):
-        options = list(self.router_options)
+        # A worker that starts on a machine that is busy may take its time.
+        options = self.router_options = ["--worker-wait", "60s", *self.router_options]
         if self.with_redis:
             self.redis = Redis(self.folder, "redis")
             await self.redis.start()
