@@ -70,7 +70,7 @@ static void fill_workers(struct bench *b)
         b->places[w].view = (struct policy_worker){
             .key = rng_u64(&b->rng),
             .loaded = true,
-            .running = (uint32_t)rng_below(&b->rng, 32),
+            .others = (uint32_t)rng_below(&b->rng, 8),
             .inflight = (uint32_t)rng_below(&b->rng, 32),
             .inflight_prefill_tokens = rng_below(&b->rng, 20000),
             .sequences_max = 64,

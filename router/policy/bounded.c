@@ -17,10 +17,9 @@ static uint64_t mix(uint64_t h)
     return h ^ h >> 33;
 }
 
-static uint32_t requests_of(const struct policy_worker *w)
+static double requests_of(const struct policy_worker *w)
 {
-    uint32_t said = w->running + w->waiting;
-    return said > w->inflight ? said : w->inflight;
+    return (double)w->inflight + w->others;
 }
 
 static double speed_of(const struct policy_worker *w, const struct policy_rates *typical)

@@ -45,6 +45,23 @@ struct policy_rates policy_typical_rates(const struct policy_snapshot *s)
     };
 }
 
+void policy_note_load(struct policy_worker *w, uint32_t running, uint32_t waiting)
+{
+    uint32_t all = running + waiting < running ? UINT32_MAX : running + waiting;
+    w->running = running;
+    w->waiting = waiting;
+    /* Taken now: this router's own count goes on changing until the worker says more. */
+    w->others = all > w->inflight ? all - w->inflight : 0;
+}
+
+void policy_note_prefill(struct policy_worker *w, uint32_t tokens)
+{
+    double left = (double)policy_prefill_left(w);
+    double all = left + policy_others_prefill(w);
+    double own = all > 0 ? tokens * left / all : 0;
+    w->prefill_done_tokens += (uint64_t)(own < left ? own : left);
+}
+
 double policy_average(double average, double x)
 {
     return average > 0 ? average + (x - average) / OUTPUTS_AVERAGED : x;

@@ -54,7 +54,8 @@ struct policy_worker {
     uint64_t inflight_prefill_tokens; /* their prompts, less what is taken to be cached there */
     uint64_t prefill_done_tokens;     /* of that, what its steps have computed */
     uint64_t inflight_output_tokens;  /* still to come, each request's share at most the guess */
-    uint64_t others_tokens;           /* other routers' tokens under way there */
+    uint32_t others;                  /* requests of other routers there, when it last said */
+    uint64_t others_tokens;           /* and their tokens under way, when those last said */
     uint32_t sequences_max;
     uint32_t inflight_max;                         /* more are not sent */
     uint32_t kv_pages, kv_pages_used, page_tokens; /* of the request's model */
@@ -123,6 +124,11 @@ uint32_t policy_gather(const struct policy_worker *const *all, uint32_t n,
 /* The moving average of the outputs' lengths, for policy_snapshot, after one more of x tokens. */
 double policy_average(double average, double x);
 
+/* Keep the worker's counts, for the pool: it has said how many requests it has; a step of its has
+ * computed so many tokens of prompts, of this router's requests and others'. */
+void policy_note_load(struct policy_worker *w, uint32_t running, uint32_t waiting);
+void policy_note_prefill(struct policy_worker *w, uint32_t tokens);
+
 /* ---- for the policies ----------------------------------------------------------------------- */
 
 /* Seconds until the worker has done what is under way there and this request too; lower is better.
@@ -146,6 +152,14 @@ static inline uint64_t policy_prefill_left(const struct policy_worker *w)
     return w->inflight_prefill_tokens > w->prefill_done_tokens
                ? w->inflight_prefill_tokens - w->prefill_done_tokens
                : 0;
+}
+
+/* Prompt tokens that other routers' requests have before them there, about. */
+static inline double policy_others_prefill(const struct policy_worker *w)
+{
+    /* Of their tokens, what can't be output is prompt. */
+    double output = (double)w->others * POLICY_OUTPUT_TOKENS_GUESS;
+    return (double)w->others_tokens > output ? (double)w->others_tokens - output : 0;
 }
 
 /* The tokens that a request is taken to bring still: as many as others did, or the guess. */

@@ -19,8 +19,8 @@
  * LOST_WEIGHT makes first tokens of long prompts later and those of short ones earlier; a larger
  * WORK_WEIGHT gives more hits and the slowest first tokens later. */
 #define OWN_WEIGHT 0.1
-#define LOST_WEIGHT 0.1
-#define WORK_WEIGHT 0.5
+#define LOST_WEIGHT 0.03
+#define WORK_WEIGHT 0.3
 #define EQUAL 1.001
 
 static double positive_or(double x, double other)
@@ -53,23 +53,17 @@ static void see_rates(const struct policy_worker *w, const struct policy_rates *
 static void see(const struct policy_worker *w, const struct policy_rates *typical, struct view *v)
 {
     see_rates(w, typical, v);
-    uint32_t said = w->running + w->waiting;
-    uint32_t all = said > w->inflight ? said : w->inflight;
-    uint32_t others = all - w->inflight;
+    double all = (double)w->inflight + w->others;
     double capacity = w->sequences_max ? w->sequences_max : 1;
-    /* Of other routers' tokens, what can't be output is prompt. */
-    double others_output = (double)others * POLICY_OUTPUT_TOKENS_GUESS;
-    v->prefill_left = (double)policy_prefill_left(w);
-    if ((double)w->others_tokens > others_output)
-        v->prefill_left += (double)w->others_tokens - others_output;
+    v->prefill_left = (double)policy_prefill_left(w) + policy_others_prefill(w);
     v->queue = all > capacity ? all - capacity : 0;
-    v->streams = (double)(all - w->inflight_prefills);
+    v->streams = all - w->inflight_prefills;
     if (v->streams > capacity)
         v->streams = capacity;
 }
 
 /* Until a sequence ends and leaves its place and its pages: those there are half through, on
- * average. */
+ * average. Mostly there is room, and nothing to divide: this runs for every worker. */
 static double wait_s(const struct policy_worker *w, uint32_t uncached, double output,
                      const struct view *v)
 {
@@ -77,14 +71,13 @@ static double wait_s(const struct policy_worker *w, uint32_t uncached, double ou
     double life_s = output * (v->base_s + v->seq_s * v->streams);
     double places = v->streams + v->queue + w->inflight_prefills + 1 - capacity;
     double wait = places > 0 ? life_s * places / capacity : 0;
-    if (w->kv_pages == 0 || w->page_tokens == 0)
+    double free = ((double)w->kv_pages - w->kv_pages_used) * w->page_tokens;
+    double missing = uncached + output + v->prefill_left - free; /* tokens */
+    if (missing <= 0 || w->kv_pages == 0 || w->page_tokens == 0)
         return wait;
-    double needed = (uncached + output + v->prefill_left) / w->page_tokens;
-    double missing = needed + w->kv_pages_used - w->kv_pages;
-    /* A sequence at least must end. */
-    double share = missing / w->kv_pages;
-    double least = 1 / (v->streams + 1);
-    double for_pages = missing > 0 ? life_s * (share > least ? share : least) : 0;
+    double share = missing / ((double)w->kv_pages * w->page_tokens);
+    double least = 1 / (v->streams + 1); /* a sequence at least must end */
+    double for_pages = life_s * (share > least ? share : least);
     return wait > for_pages ? wait : for_pages;
 }
 

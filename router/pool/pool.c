@@ -309,7 +309,7 @@ void pool_each_worker(const struct pool *p, void (*fn)(void *ctx, const struct p
             .prefill_tokens_per_s = w->measured.prefill_tokens_per_s,
             .decode_tokens_per_s = w->measured.decode_tokens_per_s,
             .attached_ms = w->attached_ms,
-            .inflight_tokens = w->view.inflight_prefill_tokens + w->view.inflight_output_tokens,
+            .inflight_tokens = policy_prefill_left(&w->view) + w->view.inflight_output_tokens,
             .sequences_max = w->view.sequences_max,
             .price = w->view.price,
             .models = w->model_names,

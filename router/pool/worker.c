@@ -417,8 +417,7 @@ static void take_model_load(struct pool *p, const struct worker *w, struct worke
 static void take_load(struct pool *p, struct worker *w, const Argosy__Load *l)
 {
     uint64_t kv_pages = 0;
-    w->view.running = l->running;
-    w->view.waiting = l->waiting;
+    policy_note_load(&w->view, l->running, l->waiting);
     for (uint32_t i = 0; i < w->n_offers; i++) {
         struct worker_offer *o = &w->offers[i];
         if (o->place < l->n_models)
@@ -465,9 +464,7 @@ static void take_step(struct pool *p, struct worker *w, const Argosy__Step *s)
 {
     struct err why = {0};
     w->steps_ms = w->heard_ms;
-    w->view.prefill_done_tokens += s->prefill_tokens;
-    if (w->view.prefill_done_tokens > w->view.inflight_prefill_tokens)
-        w->view.prefill_done_tokens = w->view.inflight_prefill_tokens; /* other routers' */
+    policy_note_prefill(&w->view, s->prefill_tokens);
     rates_add_step(&w->rates, s->duration_us, s->prefill_tokens, s->decode_tokens, &w->measured);
     struct worker_offer *o = offer_of_step(p, w, s);
     if (o)

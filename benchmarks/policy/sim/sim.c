@@ -187,9 +187,7 @@ static void tell_routers(struct sim *s, uint32_t worker)
         prefix_index_store(s->routers[i].index, w->slot, g->stored, g->n_stored);
         rates_add_step(&w->rates, (uint32_t)(g->step_s * 1e6), g->step_prefill, g->step_decode,
                        &w->view.rates);
-        w->view.prefill_done_tokens += g->step_prefill;
-        if (w->view.prefill_done_tokens > w->view.inflight_prefill_tokens)
-            w->view.prefill_done_tokens = w->view.inflight_prefill_tokens;
+        policy_note_prefill(&w->view, g->step_prefill);
     }
     g->n_stored = g->n_evicted = 0;
 }
@@ -215,8 +213,7 @@ static void report_loads(struct sim *s)
         for (uint32_t w = 0; w < s->c->n_workers; w++) {
             const struct engine *g = &s->workers[w].engine;
             struct policy_worker *v = &s->routers[i].workers[w].view;
-            v->running = g->n_running;
-            v->waiting = g->n_waiting;
+            policy_note_load(v, g->n_running, g->n_waiting);
             v->kv_pages_used = (uint32_t)(engine_kv_used(g) / v->page_tokens);
         }
 }
@@ -228,7 +225,7 @@ static void share_counts(struct sim *s)
             uint64_t others = 0;
             for (uint32_t k = 0; k < s->c->n_routers; k++) {
                 const struct policy_worker *v = &s->routers[k].workers[w].view;
-                others += k == i ? 0 : v->inflight_prefill_tokens + v->inflight_output_tokens;
+                others += k == i ? 0 : policy_prefill_left(v) + v->inflight_output_tokens;
             }
             s->routers[i].workers[w].view.others_tokens = others;
         }

@@ -114,12 +114,12 @@ static void test_predicted_spares_the_streams_there(void **state)
     assert_int_equal(pick(&f, "predicted"), 1);
     /* The same, as another router's. */
     init(&f, 2);
-    f.workers[0].running = 20;
+    f.workers[0].others = 20;
     assert_int_equal(pick(&f, "predicted"), 1);
     init(&f, 2);
-    f.workers[1].running = 2;
+    f.workers[1].others = 2;
     f.workers[1].others_tokens = 5000; /* more than two outputs */
-    f.workers[0].running = 2;
+    f.workers[0].others = 2;
     assert_int_equal(pick(&f, "predicted"), 0);
 }
 
@@ -175,13 +175,34 @@ static void test_predicted_is_the_formula(void **state)
     struct fixture f;
     init(&f, 2);
     f.request.output_tokens = 100;
-    f.workers[1].rates.prefill_tokens_per_s *= 2; /* 0.1506 s */
+    f.workers[1].rates.prefill_tokens_per_s *= 2; /* 0.1455 s */
     f.workers[1].rates.mixed_tokens_per_s *= 4;
     f.workers[1].inflight_prefills = f.workers[1].inflight = 1;
-    f.workers[1].inflight_prefill_tokens = 1400; /* + 0.0350: 0.1856 */
+    f.workers[1].inflight_prefill_tokens = 1250; /* + 0.0313: 0.1768 */
     assert_int_equal(pick(&f, "predicted"), 1);
-    f.workers[1].inflight_prefill_tokens = 1650; /* + 0.0413: 0.1919 */
+    f.workers[1].inflight_prefill_tokens = 1450; /* + 0.0363: 0.1818 */
     assert_int_equal(pick(&f, "predicted"), 0);
+}
+
+/* ---- the counts ------------------------------------------------------------------------------ */
+
+static void test_a_step_is_shared_out_over_the_routers(void **state)
+{
+    (void)state;
+    struct policy_worker w = {.inflight = 3, .inflight_prefill_tokens = 1000};
+    policy_note_load(&w, 4, 1);
+    assert_int_equal(w.others, 2);
+    w.inflight = 5; /* two more since: the others are two still */
+    w.others_tokens = 2 * POLICY_OUTPUT_TOKENS_GUESS + 3000;
+    policy_note_prefill(&w, 400);
+    assert_int_equal(w.prefill_done_tokens, 100);
+    w.others_tokens = 0;
+    policy_note_prefill(&w, 400);
+    assert_int_equal(w.prefill_done_tokens, 500);
+    policy_note_prefill(&w, 4000000000u); /* no more than there is */
+    assert_int_equal(w.prefill_done_tokens, 1000);
+    policy_note_load(&w, UINT32_MAX, 7);
+    assert_int_equal(w.others, UINT32_MAX - 5);
 }
 
 /* ---- prefix_hash, session -------------------------------------------------------------------- */
@@ -263,6 +284,7 @@ int main(void)
         cmocka_unit_test(test_predicted_minds_places_and_pages),
         cmocka_unit_test(test_predicted_draws_lots_among_equals),
         cmocka_unit_test(test_predicted_is_the_formula),
+        cmocka_unit_test(test_a_step_is_shared_out_over_the_routers),
         cmocka_unit_test(test_prefix_hash_keeps_beginnings_together),
         cmocka_unit_test(test_a_worker_that_goes_moves_only_its_own),
         cmocka_unit_test(test_nobody_gets_much_more_than_its_share),
