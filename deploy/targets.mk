@@ -151,6 +151,14 @@ bench-exactness: ## What the order of sums that NUMERICS.md asks for costs
 	@$(SUBMAKE) build/release/benchmarks/exactness/bench_exactness >&2
 	@build/release/benchmarks/exactness/bench_exactness
 
+.PHONY: bench-overload
+bench-overload: ## A pool that is asked for ten times what it can serve (2 minutes)
+	@deploy/setup.sh run
+	@models/fetch.py smollm2-135m >&2
+	@$(SUBMAKE) build/release/argosy-router build/release/benchmarks/hash_worker/hash_worker \
+	    build/release/benchmarks/overload/flood >&2
+	@python3 benchmarks/overload/overload.py
+
 bench-stall: ## What a prompt of 8,000 tokens does to the streams that run
 	@deploy/setup.sh run
 	@models/fetch.py smollm2-135m >&2

@@ -34,12 +34,17 @@ struct router_config {
     int64_t workers_max;
     int64_t generations_max;
     int64_t queue_max;
+    int64_t queue_wait_ms;
+    int64_t queue_age_ms;
     int64_t worker_queue_max;
     int64_t prefix_index_bytes;
     int64_t out_bytes_max;
     int64_t connections_max;
+    int64_t client_connections_max;
+    int64_t connection_requests_max;
     int64_t header_bytes_max;
     int64_t body_bytes_max;
+    int64_t bodies_bytes_max;
     int64_t request_bytes_max;
     int64_t output_bytes_max;
     int64_t header_timeout_ms;

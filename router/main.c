@@ -161,6 +161,8 @@ static int open_pool(struct router *r, struct err *e)
         .workers_max = (uint32_t)c->workers_max,
         .gens_max = (uint32_t)c->generations_max,
         .queue_max = (uint32_t)c->queue_max,
+        .queue_wait_ms = (uint32_t)c->queue_wait_ms,
+        .queue_age_ms = (uint32_t)c->queue_age_ms,
         .worker_wait_ms = (uint32_t)c->worker_wait_ms,
         .worker_queue_max = (uint32_t)c->worker_queue_max,
         .moves_max = (uint32_t)c->moves_max,
@@ -273,8 +275,11 @@ static int open_http(struct router *r, struct err *e)
         return e->code;
     hc.address = host;
     hc.connections_max = (uint32_t)c->connections_max;
+    hc.client_connections_max = (uint32_t)c->client_connections_max;
+    hc.connection_requests_max = (uint32_t)c->connection_requests_max;
     hc.header_bytes_max = (uint32_t)c->header_bytes_max;
     hc.body_bytes_max = (uint32_t)c->body_bytes_max;
+    hc.bodies_bytes_max = (uint64_t)c->bodies_bytes_max;
     hc.request_bytes_max = (uint32_t)c->request_bytes_max;
     hc.output_bytes_max = (uint32_t)c->output_bytes_max;
     hc.header_timeout_ms = (uint32_t)c->header_timeout_ms;

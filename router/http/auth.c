@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "router/http/clients.h"
+#include "router/http/conn_internal.h"
 #include "router/http/http_internal.h"
 #include "router/http/route.h"
 #include "router/policy/policy.h"
@@ -39,6 +41,11 @@ const char *auth_check(struct request *r, const struct head *h)
         return "The Authorization header is not 'Bearer KEY'.";
     r->tenant = keyring_find(keys, value.p + n, value.n - n);
     return r->tenant ? NULL : "The API key is not known.";
+}
+
+uint64_t auth_tenant(const struct request *r)
+{
+    return r->tenant ? tenant_hash(r->tenant) : r->conn->client->hash;
 }
 
 void auth_salt(const struct request *r, const char *cache_salt, uint8_t *salt)
@@ -155,7 +162,8 @@ static int want_pool(struct request *r, const struct key *k, struct api_request 
     char *pool = arena_strndup(&r->arena, k->pool, strlen(k->pool));
     if (!wants || !pool)
         return api_error_set(e, 503, NULL, NULL, "There is no memory for the request now.");
-    memcpy(wants, a->wants, a->n_wants * sizeof(*wants));
+    for (uint32_t i = 0; i < a->n_wants; i++)
+        wants[i] = a->wants[i];
     pool[n] = 0;
     wants[a->n_wants++] = (struct policy_label){.key = pool, .value = pool + n + 1};
     a->wants = wants;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "router/http/answer.h"
+#include "router/http/auth.h"
 #include "router/http/http_internal.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/rng.h"
@@ -223,6 +224,7 @@ static void fill_run(struct choice *c, uint64_t seed)
         .top_logprobs = api->top_logprobs > 0 ? (uint32_t)api->top_logprobs : 0,
         .session_hash = a->session_hash,
         .deadline_ms = answer_deadline_ms(api, a->http->config.deadline_ms),
+        .tenant = auth_tenant(a->request),
         .priority = -(int32_t)api->priority, /* ours: higher goes first */
         .traceparent = a->request->traceparent,
         .grammar = api->has_grammar ? &api->grammar : NULL,
@@ -294,7 +296,7 @@ int choice_start(struct choice *c, struct answer *a, uint32_t index, uint64_t se
     fill_run(c, seed);
     c->gen = pool_start(a->http->pool, &c->run, &callbacks, c, &fault, &why);
     if (!c->gen) {
-        api_error_of_fault(e, fault, why.msg, 0);
+        api_error_of_fault(e, fault, why.msg, pool_retry_after_ms(a->http->pool));
         return -1;
     }
     set_phase(c, CHOICE_WAITING);

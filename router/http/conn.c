@@ -71,6 +71,7 @@ static void conn_free(struct conn *c)
     if (c->next)
         c->next->prev = c->prev;
     h->n_conns--;
+    clients_leave(&h->clients, c->client);
     event_free(c->timer);
     bufferevent_free(c->bev);
     buf_release(&c->out);
@@ -237,34 +238,40 @@ static struct conn *conn_new(struct http *h, evutil_socket_t fd)
     return NULL;
 }
 
-static void refuse_conn(struct http *h, evutil_socket_t fd)
+static void refuse_conn(struct http *h, evutil_socket_t fd, bool by_client)
 {
-    static const char body[] = "{\"error\":{\"message\":\"The server has too many "
-                               "connections.\",\"type\":\"server_error\","
-                               "\"param\":null,\"code\":\"too_many_connections\"}}";
-    char text[400];
-    int n = snprintf(text, sizeof(text),
-                     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-                     "Content-Length: %zu\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
-                     sizeof(body) - 1, body);
+    char body[200], text[480];
+    int n = snprintf(body, sizeof(body),
+                     "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,"
+                     "\"code\":\"too_many_connections\"}}",
+                     by_client ? "This client has too many connections."
+                               : "The server has too many connections.",
+                     by_client ? "rate_limit_error" : "server_error");
+    n = snprintf(text, sizeof(text),
+                 "HTTP/1.1 %s\r\nContent-Type: application/json\r\n"
+                 "Content-Length: %d\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
+                 by_client ? "429 Too Many Requests" : "503 Service Unavailable", n, body);
     h->metrics.conns_refused++;
     (void)!send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
     shutdown(fd, SHUT_WR);
     evutil_closesocket(fd);
 }
 
-void conn_accept(struct http *h, evutil_socket_t fd)
+void conn_accept(struct http *h, evutil_socket_t fd, const struct sockaddr *from)
 {
+    bool by_client = false;
     h->metrics.conns_taken++;
-    if (h->n_conns >= h->config.connections_max || h->stopping) {
-        refuse_conn(h, fd);
-        return;
-    }
-    struct conn *c = conn_new(h, fd);
+    struct client *client = NULL;
+    if (h->n_conns < h->config.connections_max && !h->stopping)
+        client = clients_join(&h->clients, from, h->config.client_connections_max, &by_client);
+    struct conn *c = client ? conn_new(h, fd) : NULL;
     if (!c) {
-        refuse_conn(h, fd);
+        if (client)
+            clients_leave(&h->clients, client);
+        refuse_conn(h, fd, by_client);
         return;
     }
+    c->client = client;
     struct timeval write_timeout = {h->config.write_timeout_ms / 1000,
                                     (h->config.write_timeout_ms % 1000) * 1000};
     bufferevent_set_timeouts(c->bev, NULL, &write_timeout);

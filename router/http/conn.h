@@ -19,9 +19,10 @@
 
 struct conn;
 struct http;
+struct sockaddr;
 
 /* Takes the socket, in every case. */
-void conn_accept(struct http *h, evutil_socket_t fd);
+void conn_accept(struct http *h, evutil_socket_t fd, const struct sockaddr *from);
 /* The end of a turn: writes, goes on with pipelined requests, frees the dead. */
 void conn_turn(struct http *h);
 /* Those whose answer is complete and not yet written. */

@@ -12,6 +12,7 @@
 #include "runtime/base/buf.h"
 
 struct bufferevent;
+struct client;
 struct event;
 struct http;
 struct request;
@@ -28,6 +29,8 @@ enum conn_state {
 
 struct conn {
     struct http *http;
+    struct client *client; /* whose it is */
+    uint32_t n_answers;    /* that it has carried */
     struct conn *prev, *next;
     struct conn *dirty_next; /* of http.dirty */
     struct bufferevent *bev;

@@ -14,8 +14,6 @@
 
 /* A longer If-None-Match is not looked at: the answer is whole. */
 #define TAGS_BYTES_MAX 256
-/* Bodies of all requests together; one more byte is a 503. */
-#define BODIES_BYTES_MAX (256u << 20)
 
 /* ---- input ------------------------------------------------------------------------------------
  */
@@ -219,7 +217,7 @@ static bool take_body(struct conn *c, const char *bytes, size_t n, size_t *used,
         conn_refuse(c, 400, NULL, "The chunks of the body are malformed.");
     else if (result == CHUNKED_TOO_LONG)
         conn_refuse(c, 413, "request_too_large", "The body is too large.");
-    else if (r->body.failed || c->http->body_bytes > BODIES_BYTES_MAX)
+    else if (r->body.failed || c->http->body_bytes > c->http->config.bodies_bytes_max)
         conn_refuse(c, 503, "overloaded", "There is no memory for the body now.");
     else
         *done = result == CHUNKED_DONE;

@@ -261,6 +261,7 @@ static void fill_run(struct input *in)
         .pooling = api->pooling,
         .session_hash = answer_session(m->request, api),
         .deadline_ms = answer_deadline_ms(api, m->http->config.deadline_ms),
+        .tenant = auth_tenant(m->request),
         .priority = -(int32_t)api->priority,
         .traceparent = m->request->traceparent,
         .wants = api->wants,
@@ -282,7 +283,7 @@ static int start(struct input *in, bool *full, struct api_error *e)
     in->gen = pool_start(m->http->pool, &in->run, &callbacks, in, &fault, &why);
     *full = fault == GEN_FAULT_BUSY;
     if (!in->gen) {
-        api_error_of_fault(e, fault, why.msg, 0);
+        api_error_of_fault(e, fault, why.msg, pool_retry_after_ms(m->http->pool));
         return -1;
     }
     in->state = INPUT_RUNNING;

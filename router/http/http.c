@@ -30,8 +30,11 @@ struct http_config http_config_default(void)
         .address = "127.0.0.1",
         .port = 8080,
         .connections_max = 16384,
+        .client_connections_max = 16384,
+        .connection_requests_max = 100000,
         .header_bytes_max = 32 << 10,
         .body_bytes_max = 4 << 20,
+        .bodies_bytes_max = 256 << 20,
         .request_bytes_max = 32 << 20,
         .output_bytes_max = 1 << 20,
         .header_timeout_ms = 10000,
@@ -85,9 +88,8 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
                       void *arg)
 {
     (void)l;
-    (void)sa;
     (void)n;
-    conn_accept(arg, fd);
+    conn_accept(arg, fd, sa);
 }
 
 static void on_accept_error(struct evconnlistener *l, void *arg)
@@ -158,10 +160,11 @@ static int listen_on(struct http *h, struct err *e)
 
 static int check_config(const struct http_config *c, struct err *e)
 {
-    if (!c->address || !c->connections_max || !c->header_bytes_max || !c->body_bytes_max ||
-        !c->request_bytes_max || !c->output_bytes_max || !c->header_timeout_ms ||
-        !c->body_timeout_ms || !c->idle_timeout_ms || !c->write_timeout_ms || !c->choices_max ||
-        !c->stop_max || !c->stop_bytes_max)
+    if (!c->address || !c->connections_max || !c->client_connections_max ||
+        !c->connection_requests_max || !c->header_bytes_max || !c->body_bytes_max ||
+        !c->bodies_bytes_max || !c->request_bytes_max || !c->output_bytes_max ||
+        !c->header_timeout_ms || !c->body_timeout_ms || !c->idle_timeout_ms ||
+        !c->write_timeout_ms || !c->choices_max || !c->stop_max || !c->stop_bytes_max)
         return err_set(e, ERR_CONFIG, "a limit of the HTTP server is missing or zero");
     return 0;
 }
@@ -192,6 +195,8 @@ int http_open(struct event_base *base, const struct http_config *config, struct 
     if (!code)
         code = metrics_init(&h->metrics, texts->n, e);
     if (!code)
+        code = clients_init(&h->clients, config->connections_max, e);
+    if (!code)
         code = lobby_open(&h->lobby, base, texts, e);
     if (!code)
         code = explorer_open(h, e);
@@ -212,6 +217,7 @@ void http_free(struct http *h)
     if (h->listener)
         evconnlistener_free(h->listener);
     conn_free_all(h);
+    clients_release(&h->clients);
     lobby_close(&h->lobby);
     explorer_close(h);
     if (h->turn)

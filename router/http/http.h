@@ -29,8 +29,11 @@ struct http_config {
     const char *address; /* numeric, IPv4 or IPv6 */
     uint16_t port;       /* 0: the system chooses, http_port tells */
     uint32_t connections_max;
-    uint32_t header_bytes_max;  /* request line and headers: 431 past it */
-    uint32_t body_bytes_max;    /* 413 past it */
+    uint32_t client_connections_max;  /* from one address */
+    uint32_t connection_requests_max; /* after so many a connection is closed */
+    uint32_t header_bytes_max;        /* request line and headers: 431 past it */
+    uint32_t body_bytes_max;          /* 413 past it */
+    uint64_t bodies_bytes_max;        /* of all requests together: 503 past it */
     uint32_t request_bytes_max; /* memory that one request may take while it is checked and runs */
     uint32_t output_bytes_max;  /* unsent output of a connection: past it the client is too slow */
     uint32_t header_timeout_ms; /* from a request's first byte to the end of its headers: 408 */

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "router/http/clients.h"
 #include "router/http/explorer.h"
 #include "router/http/http.h"
 #include "router/http/lobby.h"
@@ -34,6 +35,7 @@ struct http {
     struct event *turn; /* runs once at the end of a loop turn in which a conn was marked */
     struct event *retry_accept;
     struct lobby lobby;
+    struct clients clients;
     uint32_t n_conns;
     uint32_t n_requests;
     uint64_t body_bytes; /* of all requests together */

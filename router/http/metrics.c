@@ -371,6 +371,7 @@ static void write_totals(const struct http *h, struct buf *out)
     const struct metrics *m = &h->metrics;
     struct pool_totals t = pool_totals(h->pool);
     write_one(out, "argosy_workers", "gauge", "Workers that are attached.", t.workers);
+    write_one(out, "argosy_queued", "gauge", "New generations that wait for room.", t.queued);
     write_one(out, "argosy_moves_total", "counter", "Generations that went on at another worker.",
               t.moved);
     write_one(out, "argosy_refusals_total", "counter", "Generations that found no room.",

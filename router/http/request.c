@@ -111,7 +111,7 @@ static void write_head(struct request *r, int status, const char *content_type)
     struct http *h = r->http;
     metrics_answer(&h->metrics, r->route, status);
     r->journal.status = status;
-    if (h->stopping)
+    if (h->stopping || ++c->n_answers >= h->config.connection_requests_max)
         c->keep_alive = false;
     buf_addf(&c->out, "HTTP/1.1 %d %s\r\nDate: %s\r\nX-Request-Id: %s\r\n", status,
              status_text(status), http_date(h), r->id);

@@ -88,6 +88,7 @@ void gen_join(struct gen *g, struct worker *w)
     gen_recount(g);
     memcpy(g->worker_id, w->id, sizeof(g->worker_id));
     w->gens_seen++;
+    queue_joined(g, pool_now_ms(g->pool));
     tell_place(g, w->id, g->moved);
 }
 
@@ -101,6 +102,7 @@ static void detach(struct gen *g)
         g->tried_one = false;
         end_prefill(&g->worker->view, g->counted_prefill);
         uncount(g);
+        queue_detached(g);
         g->worker->view.inflight--;
         gen_list_remove(&g->worker->gens, g);
         g->worker = NULL;
@@ -108,6 +110,8 @@ static void detach(struct gen *g)
         p->flush_wanted = true;
     } else if (g->state == GEN_WAITING) {
         gen_list_remove(&p->waiting, g);
+    } else if (g->state == GEN_QUEUED) {
+        fairqueue_remove(&p->queue, &g->turn);
     }
     dueheap_remove(&p->due, &g->due);
     g->state = GEN_ENDED;
@@ -116,6 +120,7 @@ static void detach(struct gen *g)
 static void give_slot_back(struct gen *g)
 {
     struct pool *p = g->pool;
+    queue_left(g);
     p->gens[g->slot] = NULL;
     p->free_slots[p->n_free_slots++] = g->slot;
 }
@@ -151,9 +156,7 @@ static void wait_for_room(struct gen *g)
     wait_for_worker(g);
 }
 
-/* Finds a place for a generation that has begun and is nowhere now. It may have ended when this
- * returns. */
-static enum picked place(struct gen *g)
+enum picked gen_place(struct gen *g)
 {
     struct pool *p = g->pool;
     struct err why = {0};
@@ -180,10 +183,16 @@ static enum picked place(struct gen *g)
         break;
     case PICKED_ALL_FULL:
         /* A stream that a client reads already is not turned away like a new one. */
-        if (g->moved || g->give_up_at_ms)
+        if ((g->moved || g->give_up_at_ms) && (g->n_tried > 0 || g->avoid)) {
             wait_for_room(g);
-        else
+        } else if (g->moved || g->give_up_at_ms) {
+            g->retry_at_ms = 0; /* the next place is its */
+            wait_for_worker(g);
+        } else if (g->turn.since_ms && g->n_tried == 0) {
+            queue_put_back(g);
+        } else {
             gen_fail(g, GEN_FAULT_BUSY, "all workers are full", g->retry_after_ms);
+        }
         break;
     case PICKED_TOO_LONG:
         if (g->moved)
@@ -231,10 +240,11 @@ void gen_flush_waiting(struct pool *p)
         }
         dueheap_remove(&p->due, &g->due);
         g->state = GEN_ENDED;
-        enum picked picked = place(g);
+        enum picked picked = gen_place(g);
         hopeless[model] =
             picked == PICKED_NOBODY || picked == PICKED_ALL_FULL || picked == PICKED_BROKEN;
     }
+    queue_flush(p); /* streams that clients read already went first */
 }
 
 /* What takes one worker away often takes many, one after the other, and the next may be among them:
@@ -272,7 +282,7 @@ void gen_move(struct gen *g, bool fault, bool tell)
     else if (fault && g->moves > 1 && wait_for_calm(g))
         return;
     else
-        place(g);
+        gen_place(g);
 }
 
 void gen_failed(struct gen *g, const char *what, bool tell)
@@ -305,6 +315,7 @@ void gen_heard(struct gen *g, bool first)
     struct worker *w = g->worker;
     g->token_ms = w->heard_ms;
     gen_recount(g);
+    queue_heard(g);
     if (g->n_out - g->n_out_sent >= GEN_WELL_TOKENS)
         g->moves = 0;
     if (!first)
@@ -332,7 +343,7 @@ void gen_refused(struct gen *g, const Argosy__Refused *r)
     if (r->retry_after_ms && (!g->retry_after_ms || r->retry_after_ms < g->retry_after_ms))
         g->retry_after_ms = r->retry_after_ms;
     if (g->n_tried < GEN_TRIES_MAX)
-        place(g);
+        gen_place(g);
     else if (g->moved)
         wait_for_room(g);
     else
@@ -351,6 +362,10 @@ void gen_due(struct gen *g, uint64_t now_ms)
         patience_due(g, now_ms);
         return;
     }
+    if (g->state == GEN_QUEUED) {
+        queue_due(g, now_ms);
+        return;
+    }
     ASSERT(g->state == GEN_WAITING);
     if (now_ms >= g->give_up_at_ms) {
         if (g->moved)
@@ -360,7 +375,7 @@ void gen_due(struct gen *g, uint64_t now_ms)
         return;
     }
     detach(g);
-    place(g);
+    gen_place(g);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -464,7 +479,7 @@ static int start_fault(struct gen *g, enum picked picked, enum gen_fault *fault,
         return ERR_NOT_FOUND;
     case PICKED_ALL_FULL:
         *fault = GEN_FAULT_BUSY;
-        return err_set(e, ERR_BUSY, "all workers of the model %s are full", g->r->model);
+        return queue_add(g, e) ? 0 : ERR_BUSY;
     case PICKED_TOO_LONG:
         *fault = GEN_FAULT_INVALID;
         return err_set(e, ERR_RANGE, "no worker of the model %s has a context of %llu tokens",
@@ -481,6 +496,7 @@ struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct
                        void *ctx, enum gen_fault *fault, struct err *e)
 {
     int model = pool_model_index(p, r->model);
+    p->retry_after_ms = 0;
     if (model < 0) {
         *fault = GEN_FAULT_NO_WORKER;
         err_set(e, ERR_NOT_FOUND, "the model %.64s is not served here", r->model);
@@ -500,8 +516,15 @@ struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct
         err_set(e, ERR_NOMEM, "no memory for a generation");
         return NULL;
     }
+    if (fairqueue_enter(&p->queue, &g->turn, r->tenant) < 0) {
+        give_slot_back(g);
+        gen_free(g);
+        err_set(e, ERR_NOMEM, "no memory for a generation");
+        return NULL;
+    }
     budget_request(&p->budget);
-    if (start_fault(g, gen_dispatch(g, e), fault, e) < 0) {
+    enum picked picked = queue_has(p, g->model) ? PICKED_ALL_FULL : gen_dispatch(g, e);
+    if (start_fault(g, picked, fault, e) < 0) {
         give_slot_back(g);
         gen_free(g);
         return NULL;

@@ -9,6 +9,9 @@
 #include "runtime/base/clock.h"
 #include "runtime/rpc/rpc.h"
 
+/* Tenants that have nothing under way and are remembered. */
+#define TENANTS_KEPT 1024
+
 uint64_t pool_now_ms(const struct pool *p)
 {
     return p->config.now_ms ? p->config.now_ms(p->config.now_ctx) : clock_mono_ms();
@@ -109,6 +112,9 @@ static int take_memory(struct pool *p, struct err *e)
     int rc = breakers_init(&p->breakers, 2 * c->workers_max, e);
     if (rc == 0)
         rc = blocks_open(p, e);
+    if (rc == 0)
+        rc =
+            fairqueue_init(&p->queue, c->queue_max, c->gens_max + TENANTS_KEPT, c->queue_age_ms, e);
     return rc < 0 ? rc : dueheap_init(&p->due, c->workers_max + c->gens_max, e);
 }
 
@@ -157,6 +163,7 @@ void pool_free(struct pool *p)
         free((char *)p->models[i].manifest_sha256);
         free((char *)p->models[i].adapter_sha256);
     }
+    fairqueue_release(&p->queue);
     dueheap_release(&p->due);
     breakers_release(&p->breakers);
     blocks_release(p);
@@ -259,7 +266,8 @@ uint32_t pool_context_tokens(const struct pool *p, const char *model)
 
 struct pool_totals pool_totals(const struct pool *p)
 {
-    struct pool_totals t = {.moved = p->moved,
+    struct pool_totals t = {.queued = p->queue.n,
+                            .moved = p->moved,
                             .refused = p->refused,
                             .failed = p->failed,
                             .stalled = p->stalled,
@@ -274,6 +282,11 @@ struct pool_totals pool_totals(const struct pool *p)
         t.inflight += w->view.inflight;
     }
     return t;
+}
+
+uint32_t pool_retry_after_ms(const struct pool *p)
+{
+    return p->retry_after_ms;
 }
 
 uint32_t pool_gens_live(const struct pool *p)

@@ -59,7 +59,8 @@ struct gen_request {
     uint32_t top_logprobs;
     uint64_t session_hash; /* of the client's session or user; 0: none */
     uint32_t deadline_ms;  /* from now; 0: the pool's default */
-    int32_t priority;
+    int32_t priority;      /* higher goes first */
+    uint64_t tenant;       /* who it is for, as far as fairness goes */
     uint8_t cache_salt[16];
     const char *traceparent; /* or NULL */
     /* Not GEN_TOKENS: max_tokens is 1, and nothing of stops, numbers of tokens and logprobs counts.
@@ -115,6 +116,8 @@ struct gen_callbacks {
  * call. */
 struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct gen_callbacks *cb,
                        void *ctx, enum gen_fault *fault, struct err *e);
+/* How long who was turned away by the last pool_start had better wait; 0: not known. */
+uint32_t pool_retry_after_ms(const struct pool *p);
 /* The client is gone, or has had enough: the worker is told at once. */
 void pool_cancel(struct gen *g);
 /* The worker now running it, for logs and the x-argosy-worker header; "" when between two. */
@@ -150,7 +153,8 @@ struct pool_worker_view {
 struct pool_totals {
     uint32_t workers;
     uint32_t running, waiting, inflight;
-    uint64_t moved; /* generations that went on elsewhere */
+    uint32_t queued; /* new generations that wait for room */
+    uint64_t moved;  /* generations that went on elsewhere */
     uint64_t refused, failed;
     uint64_t stalled; /* times that a token was late for too long */
     uint64_t opened;  /* times that a worker was no longer trusted */
@@ -183,14 +187,16 @@ struct pool_config {
     uint32_t lease_ms;           /* a worker that is silent for longer is dead */
     uint32_t workers_max;        /* attached at once */
     uint32_t gens_max;           /* live at once */
-    uint32_t queue_max;          /* of them waiting for a worker to appear */
-    uint32_t worker_wait_ms;     /* and for how long */
-    uint32_t worker_queue_max;   /* generations at one worker beyond those it runs at once */
-    uint32_t moves_max;          /* workers in a row that may fail a generation, less one */
-    double moves_share;          /* of requests: later moves of one generation (budget.h) */
-    uint32_t token_timeout_ms;   /* shortest patience with a token (patience.c); 0: endless */
-    uint32_t deadline_ms;        /* of a generation that names none */
-    uint32_t drain_ms;           /* after it, a draining worker's generations move */
+    uint32_t queue_max;          /* new ones that wait: for a worker to come, or for room */
+    uint32_t queue_wait_ms;    /* predicted, for room: more is refused; 0: nobody waits for room */
+    uint32_t queue_age_ms;     /* of waiting are worth one step of priority */
+    uint32_t worker_wait_ms;   /* and for how long */
+    uint32_t worker_queue_max; /* generations at one worker beyond those it runs at once */
+    uint32_t moves_max;        /* workers in a row that may fail a generation, less one */
+    double moves_share;        /* of requests: later moves of one generation (budget.h) */
+    uint32_t token_timeout_ms; /* shortest patience with a token (patience.c); 0: endless */
+    uint32_t deadline_ms;      /* of a generation that names none */
+    uint32_t drain_ms;         /* after it, a draining worker's generations move */
     /* For who has which blocks of prompts; 0: nothing is known of that. */
     size_t prefix_index_bytes;
     /* Milliseconds that never go back. NULL: clock_mono_ms. A simulator passes its own. */

@@ -23,6 +23,7 @@
 #include "router/pool/breaker.h"
 #include "router/pool/budget.h"
 #include "router/pool/dueheap.h"
+#include "router/pool/fairqueue.h"
 #include "router/pool/pool.h"
 #include "router/pool/prefix_index.h"
 #include "router/pool/rates.h"
@@ -97,7 +98,7 @@ struct worker {
     uint64_t tokens_seen, gens_seen; /* for the view */
 };
 
-enum gen_state { GEN_WAITING, GEN_RUNNING, GEN_ENDED };
+enum gen_state { GEN_WAITING, GEN_QUEUED, GEN_RUNNING, GEN_ENDED };
 
 enum picked {
     PICKED,
@@ -115,8 +116,11 @@ struct gen {
     uint64_t id; /* request number on the wire; another one at each worker */
     uint32_t slot;
     enum gen_state state;
-    struct gen *prev, *next; /* among the worker's, or those that wait */
-    struct worker *worker;   /* while running */
+    struct fairqueue_item turn; /* who it is for, and its place while it is QUEUED */
+    uint64_t begun_ms;          /* when it was first sent to a worker; 0: not yet */
+    uint32_t charged_output;    /* tokens that its tenant was charged for */
+    struct gen *prev, *next;    /* among the worker's, or those that wait */
+    struct worker *worker;      /* while running */
     struct due due;
     const struct gen_request *r;
     struct gen_callbacks cb;
@@ -171,7 +175,14 @@ struct pool {
     uint32_t *free_slots;
     uint32_t n_free_slots;
     uint64_t serial;
-    struct gen_list waiting;
+    struct gen_list waiting; /* for a worker to come; streams that lost theirs */
+    struct fairqueue queue;  /* new ones, for room */
+    struct service {
+        double mean_ms; /* from a generation's Start to its end */
+        uint64_t n;
+        uint32_t running;
+    } service[POOL_MODELS_MAX];
+    uint32_t retry_after_ms;      /* of the last that was turned away */
     bool flush_wanted;            /* somebody who waits may find a place now */
     struct gen_logprob *logprobs; /* scratch of a delta */
     size_t n_logprobs;
@@ -260,6 +271,23 @@ void gen_join(struct gen *g, struct worker *w);
 /* pick.c: sends it to a worker, if there is one. On anything but PICKED the generation is nowhere
  * still; err says why for UNWANTED and UNSENDABLE. */
 enum picked gen_dispatch(struct gen *g, struct err *e);
+/* Finds a place for a generation that has begun and is nowhere now. It may have ended when this
+ * returns. */
+enum picked gen_place(struct gen *g);
+
+/* gen_queue.c */
+bool queue_has(const struct pool *p, uint32_t model);
+/* A new one waits for room. False: it is refused, and e and p->retry_after_ms say why. */
+bool queue_add(struct gen *g, struct err *e);
+/* It was first, and there was no room after all. */
+void queue_put_back(struct gen *g);
+void queue_flush(struct pool *p);
+void queue_due(struct gen *g, uint64_t now_ms);
+/* Its life, as its tenant is charged for it. */
+void queue_joined(struct gen *g, uint64_t now_ms);
+void queue_heard(struct gen *g);
+void queue_detached(struct gen *g);
+void queue_left(struct gen *g);
 
 /* start.c */
 int start_check(const struct gen_request *r, struct err *e);

@@ -33,6 +33,7 @@ static struct fake {
     enum gen_fault fault; /* with it */
     bool refuse;          /* pool_start fails with `fault` */
     uint32_t live_max;    /* past it pool_start fails with GEN_FAULT_BUSY; 0: none */
+    uint32_t retry_after_ms;
     uint32_t workers;
     uint32_t delay_us; /* between callbacks */
     /* What was seen. */
@@ -154,6 +155,12 @@ struct gen *pool_start(struct pool *p, const struct gen_request *r, const struct
     struct timeval tv = {0, fake.delay_us};
     event_add(g->timer, &tv);
     return g;
+}
+
+uint32_t pool_retry_after_ms(const struct pool *p)
+{
+    (void)p;
+    return fake.retry_after_ms;
 }
 
 void pool_cancel(struct gen *g)

@@ -396,6 +396,92 @@ static void test_connections_over_limit_get_503(void **state)
     close(b);
 }
 
+/* One address is one client: the server is not full, and who comes from elsewhere gets in. */
+static void test_connections_of_one_client_over_limit_get_429(void **state)
+{
+    struct reply r;
+    int fds[3];
+    (void)state;
+    server.config.client_connections_max = 2;
+    server_reopen();
+    for (int i = 0; i < 3; i++) {
+        fds[i] = dial();
+        pump_ms(20);
+    }
+    read_reply(fds[2], &r, NULL, false);
+    assert_int_equal(r.status, 429);
+    assert_non_null(strstr(buf_str(&r.body), "too_many_connections"));
+    reply_release(&r);
+    close(fds[2]);
+    struct sockaddr_in elsewhere = {.sin_family = AF_INET};
+    inet_pton(AF_INET, "127.0.0.9", &elsewhere.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&elsewhere, sizeof(elsewhere)), 0);
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(http_port(server.http))};
+    inet_pton(AF_INET, "127.0.0.1", &sa.sin_addr);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    assert_true(send_text(fd, GET_HEALTH));
+    read_reply(fd, &r, NULL, false);
+    assert_int_equal(r.status, 200);
+    reply_release(&r);
+    close(fd);
+    /* One that ends makes room. */
+    close(fds[0]);
+    pump_ms(50);
+    exchange(GET_HEALTH, &r);
+    assert_int_equal(r.status, 200);
+    reply_release(&r);
+    close(fds[1]);
+}
+
+static void test_a_connection_ends_after_so_many_requests(void **state)
+{
+    struct reply r;
+    (void)state;
+    server.config.connection_requests_max = 2;
+    server_reopen();
+    int fd = dial();
+    for (int i = 0; i < 2; i++) {
+        send_text(fd, GET_HEALTH);
+        read_reply(fd, &r, NULL, false);
+        assert_int_equal(r.status, 200);
+        assert_string_equal(reply_header(&r, "Connection"), i ? "close" : "keep-alive");
+        reply_release(&r);
+    }
+    assert_true(is_closed(fd));
+    close(fd);
+}
+
+/* Bodies that never end, from many, take no more than all may together. */
+static void test_bodies_together_over_limit_get_503(void **state)
+{
+    struct reply r;
+    char *half = calloc(1, 6000);
+    (void)state;
+    server.config.bodies_bytes_max = 10000;
+    server_reopen();
+    int fds[2];
+    memset(half, ' ', 5999);
+    for (int i = 0; i < 2; i++) {
+        fds[i] = dial();
+        send_text(fds[i],
+                  "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n");
+        send_text(fds[i], half);
+        pump_ms(20);
+    }
+    read_reply(fds[1], &r, NULL, false);
+    assert_int_equal(r.status, 503);
+    reply_release(&r);
+    close(fds[0]);
+    close(fds[1]);
+    pump_ms(50);
+    post("/v1/completions", "{\"model\":\"tiny\",\"prompt\":\"hi\"}", &r);
+    assert_int_equal(r.status, 200);
+    reply_release(&r);
+    free(half);
+}
+
 static void test_stop_accepting_finishes_what_runs(void **state)
 {
     struct reply r;
@@ -472,6 +558,9 @@ int main(void)
         T(test_slow_reader_is_closed_and_cancelled),
         T(test_stalled_write_is_closed),
         T(test_connections_over_limit_get_503),
+        T(test_connections_of_one_client_over_limit_get_429),
+        T(test_a_connection_ends_after_so_many_requests),
+        T(test_bodies_together_over_limit_get_503),
         T(test_stop_accepting_finishes_what_runs),
         T(test_a_thousand_requests_leave_memory_flat),
     };
