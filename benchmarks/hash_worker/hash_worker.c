@@ -295,7 +295,7 @@ static void block_signals(void)
 int main(int argc, char **argv)
 {
     pid_t parent = getppid();
-    struct hash_config config;
+    struct hash_config config = {0}; /* more than the options: what only argosy-worker has */
     enum config_action action;
     struct err e = {0};
     if (config_load(&program, argc, argv, &config, &action, &e) < 0) {
