@@ -119,10 +119,12 @@ bench-clients: ## guidellm and aiperf against `argosy up`: any failed request fa
 
 .PHONY: bench-router
 # ROUNDS=N  SCENARIOS="json rate burst paced256 paced4000"  PEERS="nginx haproxy …"  OTHER=another argosy-router
+# RAISE=1: before what others run here (root)
 ROUNDS ?= 3
 SCENARIOS ?=
 PEERS ?=
 OTHER ?=
+RAISE ?=
 bench-router: ## Our router beside nginx, HAProxy, smg, sglang-router and vllm-router (4 minutes)
 	@deploy/setup.sh run
 	@benchmarks/router/setup.sh
@@ -132,7 +134,7 @@ bench-router: ## Our router beside nginx, HAProxy, smg, sglang-router and vllm-r
 	@python3 benchmarks/router/compare.py --model models/smollm2-135m/*.gguf --rounds $(ROUNDS) \
 	    $(if $(SCENARIOS),--scenarios '$(subst $(empty) $(empty),$(comma),$(strip $(SCENARIOS)))') \
 	    $(if $(PEERS),--peers '$(subst $(empty) $(empty),$(comma),$(strip $(PEERS)))') \
-	    $(if $(OTHER),--other '$(OTHER)')
+	    $(if $(OTHER),--other '$(OTHER)') $(if $(RAISE),--raise-priority)
 
 # LOAD=0.9: of the best goodput of the others, for the other columns  SEED=N  ROUTERS=N
 LOAD ?= 0.9
