@@ -26,18 +26,17 @@ BUILD = ROOT / "build/release"
 PEERS = ROOT / "build/peers"
 START_S = 40
 
-MESSAGES = [
-    {"role": "system", "content": "You are a helpful assistant."},
-    {"role": "user", "content": "Why is the sky blue, and why are sunsets red?"},
-]
+SYSTEM = "You are a helpful assistant."
+QUESTION = "Why is the sky blue, and why are sunsets red?"
 
 
 def body(max_tokens, stream=False, pace_us=0):
-    fields = {"model": "m", "messages": MESSAGES, "max_tokens": max_tokens, "seed": 7}
+    # The pace stands in the prompt: some routers drop the fields that they do not know.
+    question = f"{QUESTION} @pace {pace_us}" if pace_us else QUESTION
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    fields = {"model": "m", "messages": messages, "max_tokens": max_tokens, "seed": 7}
     if stream:
         fields["stream"] = True
-    if pace_us:
-        fields["user"] = str(pace_us)
     return json.dumps(fields, separators=(",", ":"))
 
 

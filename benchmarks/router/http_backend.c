@@ -4,9 +4,10 @@
  *     http_backend PORT
  *
  * POST: an answer of "max_tokens" letters (hash_tokens.h) as a chat completion, in one piece or,
- * with "stream":true, as SSE with a chunk a letter: all at once, or at "user":"MICROSECONDS" apart,
- * and then all streams in step, as an engine's are. GET: what routers ask to find out whether it
- * lives. One thread, epoll; the request is searched for those three fields and not parsed.
+ * with "stream":true, as SSE with a chunk a letter: all at once, or "@pace MICROSECONDS" apart
+ * where the prompt says so, and then all streams in step, as an engine's are. GET: what routers ask
+ * to find out whether it lives. One thread, epoll; the request is searched for those three fields
+ * and not parsed.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -258,7 +259,7 @@ static void answer_post(struct peer *p, const char *body)
         answer_json(p);
         return;
     }
-    p->step_us = number_behind(body, "\"user\":", 0);
+    p->step_us = number_behind(body, "@pace ", 0);
     answer_stream(p);
 }
 

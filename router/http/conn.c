@@ -19,6 +19,7 @@
 #define READ_BYTES_MAX 65536u
 /* An output buffer that grew past this for one large answer is not kept. */
 #define OUT_KEEP_BYTES 4096u
+#define FLAT_BYTES 2048u /* sent in one piece */
 
 void conn_mark(struct conn *c)
 {
@@ -127,14 +128,31 @@ static int gather(struct conn *c, struct iovec iov[4], char *size_line, size_t s
     return n;
 }
 
-/* Writes straight to the socket when nothing waits before it: one system call, where the
- * bufferevent takes three. False: the socket is broken. */
-static bool write_out(struct conn *c, struct iovec *iov, int n)
+/* One system call. The pieces of an event are copied together: a few hundred bytes cost less than a
+ * list of them costs the kernel (a stream's CPU is mostly this call). */
+static ssize_t send_pieces(evutil_socket_t fd, struct iovec *iov, int n)
+{
+    char flat[FLAT_BYTES];
+    size_t total = 0;
+    for (int i = 0; i < n; i++) {
+        if (iov[i].iov_len > sizeof(flat) - total) {
+            struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+            return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
+        memcpy(flat + total, iov[i].iov_base, iov[i].iov_len);
+        total += iov[i].iov_len;
+    }
+    return send(fd, flat, total, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Writes straight to the socket when nothing waits before it, where the bufferevent takes three
+ * system calls. False: the socket is broken. *unsent is what waits afterwards. */
+static bool write_out(struct conn *c, struct iovec *iov, int n, size_t *unsent)
 {
     size_t sent = 0;
-    if (conn_unsent_bytes(c) == 0) {
-        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
-        ssize_t got = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    *unsent = conn_unsent_bytes(c);
+    if (*unsent == 0) {
+        ssize_t got = send_pieces(c->fd, iov, n);
         if (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
             return false;
         sent = got > 0 ? (size_t)got : 0;
@@ -142,15 +160,18 @@ static bool write_out(struct conn *c, struct iovec *iov, int n)
     for (int i = 0; i < n; i++) {
         size_t skip = sent < iov[i].iov_len ? sent : iov[i].iov_len;
         sent -= skip;
-        if (skip < iov[i].iov_len &&
-            bufferevent_write(c->bev, (char *)iov[i].iov_base + skip, iov[i].iov_len - skip))
+        if (skip == iov[i].iov_len)
+            continue;
+        if (bufferevent_write(c->bev, (char *)iov[i].iov_base + skip, iov[i].iov_len - skip))
             return false;
+        *unsent += iov[i].iov_len - skip;
     }
     return true;
 }
 
 static void flush(struct conn *c)
 {
+    size_t unsent;
     if (c->out.failed) {
         conn_close(c);
         return;
@@ -158,7 +179,7 @@ static void flush(struct conn *c)
     if (c->out.len || c->last_chunk) {
         struct iovec iov[4];
         char size_line[24];
-        if (!write_out(c, iov, gather(c, iov, size_line, sizeof(size_line)))) {
+        if (!write_out(c, iov, gather(c, iov, size_line, sizeof(size_line)), &unsent)) {
             conn_close(c);
             return;
         }
@@ -168,13 +189,14 @@ static void flush(struct conn *c)
             buf_release(&c->out);
         else
             buf_clear(&c->out);
+    } else {
+        unsent = conn_unsent_bytes(c);
     }
-    if (c->state == CONN_BUSY && conn_unsent_bytes(c) > c->http->config.output_bytes_max) {
+    if (c->state == CONN_BUSY && unsent > c->http->config.output_bytes_max) {
         c->http->metrics.clients_slow++;
-        log_info("client reads too slowly", "request=%s unsent_bytes=%zu", c->request->id,
-                 conn_unsent_bytes(c));
+        log_info("client reads too slowly", "request=%s unsent_bytes=%zu", c->request->id, unsent);
         conn_close(c);
-    } else if (c->state == CONN_FLUSH && conn_unsent_bytes(c) == 0) {
+    } else if (c->state == CONN_FLUSH && unsent == 0) {
         answer_written(c);
     }
 }
