@@ -1,5 +1,6 @@
 """A worker whose model several processes share out, and the loss of one of them."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -41,19 +42,22 @@ def guest(start_cluster, build_dir, tmp_path):
 
 
 def story_on_guest(cluster):
-    """A stream that the guest serves, twenty pieces in, and those; two streams keep both workers busy."""
+    """(stream, its texts, twenty pieces of them, its prompt) that the guest serves.
+
+    Prompts that nobody has cached, two at a time, so that both workers are busy."""
+    prompts = (f"Tell me a long story, number {i}." for i in itertools.count())
 
     def attempt():
-        streams = [cluster.stream("Tell me a long story.", **STORY) for _ in range(2)]
-        mine = next((s for s in streams if s.headers["x-argosy-worker"] == "guest"), None)
-        for s in streams:
-            if s is not mine:
-                s.close()
-        return mine
+        streams = [(cluster.stream(p, **STORY), p) for p in itertools.islice(prompts, 2)]
+        mine = next((s for s in streams if s[0].headers["x-argosy-worker"] == "guest"), (None, None))
+        for stream, _ in streams:
+            if stream is not mine[0]:
+                stream.close()
+        return mine[0] and mine
 
-    stream = wait_until(attempt, 60, "the guest gets a stream")
+    stream, prompt = wait_until(attempt, 60, "the guest gets a stream")
     texts = stream.texts()
-    return stream, texts, "".join(next(texts) for _ in range(20))
+    return stream, texts, "".join(next(texts) for _ in range(20)), prompt
 
 
 @pytest.mark.parametrize(
@@ -66,13 +70,12 @@ def story_on_guest(cluster):
 )
 def test_a_stream_goes_on_when_a_rank_is_lost(guest, sig, said):
     cluster, g = guest
-    expected = "".join(cluster.stream("Tell me a long story.", **STORY).texts())
-    stream, texts, text = story_on_guest(cluster)
+    stream, texts, text, prompt = story_on_guest(cluster)
     rank = g.rank()
     os.kill(rank, sig)
     text += "".join(texts)
     assert stream.done
-    assert text == expected
+    assert text == "".join(cluster.stream(prompt, **STORY).texts())
     assert g.process.wait(60) == 1
     assert said in g.err.read_text()
     assert not is_alive(rank)
@@ -88,7 +91,7 @@ def test_a_rank_lost_in_idleness_is_noticed(guest):
 
 def test_ranks_share_the_memory_and_end_with_their_worker(guest):
     cluster, g = guest
-    stream, _, _ = story_on_guest(cluster)
+    stream, *_ = story_on_guest(cluster)
     whole = anonymous_bytes(cluster.pid("argosy-worker"))
     parts = [anonymous_bytes(g.process.pid), anonymous_bytes(g.rank())]
     print(f"\nalone {whole >> 20} MiB, two ranks {[p >> 20 for p in parts]} MiB")
@@ -107,7 +110,7 @@ def anonymous_bytes(pid):
 
 def test_ranks_drain_with_their_worker(guest):
     cluster, g = guest
-    stream, texts, _ = story_on_guest(cluster)
+    stream, texts, *_ = story_on_guest(cluster)
     rank = g.rank()
     # As Ctrl-C in a terminal does: to every process at once.
     for pid in (g.process.pid, rank):
