@@ -150,7 +150,8 @@ static void compare(const struct trace_kind *k, const struct trace *t, const str
         if (i > 0 && good[i] > best_other)
             best_other = good[i];
     }
-    double rate = o->load * best_other;
+    /* When nobody is good enough at any rate, the columns are still of something. */
+    double rate = o->load * (best_other > 0 ? best_other : capacity_of(p, t) / 4);
     printf("### %s on %s\nWithin: first token %g s and 1 s for each 3,000 tokens of the prompt, %g "
            "ms a token. Columns behind goodput: at %.2f "
            "requests/s. Seed %llu, %u router%s. ",
