@@ -12,16 +12,19 @@
 #include "runtime/base/buf.h"
 #include "runtime/base/json.h"
 #include "runtime/cli/endpoint.h"
+#include "runtime/cli/first_line.h"
 #include "runtime/cli/reply.h"
 
 #define HISTORY_BYTES_MAX (4u << 20)
 #define MODELS_BYTES_MAX (1u << 20)
 #define STATUS_INTERRUPTED 130
+#define AUTHORIZATION "Bearer "
 
 struct conversation_options {
     const char *url;
     const char *model; /* NULL: the first one that the endpoint lists */
     const char *prompt;
+    const char *key_file; /* or NULL */
     const char *system;
     double temperature; /* NAN: the server's default */
     long max_tokens;    /* 0: the server's default */
@@ -34,11 +37,12 @@ struct conversation {
     struct buf history; /* messages as JSON, separated by commas */
 };
 
-enum { OPT_TEMPERATURE = 256, OPT_MAX_TOKENS, OPT_SYSTEM };
+enum { OPT_TEMPERATURE = 256, OPT_MAX_TOKENS, OPT_SYSTEM, OPT_KEY_FILE };
 
 static const struct argp_option option_list[] = {
     {"url", 'u', "URL", 0, "The endpoint (http://127.0.0.1:8080)", 0},
     {"model", 'm', "NAME", 0, "The model (the first that the endpoint lists)", 0},
+    {"key-file", OPT_KEY_FILE, "FILE", 0, "The API key is this file's first line", 0},
     {"system", OPT_SYSTEM, "TEXT", 0, "A system message", 0},
     {"temperature", OPT_TEMPERATURE, "T", 0, "0 always takes the most likely token", 0},
     {"max-tokens", OPT_MAX_TOKENS, "N", 0, "Tokens of one answer at most", 0},
@@ -55,6 +59,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case 'm':
         o->model = arg;
+        break;
+    case OPT_KEY_FILE:
+        o->key_file = arg;
         break;
     case OPT_SYSTEM:
         o->system = arg;
@@ -250,16 +257,29 @@ static int converse(struct conversation *c)
     return status;
 }
 
+static int read_key(struct conversation *c, char *text, size_t n, struct err *e)
+{
+    size_t before = strlen(AUTHORIZATION);
+    if (!c->options->key_file)
+        return 0;
+    memcpy(text, AUTHORIZATION, before + 1);
+    c->endpoint.authorization = text;
+    return first_line_read(c->options->key_file, text + before, n - before, e);
+}
+
 int conversation_main(int argc, char **argv)
 {
     struct conversation_options options = {.url = "http://127.0.0.1:8080", .temperature = NAN};
     struct conversation c = {.options = &options};
     struct err e = {0};
+    char authorization[512];
     argp_parse(&argp, argc, argv, 0, NULL, &options);
 
     buf_init(&c.history, HISTORY_BYTES_MAX);
     int status = EXIT_FAILURE;
     int rc = endpoint_init(&c.endpoint, options.url, &e);
+    if (rc == 0)
+        rc = read_key(&c, authorization, sizeof authorization, &e);
     if (rc == 0)
         rc = find_model(&c, &e);
     if (rc != 0) {

@@ -148,6 +148,8 @@ static struct evhttp_request *new_request(struct call *c, const struct buf *body
     snprintf(host, sizeof host, "%s:%u", c->endpoint->host, c->endpoint->port);
     evhttp_add_header(headers, "Host", host);
     evhttp_add_header(headers, "Connection", "close");
+    if (c->endpoint->authorization)
+        evhttp_add_header(headers, "Authorization", c->endpoint->authorization);
     if (body) {
         evhttp_add_header(headers, "Content-Type", "application/json");
         evbuffer_add(evhttp_request_get_output_buffer(req), body->data, body->len);

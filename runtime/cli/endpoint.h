@@ -22,7 +22,8 @@ struct event_base;
 struct endpoint {
     char host[256];
     uint16_t port;
-    char prefix[256]; /* "/v1", in front of every path */
+    char prefix[256];          /* "/v1", in front of every path */
+    const char *authorization; /* "Bearer …", borrowed; or NULL */
     struct event_base *base;
 };
 

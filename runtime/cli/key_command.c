@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "runtime/base/clock.h"
+#include "runtime/cli/first_line.h"
 #include "runtime/cli/key_store.h"
 
 enum {
@@ -233,18 +234,6 @@ static int revoke(struct key_store *s, const char *which, struct err *e)
     return rc;
 }
 
-static int read_line(const char *path, char *text, size_t n, struct err *e)
-{
-    FILE *f = fopen(path, "re");
-    bool ok = f && fgets(text, (int)n, f);
-    if (f)
-        fclose(f);
-    if (!ok)
-        return err_set(e, ERR_CONFIG, "%.200s: cannot be read, or is empty", path);
-    text[strcspn(text, "\r\n")] = 0;
-    return 0;
-}
-
 int key_command_main(int argc, char **argv)
 {
     struct options o = {.cluster = "default"};
@@ -252,7 +241,7 @@ int key_command_main(int argc, char **argv)
     struct err e = {0};
     char password[512];
     argp_parse(&argp, argc, argv, 0, NULL, &o);
-    int rc = o.password_file ? read_line(o.password_file, password, sizeof(password), &e) : 0;
+    int rc = o.password_file ? first_line_read(o.password_file, password, sizeof(password), &e) : 0;
     if (rc == 0)
         rc = key_store_open(&s, o.file, o.redis, o.password_file ? password : NULL, o.cluster, &e);
     explicit_bzero(password, sizeof(password));

@@ -56,6 +56,7 @@ class Endpoint:
 
     def __init__(self, reply):
         self.requests = []
+        self.authorizations = []
         endpoint = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -80,6 +81,7 @@ class Endpoint:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 request = json.loads(body)
                 endpoint.requests.append((self.path, request))
+                endpoint.authorizations.append(self.headers["Authorization"])
                 status, pieces = reply(request)
                 try:
                     self.answer(status, "text/event-stream", pieces)

@@ -58,6 +58,16 @@ def test_chat_passes_what_is_asked_for(endpoint, chat):
     assert [m["content"] for m in request["messages"]] == ["Be brief.", '-"é\n']
 
 
+def test_chat_sends_the_key_of_a_file(endpoint, chat, tmp_path):
+    e = endpoint(lambda r: (200, [DONE]))
+    (tmp_path / "key").write_text("ak-0123\nnot this\n")
+    assert chat(e.url, "--key-file", tmp_path / "key", "hi").returncode == 0
+    assert chat(e.url, "hi").returncode == 0
+    assert e.authorizations == ["Bearer ak-0123", None]
+    done = chat(e.url, "--key-file", tmp_path / "none", "hi")
+    assert done.returncode == 1 and b"cannot be read" in done.stderr
+
+
 def test_chat_takes_events_cut_anywhere(endpoint, chat):
     text = "Zürich → 東京 🚀"
     stream = ": comment\r\nevent: x\r\n" + delta(text[:4]).replace("\n", "\r\n")
