@@ -15,6 +15,8 @@
 #include "runtime/rpc/rpc.h"
 
 #define SEQUENCES_MAX 65536
+/* A crowd that comes back all at once takes longer than a lease to say who they are. */
+#define HELLO_MS 10000
 
 static struct worker **bucket_of(const struct pool *p, uint64_t stream)
 {
@@ -27,6 +29,12 @@ struct worker *worker_find(const struct pool *p, uint64_t stream)
     while (w && w->stream != stream)
         w = w->next_in_bucket;
     return w;
+}
+
+static uint64_t lease_end_ms(const struct pool *p, const struct worker *w)
+{
+    uint32_t ms = p->config.lease_ms;
+    return w->heard_ms + (!w->attached && ms < HELLO_MS ? HELLO_MS : ms);
 }
 
 void worker_open(struct pool *p, uint64_t stream, const char *peer)
@@ -44,7 +52,7 @@ void worker_open(struct pool *p, uint64_t stream, const char *peer)
     w->heard_ms = pool_now_ms(p);
     snprintf(w->peer, sizeof(w->peer), "%s", peer);
     w->due.kind = DUE_WORKER;
-    dueheap_set(&p->due, &w->due, w->heard_ms + p->config.lease_ms);
+    dueheap_set(&p->due, &w->due, lease_end_ms(p, w));
     w->place = p->n_workers;
     p->workers[p->n_workers++] = w;
     struct worker **b = bucket_of(p, stream);
@@ -365,6 +373,7 @@ static void take_hello(struct pool *p, struct worker *w, const Argosy__Hello *h)
     }
     /* Attached before the older one goes: what runs there may move here. */
     w->attached = true;
+    dueheap_set(&p->due, &w->due, lease_end_ms(p, w));
     w->breaker = breakers_joined(&p->breakers, w->view.key, w->id);
     w->steps_ms = w->attached_ms;
     blocks_attach(p, w);
@@ -533,14 +542,14 @@ static void end_draining(struct pool *p, struct worker *w)
 
 void worker_due(struct pool *p, struct worker *w, uint64_t now_ms)
 {
-    uint64_t lease_end_ms = w->heard_ms + p->config.lease_ms;
-    if (now_ms >= lease_end_ms) {
+    uint64_t end_of_lease_ms = lease_end_ms(p, w);
+    if (now_ms >= end_of_lease_ms) {
         log_warn("worker is silent", "id=\"%s\" peer=%s silent_ms=%llu", w->id, w->peer,
                  (unsigned long long)(now_ms - w->heard_ms));
         worker_remove(p, w, true, w->attached ? "its lease ran out" : "it never said Hello");
         return;
     }
-    uint64_t next_ms = lease_end_ms;
+    uint64_t next_ms = end_of_lease_ms;
     if (w->draining && !w->drained) {
         uint64_t end_ms = w->draining_ms + p->config.drain_ms;
         if (now_ms >= end_ms)
