@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "router/trace/otlp.h"
 #include "runtime/base/check.h"
 
 #define PLAIN_NAME "1 to 63 letters, digits, '.', '_', '-'"
@@ -132,6 +133,10 @@ static const struct config_option options[] = {
     {"explorer_viewers_max", CONFIG_INT, AT(explorer_viewers_max), "32", 1, 10000, NULL, "N",
      "Pages of the explorer that are live at once; 503 past it"},
     {"metrics", CONFIG_BOOL, AT(metrics), "yes", 0, 0, NULL, NULL, "Serve /metrics"},
+    {"otlp", CONFIG_STRING, AT(otlp), NULL, 0, 0, NULL, "URL",
+     "Where each request's spans are sent: http://HOST:PORT of a collector of OTLP over HTTP"},
+    {"otlp_queue_bytes", CONFIG_BYTES, AT(otlp_queue_bytes), "4M", 1 << 16, 1 << 30, NULL, "BYTES",
+     "Spans that may wait for the collector; more are dropped"},
     {.help = "Log:"},
     {"log_level", CONFIG_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error|off", NULL,
      "Least level that is logged to stderr"},
@@ -194,7 +199,7 @@ static int check(const void *out, struct err *e)
         return err_set(e, ERR_CONFIG, "auth: keys come from a file (keys) or from redis");
     if (c->redis_password_file && !c->redis)
         return err_set(e, ERR_CONFIG, "redis_password_file without redis");
-    return 0;
+    return c->otlp && otlp_check_url(c->otlp, e) < 0 ? err_prefix(e, "otlp") : 0;
 }
 
 const struct config_program router_program = {

@@ -60,6 +60,8 @@ struct router_config {
     int64_t quota_wait_ms;
     int64_t quota_lease_ms;
     char *cors_origin;
+    char *otlp;
+    int64_t otlp_queue_bytes;
     bool explorer;
     int64_t explorer_viewers_max;
     bool metrics;

@@ -21,6 +21,7 @@
 #include "router/policy/policy.h"
 #include "router/pool/loadtable.h"
 #include "router/pool/pool.h"
+#include "router/trace/otlp.h"
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
@@ -32,6 +33,8 @@
 #define MAILBOX_MESSAGES_MAX 65536
 #define DRAIN_CHECK_MS 20
 #define PASSWORD_BYTES_MAX 512
+/* A drained router waits so long for a collector. */
+#define SPANS_WAIT_MS 2000
 /* A Redis that pauses for a moment loses nothing; a dead router's counts stay for so long. */
 #define TABLE_LEASE_MS 10000
 
@@ -46,10 +49,11 @@ struct router {
     struct loadtable *table;
     struct keyring *keys; /* NULL: requests need none */
     char id[64];
+    struct otlp *otlp;
     struct http *http;
     struct event *mail_event, *term_event, *int_event, *drain_event;
     char rpc_address[160]; /* where workers reach it */
-    uint64_t drain_until_ms;
+    uint64_t drain_until_ms, spans_until_ms;
     bool draining;
 };
 
@@ -77,6 +81,12 @@ static void on_drain(evutil_socket_t fd, short what, void *ctx)
     uint32_t running = http_requests_running(r->http);
     if (running > 0 && clock_mono_ms() < r->drain_until_ms)
         return;
+    if (r->otlp && !otlp_is_idle(r->otlp)) {
+        r->spans_until_ms = r->spans_until_ms ? r->spans_until_ms : clock_mono_ms() + SPANS_WAIT_MS;
+        otlp_flush(r->otlp);
+        if (clock_mono_ms() < r->spans_until_ms)
+            return;
+    }
     log_info("router ends", "unfinished=%u", running);
     event_base_loopbreak(r->base);
 }
@@ -266,6 +276,14 @@ static int open_shared(struct router *r, struct err *e)
     return rc;
 }
 
+static int open_otlp(struct router *r, struct err *e)
+{
+    struct otlp_config oc = {.url = r->config.otlp,
+                             .instance = r->id,
+                             .queue_bytes_max = (size_t)r->config.otlp_queue_bytes};
+    return r->config.otlp ? otlp_open(&oc, r->base, &r->otlp, e) : 0;
+}
+
 static int open_http(struct router *r, struct err *e)
 {
     const struct router_config *c = &r->config;
@@ -292,6 +310,7 @@ static int open_http(struct router *r, struct err *e)
     hc.deadline_ms = (uint32_t)c->deadline_ms;
     hc.keys = r->keys;
     hc.metrics_open = c->metrics_open;
+    hc.otlp = r->otlp;
     hc.explorer = c->explorer;
     hc.viewers_max = (uint32_t)c->explorer_viewers_max;
     hc.metrics = c->metrics;
@@ -333,7 +352,7 @@ static int router_open(struct router *r, struct err *e)
     if (!r->base)
         return err_set(e, ERR_NOMEM, "no event loop");
     if ((rc = open_rpc(r, e)) < 0 || (rc = open_pool(r, e)) < 0 || (rc = open_shared(r, e)) < 0 ||
-        (rc = open_http(r, e)) < 0)
+        (rc = open_otlp(r, e)) < 0 || (rc = open_http(r, e)) < 0)
         return rc;
     return open_events(r, e);
 }
@@ -344,6 +363,7 @@ static void router_release(struct router *r)
     struct mail *m;
     http_free(r->http);
     keyring_free(r->keys);
+    otlp_free(r->otlp);
     loadtable_free(r->table);
     if (r->rpc)
         rpc_server_free(r->rpc);

@@ -44,6 +44,14 @@ def cluster(build_dir, tmp_path_factory):
         cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def hash_model():
+    """The file whose name, manifest and vocabulary the workers of tests/hash_pool.py have."""
+    found = sorted((ROOT / "models/smollm2-135m").glob("*.gguf"))
+    assert found, "models/fetch.py smollm2-135m brings the model"
+    return found[0]
+
+
 @pytest.fixture
 def terminal():
     """The two ends of a pseudo-terminal, as descriptors: ours, the program's."""

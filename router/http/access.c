@@ -3,6 +3,7 @@
 #include "router/http/http_internal.h"
 #include "router/http/request.h"
 #include "router/http/route.h"
+#include "router/trace/otlp.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 
@@ -50,6 +51,21 @@ static void write_line(const struct request *r)
         log_debug("request", "id=%s path=%s status=%d ms=%.1f", r->id, path, j->status, ms);
 }
 
+/* OPTIONS and the like come here too. */
+static const char *method_name(enum http_method m)
+{
+    return m == HTTP_POST ? "POST" : "_OTHER";
+}
+
+static void send_spans(const struct request *r)
+{
+    struct span_request of = {.method = method_name(r->method),
+                              .route = r->route->path,
+                              .id = r->id,
+                              .wall_ns = clock_wall_ns()};
+    otlp_add(r->http->config.otlp, &r->journal, &of);
+}
+
 void access_end(struct request *r)
 {
     r->journal.end_ns = clock_mono_ns();
@@ -58,4 +74,7 @@ void access_end(struct request *r)
         history_request(&r->http->explorer.history, r->journal.error != NULL,
                         r->journal.prompt_tokens);
     write_line(r);
+    if (r->http->config.otlp && r->journal.trace.sampled && r->route &&
+        r->route->methods == HTTP_POST)
+        send_spans(r);
 }

@@ -181,6 +181,7 @@ int http_open(struct event_base *base, const struct http_config *config, struct 
     h->base = base;
     h->config = *config;
     h->pool = pool;
+    h->sampled = config->otlp != NULL;
     h->texts = texts;
     rng_entropy(&h->instance, sizeof(h->instance));
     rng_entropy(&h->rng, sizeof(h->rng));

@@ -21,6 +21,7 @@ struct event_base;
 struct http;
 struct keyring;
 struct model_texts;
+struct otlp;
 struct pool;
 
 /* Limits. http_config_default gives each a value that suits one machine. Strings are copied by
@@ -46,6 +47,7 @@ struct http_config {
     uint32_t deadline_ms;       /* of a generation; 0: the pool's */
     struct keyring *keys;       /* who may ask; borrowed; NULL: everybody */
     bool metrics_open;          /* /metrics wants no key */
+    struct otlp *otlp;          /* where spans go, borrowed; NULL: nowhere */
     bool explorer;              /* serve /explorer */
     bool metrics;               /* serve /metrics */
     uint32_t viewers_max;       /* of the explorer, at once */

@@ -8,6 +8,7 @@
 
 #include "router/http/http_internal.h"
 #include "router/model_text.h"
+#include "router/trace/otlp.h"
 #include "runtime/base/check.h"
 
 /* vLLM's bounds. */
@@ -391,6 +392,15 @@ static void write_totals(const struct http *h, struct buf *out)
               "Clients that went away before their answer was complete.", m->clients_gone);
     write_one(out, "argosy_http_clients_slow_total", "counter",
               "Of them, those that were closed for reading too slowly.", m->clients_slow);
+    if (h->config.otlp) {
+        struct otlp_counts spans = otlp_counts(h->config.otlp);
+        write_one(out, "argosy_spans_sent_total", "counter", "Spans that the collector took.",
+                  spans.sent);
+        write_one(out, "argosy_spans_dropped_total", "counter",
+                  "Spans that found the queue full, or were not taken.", spans.dropped);
+        write_one(out, "argosy_span_batches_failed_total", "counter",
+                  "Tries that the collector did not take.", spans.failures);
+    }
     write_one(out, "argosy_explorer_viewers", "gauge", "Pages of the explorer that are live.",
               h->explorer.n_viewers);
     write_one(out, "argosy_explorer_viewers_dropped_total", "counter",

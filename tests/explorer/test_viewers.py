@@ -3,15 +3,15 @@
 import socket
 
 from tests.cluster import rss_bytes, wait_until
-from tests.explorer.conftest import Pool
+from tests.hash_pool import Pool
 
 VIEWERS = 8
 # What a snapshot of so many workers fills in the sockets' own buffers is full after seconds.
 WORKERS = 250
 
 
-def test_a_viewer_that_does_not_read_is_dropped(build_dir, model, tmp_path):
-    pool = Pool(build_dir, model, tmp_path, [("w", "cpu:x", "r", "0", WORKERS)])
+def test_a_viewer_that_does_not_read_is_dropped(build_dir, hash_model, tmp_path):
+    pool = Pool(build_dir, hash_model, tmp_path, [("w", "cpu:x", "r", "0", WORKERS)])
     try:
         assert len(pool.json("/explorer/snapshot")["workers"]) == WORKERS
         before = rss_bytes(pool.processes["router"].pid)
