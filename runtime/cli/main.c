@@ -8,6 +8,7 @@
 #include "runtime/base/version.h"
 #include "runtime/cli/conversation.h"
 #include "runtime/cli/key_command.h"
+#include "runtime/cli/top.h"
 #include "runtime/cli/up.h"
 
 struct command {
@@ -20,6 +21,7 @@ static const struct command commands[] = {
     {"up", up_main, "start a cluster on this machine; Ctrl-C ends it"},
     {"key", key_command_main, "make, list and revoke API keys"},
     {"chat", conversation_main, "talk to an endpoint in the terminal"},
+    {"top", top_main, "the pool of a router, live in the terminal"},
 };
 
 static void print_help(FILE *out)
