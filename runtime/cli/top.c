@@ -14,24 +14,28 @@
 
 #include "runtime/base/clock.h"
 #include "runtime/cli/endpoint.h"
+#include "runtime/cli/first_line.h"
 #include "runtime/cli/top_view.h"
 
 #define SNAPSHOT_BYTES_MAX (8u << 20)
 #define PAGE 10
+#define AUTHORIZATION "Bearer "
 /* The alternate screen, and no cursor; and back. */
 #define ENTER "\033[?1049h\033[?25l"
 #define LEAVE "\033[?25h\033[?1049l"
 
 struct top_options {
     const char *url;
+    const char *key_file; /* or NULL */
     double interval_s;
     bool once;
 };
 
-enum { OPT_ONCE = 256 };
+enum { OPT_ONCE = 256, OPT_KEY_FILE };
 
 static const struct argp_option option_list[] = {
     {"url", 'u', "URL", 0, "The router (http://127.0.0.1:8080)", 0},
+    {"key-file", OPT_KEY_FILE, "FILE", 0, "The API key is this file's first line", 0},
     {"interval", 'i', "SECONDS", 0, "Between two looks, 0.2 to 60 (1)", 0},
     {"once", OPT_ONCE, NULL, 0, "Print one look and end", 0},
     {0},
@@ -49,6 +53,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         o->interval_s = strtod(arg, &end);
         if (end == arg || *end || !(o->interval_s >= 0.2 && o->interval_s <= 60))
             argp_error(state, "--interval is a number from 0.2 to 60, not '%s'", arg);
+        break;
+    case OPT_KEY_FILE:
+        o->key_file = arg;
         break;
     case OPT_ONCE:
         o->once = true;
@@ -92,6 +99,16 @@ static int look(struct endpoint *p, struct top_view *v, struct err *e)
         rc = top_view_read(v, buf_str(&json), json.len, e);
     buf_release(&json);
     return rc;
+}
+
+static int read_key(struct endpoint *p, const char *file, char *text, size_t n, struct err *e)
+{
+    size_t before = strlen(AUTHORIZATION);
+    if (!file)
+        return 0;
+    memcpy(text, AUTHORIZATION, before + 1);
+    p->authorization = text;
+    return first_line_read(file, text + before, n - before, e);
 }
 
 /* The router's root: a URL that names the API below it is taken for it too. */
@@ -273,7 +290,10 @@ int top_main(int argc, char **argv)
     if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0)
         return EXIT_FAILURE;
     signal(SIGPIPE, SIG_IGN);
+    char authorization[512];
     int rc = open_endpoint(&p, o.url, &e);
+    if (rc == 0)
+        rc = read_key(&p, o.key_file, authorization, sizeof(authorization), &e);
     if (rc == 0)
         rc = o.once ? run_once(&p, &e) : run_live(&p, &o, &e);
     endpoint_release(&p);
