@@ -146,7 +146,7 @@ static void test_a_worker_has_a_track_until_it_is_long_gone(void **state)
 static void test_tracks_are_bounded(void **state)
 {
     (void)state;
-    static char ids[400][8];
+    static char ids[400][16];
     struct history *h = calloc(1, sizeof(*h));
     n_views = 400;
     for (uint32_t i = 0; i < n_views; i++) {
