@@ -415,6 +415,7 @@ async function listen() {
 
 $("key-form").addEventListener("submit", (e) => {
   e.preventDefault();
+  say("connecting", false);
   sessionStorage.setItem("key", $("key-form").elements[0].value.trim());
   listen();
 });
