@@ -1,6 +1,5 @@
 """A router that asks for keys: the page asks for one too, and so does `argosy top`."""
 
-import os
 import subprocess
 
 import pytest
@@ -42,11 +41,12 @@ def test_the_page_asks_for_a_key(keyed, browser):
     browser.problems.clear()
 
 
-def test_top_takes_it_from_the_environment(keyed, build_dir):
+def test_top_takes_it_from_a_file(keyed, build_dir, tmp_path):
     pool, key = keyed
     command = [build_dir / "argosy", "top", "--once", "--url", pool.url]
     without = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert without.returncode == 1 and "401" in without.stderr
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30,
-                          env={**os.environ, "ARGOSY_API_KEY": key})
+    (tmp_path / "key").write_text(key + "\n")
+    done = subprocess.run([*command, "--key-file", tmp_path / "key"], capture_output=True,
+                          text=True, timeout=30)
     assert done.returncode == 0 and done.stdout.startswith("argosy "), done.stderr
