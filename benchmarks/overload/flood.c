@@ -1,5 +1,6 @@
-/* flood: asks at a fixed rate whatever the answers do, as many clients would who do not know of
- * each other, and prints what became of it as one line of JSON.
+/* flood: asks at a rate whatever the answers do, as many clients would who do not know of each
+ * other (Poisson arrivals, the same in every run), and prints what became of it as one line of
+ * JSON.
  *
  *     flood HOST:PORT BODY rate=N seconds=N
  *
@@ -11,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +24,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "runtime/base/rng.h"
 
 #define CONNS_MAX 4000
 #define IN_BYTES 8192u
@@ -243,12 +247,17 @@ static void on_readable(struct conn *c)
 
 static void run(double rate, double seconds)
 {
-    uint64_t begun_ns = now_ns(), n = 0, total = (uint64_t)(rate * seconds), end_ns = 0;
-    while (n < total || f.running > 0) {
+    uint64_t begun_ns = now_ns(), end_ns = 0;
+    double next_s = 0;
+    struct rng rng;
+    rng_init(&rng, 1);
+    while (next_s < seconds || f.running > 0) {
         uint64_t at_ns = now_ns();
-        for (; n < total && begun_ns + (uint64_t)((double)n * 1e9 / rate) <= at_ns; n++)
-            ask(begun_ns + (uint64_t)((double)n * 1e9 / rate));
-        if (n == total && !end_ns)
+        while (next_s < seconds && begun_ns + (uint64_t)(next_s * 1e9) <= at_ns) {
+            ask(begun_ns + (uint64_t)(next_s * 1e9));
+            next_s -= log(1 - rng_unit(&rng)) / rate;
+        }
+        if (next_s >= seconds && !end_ns)
             end_ns = at_ns + WAIT_NS;
         if (end_ns && at_ns > end_ns)
             break;

@@ -21,7 +21,7 @@ SECONDS = int(os.environ.get("SECONDS", "60"))
 # A request takes 32 steps of 5 ms and a prompt; 16 run at once: about 95 a second.
 WORKER = ["--sequences-max=16", "--step-us=5000", "--prefill-rate=20000", "--waiting-max=64",
           "--kv-pages=4096"]
-ROUTER = os.environ.get("ROUTER", "--queue-wait=150ms").split()
+ROUTER = os.environ.get("ROUTER", "--queue-wait=60ms").split()
 BODY = json.dumps({"model": "m", "prompt": list(range(100, 120)), "max_tokens": 32, "seed": 7,
                    "stream": True})
 
