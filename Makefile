@@ -45,6 +45,22 @@ BIN_argosy := runtime/cli/main.c
 BINS := $(if $(wildcard runtime/worker/main.c),argosy-worker) \
         $(if $(wildcard router/main.c),argosy-router) $(if $(wildcard runtime/cli/main.c),argosy)
 
+# Kernels for GPUs, which the tests run on this CPU (kernels/simt/README.md). The programs have none.
+CXX_CU := g++
+SIMT_C := $(wildcard kernels/simt/*.c)
+SIMT_OBJ := $(filter-out %/test.o,$(SIMT_C:%.c=$(B)/%.o))
+CU_SRC := $(wildcard kernels/*/*.cu)
+CU_OBJ := $(CU_SRC:%.cu=$(B)/%.cu.o)
+WARN_CU := -Wall -Wextra -Wshadow $(filter -Werror,$(WARN))
+# In release and debug the compiler's calls of TSan are the emulator's own functions (shadow.c).
+CU_SHADOW := -fsanitize=thread --param tsan-instrument-func-entry-exit=0
+CFLAGS_CU_release := -O1 $(CU_SHADOW)
+CFLAGS_CU_debug := -O1 $(CU_SHADOW)
+CFLAGS_CU_asan := $(CFLAGS_asan)
+# Barriers change static variables, which no analysis of one file can know.
+CFLAGS_CU = -x c++ -std=c++17 -fno-exceptions -fno-rtti -I. -ffp-contract=off -fno-strict-aliasing \
+            -fno-ipa-reference -fno-ipa-modref -g $(WARN_CU) $(CFLAGS_CU_$(BUILD))
+
 # A C test is a program: kernels/<op>/test.c, or tests/unit/<path of what it tests>/test_*.c.
 TEST_SRC := $(wildcard kernels/*/test.c tests/unit/*/*/test_*.c tests/unit/*/test_*.c)
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
@@ -81,6 +97,11 @@ $(B)/%.o: %.c | $(GEN)/proto/cluster.pb-c.h
 # The page is in the program: the assembler reads it, and the compiler does not know.
 $(B)/router/http/explorer_assets.o build/fuzz/router/http/explorer_assets.o: $(wildcard router/http/explorer/*)
 
+$(B)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  c++ $<"
+	@$(CXX_CU) $(CFLAGS_CU) -MMD -MP -c $< -o $@
+
 # Generated code is not held to our warnings.
 $(B)/gen/proto/%.o: $(GEN)/proto/%.c
 	@mkdir -p $(@D)
@@ -97,9 +118,11 @@ $(B)/$(1): $(B)/$(BIN_$(1):%.c=%.o) $(LIB)
 endef
 $(foreach b,$(BINS),$(eval $(call link_bin,$(b))))
 
+# The test of an operation that has a kernel for GPUs runs it too.
+$(foreach o,$(CU_OBJ),$(eval $(dir $(o))test: $(o) $(SIMT_OBJ)))
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS) -lcmocka
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) -lcmocka
 
 # It has kernels of its own, to be compared.
 $(B)/benchmarks/exactness/%.o: CFLAGS_$(BUILD) += $(CFLAGS_kernels_$(BUILD))
@@ -154,7 +177,7 @@ $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 # ---- what the compiler found out about headers ---------------------------------------------------
 
 -include $(LIB_OBJ:.o=.d) $(MAINS:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TOOL_BIN:=.d) $(BENCH_BIN:=.d) $(B)/benchmarks/hash_worker/hash_engine.d \
-         $(SIM_OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
+         $(SIM_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(SIMT_OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
 
 .PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)

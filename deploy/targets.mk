@@ -196,8 +196,26 @@ check-lint: $(GEN)/proto/cluster.pb-c.h ## clang-tidy (minutes)
 	    'clang-tidy --quiet "$$0" -- -std=c17 -D_GNU_SOURCE -I. -I$(GEN) 2>/dev/null || \
 	    { echo "clang-tidy: $$0"; exit 1; }'
 
+# The kernels for GPUs, by the real compiler. A spill or local memory is an error.
+NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+NVCC_FLAGS := -std=c++17 -I. -O3 --fmad=false --ftz=false --prec-div=true --prec-sqrt=true -lineinfo \
+              -Werror all-warnings -Xptxas --warn-on-spills,--warn-on-local-memory-usage
+CUBIN := $(foreach a,sm_80 sm_90a,$(CU_SRC:%.cu=build/cuda/$(a)/%.cubin))
+define cubin_rule
+build/cuda/$(1)/%.cubin: %.cu
+	@mkdir -p $$(@D)
+	@echo "  nvcc $(1) $$<"
+	@$$(NVCC) $$(NVCC_FLAGS) -arch=$(1) -MD -MF $$(@:.cubin=.d) -cubin -o $$@ $$<
+endef
+$(foreach a,sm_80 sm_90a,$(eval $(call cubin_rule,$(a))))
+-include $(CUBIN:.cubin=.d)
+
+.PHONY: check-cuda
+check-cuda: $(if $(NVCC),$(CUBIN)) ## Kernels for GPUs compile for sm_80 and sm_90a (needs nvcc)
+	@echo "$(if $(NVCC),$(words $(CUBIN)) cubins are up to date,SKIPPED: there is no nvcc here)"
+
 clean: ## Remove what was compiled
-	rm -rf $(addprefix build/,release debug asan tsan fuzz gen report)
+	rm -rf $(addprefix build/,release debug asan tsan fuzz gen cuda report)
 
 distclean: ## Remove build/ with the virtual environment and fixtures too
 	rm -rf build
