@@ -51,7 +51,7 @@ SIMT_C := $(wildcard kernels/simt/*.c)
 SIMT_OBJ := $(filter-out %/test.o,$(SIMT_C:%.c=$(B)/%.o))
 CU_SRC := $(wildcard kernels/*/*.cu)
 CU_OBJ := $(CU_SRC:%.cu=$(B)/%.cu.o)
-WARN_CU := -Wall -Wextra -Wshadow $(filter -Werror,$(WARN))
+WARN_CU := -Wall -Wextra -Wshadow=local $(filter -Werror,$(WARN))
 # In release and debug the compiler's calls of TSan are the emulator's own functions (shadow.c).
 CU_SHADOW := -fsanitize=thread --param tsan-instrument-func-entry-exit=0
 CFLAGS_CU_release := -O1 $(CU_SHADOW)

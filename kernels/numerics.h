@@ -11,14 +11,21 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t kn_bits(float x)
+/* They are the same text on a GPU. */
+#ifdef __CUDACC__
+#define KN_NUMERIC static __host__ __device__ inline
+#else
+#define KN_NUMERIC static inline
+#endif
+
+KN_NUMERIC uint32_t kn_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-static inline float kn_float(uint32_t u)
+KN_NUMERIC float kn_float(uint32_t u)
 {
     float x;
     memcpy(&x, &u, sizeof x);
@@ -28,7 +35,7 @@ static inline float kn_float(uint32_t u)
 /* ---- half precision -------------------------------------------------------------------------- */
 
 /* A signalling NaN becomes quiet, as F16C does. */
-static inline float kn_f16_to_f32(uint16_t h)
+KN_NUMERIC float kn_f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t exponent = (h >> 10) & 0x1f;
@@ -45,7 +52,7 @@ static inline float kn_f16_to_f32(uint16_t h)
 }
 
 /* Round to nearest even; overflow gives infinity; NaN stays NaN, made quiet. */
-static inline uint16_t kn_f32_to_f16(float x)
+KN_NUMERIC uint16_t kn_f32_to_f16(float x)
 {
     uint32_t u = kn_bits(x);
     uint32_t sign = (u >> 16) & 0x8000;
@@ -64,13 +71,13 @@ static inline uint16_t kn_f32_to_f16(float x)
     return (uint16_t)(sign | ((a - 0x38000000) >> 13));
 }
 
-static inline float kn_bf16_to_f32(uint16_t h)
+KN_NUMERIC float kn_bf16_to_f32(uint16_t h)
 {
     return kn_float((uint32_t)h << 16);
 }
 
 /* Half of a power of two with the biased exponent e: 2^(e - 128), exact down to subnormals. */
-static inline float kn_e8m0_half(uint32_t e)
+KN_NUMERIC float kn_e8m0_half(uint32_t e)
 {
     return kn_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
 }
@@ -89,7 +96,7 @@ static inline float kn_e8m0_half(uint32_t e)
 #define KN_EXP_C5 0x1.123b6ap-7f
 #define KN_EXP_C6 0x1.6a21a8p-10f
 
-static inline float kn_exp(float x)
+KN_NUMERIC float kn_exp(float x)
 {
     x = KN_EXP_MAX < x ? KN_EXP_MAX : x; /* NaN passes both */
     x = KN_EXP_MIN > x ? KN_EXP_MIN : x;
@@ -123,7 +130,7 @@ static inline float kn_exp(float x)
 #define KN_LOG_C8 0x1.14573ep-4f
 
 /* For positive normal x alone; anything else gives no promised value. */
-static inline float kn_log(float x)
+KN_NUMERIC float kn_log(float x)
 {
     uint32_t u = kn_bits(x);
     int32_t e = (int32_t)(u - KN_SQRT_HALF_BITS) >> 23;
@@ -153,7 +160,7 @@ static inline float kn_log(float x)
 #define KN_TANH_C4 (-0x1.0c213ep-7f)
 #define KN_TANH_C5 0x1.197b62p-9f
 
-static inline float kn_tanh(float x)
+KN_NUMERIC float kn_tanh(float x)
 {
     float a = fabsf(x);
     if (a < KN_TANH_SMALL) {
@@ -169,7 +176,7 @@ static inline float kn_tanh(float x)
     return kn_float(kn_bits(y) | (kn_bits(x) & 0x80000000u));
 }
 
-static inline float kn_silu(float x)
+KN_NUMERIC float kn_silu(float x)
 {
     return x / (1.0f + kn_exp(-x));
 }
@@ -178,7 +185,7 @@ static inline float kn_silu(float x)
 #define KN_GELU_C3 0x1.2444f2p-4f /* the same times 0.044715 */
 
 /* The tanh form, as x * sigmoid(2u). */
-static inline float kn_gelu(float x)
+KN_NUMERIC float kn_gelu(float x)
 {
     float u = x * fmaf(KN_GELU_C3, x * x, KN_GELU_C1);
     return x / (1.0f + kn_exp(-u));
@@ -188,7 +195,7 @@ static inline float kn_gelu(float x)
 
 /* Halves again and again: v[i] += v[i + w] for w = n/2, n/4, …, 1. n is a power of two. Overwrites
  * v. */
-static inline float kn_fold(float *v, int n)
+KN_NUMERIC float kn_fold(float *v, int n)
 {
     for (int w = n / 2; w > 0; w /= 2) {
         for (int i = 0; i < w; i++) {
@@ -200,13 +207,13 @@ static inline float kn_fold(float *v, int n)
 
 /* The eight segments of a contraction: neighbours first, so that a rank's segments are a subtree.
  */
-static inline float kn_tree8(const float s[8])
+KN_NUMERIC float kn_tree8(const float s[8])
 {
     return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
 /* First block of segment s. */
-static inline int64_t kn_segment(int64_t n_blocks, int s)
+KN_NUMERIC int64_t kn_segment(int64_t n_blocks, int s)
 {
     return n_blocks * s / 8;
 }
@@ -219,7 +226,7 @@ static inline int64_t kn_segment(int64_t n_blocks, int s)
 #define KN_PHILOX_W1 0xbb67ae85u
 
 /* Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011). */
-static inline void kn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
+KN_NUMERIC void kn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     uint32_t k0 = key[0], k1 = key[1];

@@ -2,6 +2,7 @@
  * shared numerics of numerics.h, which have no operation of their own. */
 #include <immintrin.h>
 
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 /* ---- numerics.h ----------------------------------------------------------------------------- */
@@ -246,6 +247,30 @@ static void test_quantize_has_the_same_bits_everywhere(void **state)
     }
 }
 
+static void test_quantize_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    static const int64_t ks[] = {1, 17, 32, 33, 100, 288, 576};
+    struct random r = {3};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t k = ks[random_below(&r, 7)], n = 1 + random_below(&r, 4);
+        int64_t ldx = k + random_below(&r, 3), begin = random_below(&r, (uint32_t)n);
+        float *x = get_floats(n * ldx);
+        struct kn_act want = get_act(n, k), device = device_act(n, k);
+        fill_wild(&r, x, n * ldx);
+        kn_ops(KN_ISA_REF)->quantize(x, ldx, 0, n, &want);
+        float *device_x = to_device(x, (size_t)(n * ldx) * sizeof *x, "x");
+        set_schedule(seed);
+        assert_launched(kn_cuda_quantize(device_x, ldx, begin, n, &device, NULL));
+        assert_launched(kn_cuda_quantize(device_x, ldx, 0, begin, &device, NULL));
+        assert_device_act(&device, &want, n);
+        simt_free(device_x);
+        free_device_act(&device);
+        free(x);
+        free_act(&want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +283,7 @@ int main(void)
         cmocka_unit_test(test_quantize_rounds_half_to_even),
         cmocka_unit_test(test_quantize_poisons_a_block_that_is_not_finite),
         cmocka_unit_test(test_quantize_has_the_same_bits_everywhere),
+        cmocka_unit_test(test_quantize_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* rmsnorm/test.c: against double arithmetic, and against the reference bit by bit. */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 static void test_rmsnorm_is_near_double(void **state)
@@ -95,12 +96,62 @@ static void test_add_bias_adds_once(void **state)
     }
 }
 
+static void test_rmsnorm_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    static const int64_t ds[] = {1, 31, 32, 33, 64, 65, 127, 129, 576};
+    struct random r = {4};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t d = ds[random_below(&r, 9)], n = 1 + random_below(&r, 3);
+        float offset = seed % 3 == 0 ? 1.0f : 0.0f, eps = seed % 5 == 0 ? 0.0f : 1e-5f;
+        size_t bytes = (size_t)(n * d) * sizeof(float);
+        float *x = get_floats(n * d), *w = get_floats(d), *y = get_floats(n * d);
+        float *want = get_floats(n * d);
+        struct kn_act a = get_act(n, d), device = device_act(n, d);
+        random_fill(&r, x, n * d, ldexpf(1.0f, (int)random_below(&r, 40) - 20));
+        random_fill(&r, w, d, 1.0f);
+        if (seed % 7 == 0) {
+            memset(x, 0, (size_t)d * sizeof *x);
+        }
+        if (seed % 9 == 0) {
+            x[random_below(&r, (uint32_t)d)] = INFINITY;
+        }
+        kn_ops(KN_ISA_REF)->rmsnorm(x, w, offset, eps, n, d, want);
+        kn_ops(KN_ISA_REF)->rmsnorm_quantize(x, w, offset, eps, 0, n, d, &a);
+        float *device_x = to_device(x, bytes, "x");
+        float *device_w = to_device(w, (size_t)d * sizeof *w, "w");
+        float *device_y = simt_malloc(bytes, "y");
+        set_schedule(seed);
+        assert_launched(kn_cuda_rmsnorm(device_x, device_w, offset, eps, n, d, device_y, NULL));
+        from_device(y, device_y, bytes);
+        assert_same_floats(y, want, n * d, "rmsnorm");
+        assert_launched(
+            kn_cuda_rmsnorm_quantize(device_x, device_w, offset, eps, 1, n, d, &device, NULL));
+        assert_launched(
+            kn_cuda_rmsnorm_quantize(device_x, device_w, offset, eps, 0, 1, d, &device, NULL));
+        assert_device_act(&device, &a, n);
+        assert_launched(kn_cuda_rmsnorm(device_x, device_w, offset, eps, n, d, device_x, NULL));
+        from_device(y, device_x, bytes);
+        assert_same_floats(y, want, n * d, "rmsnorm in place");
+        simt_free(device_x);
+        simt_free(device_w);
+        simt_free(device_y);
+        free_device_act(&device);
+        free(x);
+        free(w);
+        free(y);
+        free(want);
+        free_act(&a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rmsnorm_is_near_double),
         cmocka_unit_test(test_rmsnorm_has_the_same_bits_everywhere),
         cmocka_unit_test(test_add_bias_adds_once),
+        cmocka_unit_test(test_rmsnorm_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* rope/test.c: tables against libm, rotation against double, and against the reference bit by bit.
  */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 static void test_inv_freq_is_the_power(void **state)
@@ -282,6 +283,55 @@ static void test_rope_has_the_same_bits_everywhere(void **state)
     }
 }
 
+/* Pages are written in parts, so that the device starts with what `want` started with. */
+static void check_on_gpu(const struct problem *p, uint64_t seed)
+{
+    size_t bytes = (size_t)(p->span.rows * p->ld) * sizeof(float);
+    size_t page_bytes = (size_t)(PAGES * p->page_elems) * sizeof(uint16_t);
+    size_t table_bytes = (size_t)(POSITIONS * p->dim / 2) * sizeof(float);
+    float *want = get_floats(p->span.rows * p->ld), *got = get_floats(p->span.rows * p->ld);
+    uint16_t *pages = solve(p, KN_ISA_REF, want), *got_pages = get_memory(page_bytes);
+    float *qkv = to_device(p->qkv, bytes, "qkv");
+    struct kn_kv kv = {to_device(got_pages, page_bytes, "pages"), p->page_elems, p->n_kv_heads,
+                       p->head_dim, p->type};
+    struct kn_span span = p->span;
+    struct kn_rope_table table = p->table;
+
+    span.page_table = to_device(p->page_table, sizeof p->page_table, "page table");
+    table.cos = to_device(p->cos, table_bytes, "cos");
+    table.sin = to_device(p->sin, table_bytes, "sin");
+    set_schedule(seed);
+    assert_launched(kn_cuda_rope_kv(qkv, p->ld, p->n_heads, &kv, &span, &table, p->kind, NULL));
+    from_device(got, qkv, bytes);
+    from_device(got_pages, kv.pages, page_bytes);
+    assert_same_floats(got, want, p->span.rows * p->ld, "qkv");
+    assert_memory_equal(got_pages, pages, page_bytes);
+    simt_free(qkv);
+    simt_free(kv.pages);
+    simt_free((void *)(uintptr_t)span.page_table);
+    simt_free((void *)(uintptr_t)table.cos);
+    simt_free((void *)(uintptr_t)table.sin);
+    free(want);
+    free(got);
+    free(pages);
+    free(got_pages);
+}
+
+static void test_rope_kv_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    struct random r = {9};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS;) {
+        struct problem p;
+        problem_init(&p, &r);
+        if (p.type == KN_KV_F16) {
+            p.span.rows = p.span.rows > 4 ? 4 : p.span.rows;
+            check_on_gpu(&p, seed++);
+        }
+        problem_release(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_table_is_times_the_magnitude),
         cmocka_unit_test(test_rope_turns_q_and_k_and_stores_k_and_v),
         cmocka_unit_test(test_rope_has_the_same_bits_everywhere),
+        cmocka_unit_test(test_rope_kv_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* swiglu/test.c: against double arithmetic, and against the reference bit by bit. */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 static void test_glu_is_near_double(void **state)
@@ -59,11 +60,44 @@ static void test_glu_has_the_same_bits_everywhere(void **state)
     }
 }
 
+static void test_glu_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    static const int64_t ffs[] = {1, 31, 32, 33, 100, 300};
+    struct random r = {3};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t ff = ffs[random_below(&r, 6)], n = 1 + random_below(&r, 3);
+        int64_t ld = 2 * ff + random_below(&r, 3);
+        float *gu = get_floats(n * ld);
+        struct kn_act want = get_act(n, ff), device = device_act(n, ff);
+        random_fill(&r, gu, n * ld, ldexpf(1.0f, (int)random_below(&r, 12) - 4));
+        if (seed % 4 == 0) {
+            gu[random_below(&r, (uint32_t)ff)] = -100.0f;
+            gu[random_below(&r, (uint32_t)ff)] = seed % 8 == 0 ? NAN : -INFINITY;
+        }
+        float *device_gu = to_device(gu, (size_t)(n * ld) * sizeof *gu, "gu");
+        const struct kn_ops *ref = kn_ops(KN_ISA_REF);
+        set_schedule(seed);
+        ref->swiglu_quantize(gu, ld, 0, n, ff, &want);
+        assert_launched(kn_cuda_swiglu_quantize(device_gu, ld, 0, n, ff, &device, NULL));
+        assert_device_act(&device, &want, n);
+        ref->geglu_quantize(gu, ld, 0, n, ff, &want);
+        assert_launched(kn_cuda_geglu_quantize(device_gu, ld, 1, n, ff, &device, NULL));
+        assert_launched(kn_cuda_geglu_quantize(device_gu, ld, 0, 1, ff, &device, NULL));
+        assert_device_act(&device, &want, n);
+        simt_free(device_gu);
+        free_device_act(&device);
+        free(gu);
+        free_act(&want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_glu_is_near_double),
         cmocka_unit_test(test_glu_has_the_same_bits_everywhere),
+        cmocka_unit_test(test_glu_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

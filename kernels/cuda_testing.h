@@ -1,0 +1,83 @@
+/* cuda_testing.h: what the tests of kernels for GPUs share. */
+#ifndef ARGOSY_KERNELS_CUDA_TESTING_H
+#define ARGOSY_KERNELS_CUDA_TESTING_H
+
+#include "kernels/cuda_kernels.h"
+#include "kernels/simt/simt.h"
+#include "kernels/testing.h"
+
+#define CUDA_SEEDS 20
+
+/* Another order of threads and another filling of memory. */
+static inline void set_schedule(uint64_t seed)
+{
+    simt_set(&(struct simt_options){
+        .seed = seed,
+        .preempt = seed % 4 == 0 ? 16 : 0,
+        .eager_copies = seed % 2 == 0,
+    });
+}
+
+static inline void *to_device(const void *host, size_t bytes, const char *name)
+{
+    void *p = simt_malloc(bytes, name);
+
+    simt_upload(p, host, bytes);
+    return p;
+}
+
+static inline void from_device(void *host, const void *device, size_t bytes)
+{
+    if (!simt_download(host, device, bytes)) {
+        fail_msg("%s", simt_fault());
+    }
+}
+
+static inline void assert_launched(int status)
+{
+    if (status != 0) {
+        fail_msg("%s", simt_fault());
+    }
+}
+
+/* Activations on the device: nobody has written them. */
+static inline struct kn_act device_act(int64_t n, int64_t k)
+{
+    int64_t n_blocks = (k + KN_BLOCK - 1) / KN_BLOCK;
+
+    return (struct kn_act){
+        .f = simt_malloc((size_t)(n * k) * sizeof(float), "act.f"),
+        .q = simt_malloc((size_t)(n * n_blocks * KN_BLOCK), "act.q"),
+        .d = simt_malloc((size_t)(n * n_blocks) * sizeof(float), "act.d"),
+        .s = simt_malloc((size_t)(n * n_blocks) * sizeof(int32_t), "act.s"),
+        .h = simt_malloc((size_t)(n * n_blocks) * sizeof(int32_t), "act.h"),
+        .k = k,
+    };
+}
+
+static inline void free_device_act(struct kn_act *a)
+{
+    simt_free(a->f);
+    simt_free(a->q);
+    simt_free(a->d);
+    simt_free(a->s);
+    simt_free(a->h);
+}
+
+/* All n rows are there and have the bits of `want`. Frees nothing. */
+static inline void assert_device_act(const struct kn_act *device, const struct kn_act *want,
+                                     int64_t n)
+{
+    int64_t n_blocks = (want->k + KN_BLOCK - 1) / KN_BLOCK;
+    struct kn_act got = get_act(n, want->k);
+
+    from_device(got.f, device->f, (size_t)(n * want->k) * sizeof(float));
+    from_device(got.q, device->q, (size_t)(n * n_blocks * KN_BLOCK));
+    from_device(got.d, device->d, (size_t)(n * n_blocks) * sizeof(float));
+    from_device(got.s, device->s, (size_t)(n * n_blocks) * sizeof(int32_t));
+    from_device(got.h, device->h, (size_t)(n * n_blocks) * sizeof(int32_t));
+    assert_same_act(&got, want, n);
+    free_act(&got);
+}
+
+#endif
