@@ -13,6 +13,25 @@
 extern "C" {
 #endif
 
+/* ---- weights (host) -------------------------------------------------------------------------- */
+
+/* Q4_1 and Q8_0 so far. */
+bool kn_cuda_serves(int type, int64_t rows, int64_t cols);
+/* 0 when not served. */
+size_t kn_cuda_pack_bytes(int type, int64_t rows, int64_t cols);
+/* Rows of the file to the layout of pack_cuda.c; both pointers are of the host. */
+void kn_cuda_pack(int type, int64_t rows, int64_t cols, const void *src, void *dst);
+
+/* ---- operations ------------------------------------------------------------------------------ */
+
+/* A matrix that is served; w->data is what kn_cuda_pack made, w->isa is not looked at. -1 where it
+ * is not served. */
+int kn_cuda_embed(const struct kn_matrix *w, const uint32_t *ids, int64_t n, float scale, float *x,
+                  void *stream);
+/* n at most KN_CUDA_TOKENS_MAX (more: -1): for decoding. */
+#define KN_CUDA_TOKENS_MAX 8
+int kn_cuda_matmul(const struct kn_matrix *w, const struct kn_act *x, int64_t n, int64_t row_begin,
+                   int64_t row_end, bool accumulate, float *y, int64_t ldy, void *stream);
 int kn_cuda_quantize(const float *x, int64_t ldx, int64_t row_begin, int64_t row_end,
                      const struct kn_act *a, void *stream);
 int kn_cuda_rmsnorm(const float *x, const float *w, float w_offset, float eps, int64_t n, int64_t d,

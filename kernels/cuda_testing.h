@@ -40,6 +40,23 @@ static inline void assert_launched(int status)
     }
 }
 
+/* Types that kn_cuda_serves. */
+static const int cuda_types[] = {KN_Q4_1, KN_Q8_0};
+#define N_CUDA_TYPES 2
+
+/* The matrix of the file on the device; free m->data by simt_free. */
+static inline struct kn_matrix device_matrix(int type, int64_t rows, int64_t cols, const void *src)
+{
+    size_t bytes = kn_cuda_pack_bytes(type, rows, cols);
+    void *packed = get_memory(bytes);
+
+    kn_cuda_pack(type, rows, cols, src, packed);
+    struct kn_matrix m = {.type = type, .rows = rows, .cols = cols};
+    m.data = to_device(packed, bytes, "weights");
+    free(packed);
+    return m;
+}
+
 /* Activations on the device: nobody has written them. */
 static inline struct kn_act device_act(int64_t n, int64_t k)
 {

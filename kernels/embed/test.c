@@ -1,4 +1,5 @@
 /* embed/test.c: a row of the packed table is the row of the file, times the scale. */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 static void test_embed_gathers_rows_of_every_layout(void **state)
@@ -34,10 +35,45 @@ static void test_embed_gathers_rows_of_every_layout(void **state)
     }
 }
 
+static void test_embed_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    struct random r = {2};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int type = cuda_types[seed % N_CUDA_TYPES];
+        int64_t rows = 1 + random_below(&r, 30), n = 1 + random_below(&r, 4);
+        int64_t cols = KN_BLOCK * (1 + random_below(&r, 20));
+        uint32_t ids[4];
+        for (int i = 0; i < 4; i++) {
+            ids[i] = random_below(&r, (uint32_t)rows);
+        }
+        uint8_t *w = random_weights(&r, type, rows, cols);
+        struct kn_matrix m = pack_matrix(KN_ISA_REF, type, rows, cols, w);
+        struct kn_matrix device = device_matrix(type, rows, cols, w);
+        size_t bytes = (size_t)(n * cols) * sizeof(float);
+        float *want = get_floats(n * cols), *got = get_floats(n * cols);
+        uint32_t *device_ids = to_device(ids, (size_t)n * sizeof *ids, "ids");
+        float *x = simt_malloc(bytes, "x");
+        kn_ops(KN_ISA_REF)->embed(&m, ids, n, 1.5f, want);
+        set_schedule(seed);
+        assert_launched(kn_cuda_embed(&device, device_ids, n, 1.5f, x, NULL));
+        from_device(got, x, bytes);
+        assert_same_floats(got, want, n * cols, kn_type_name(type));
+        simt_free((void *)(uintptr_t)device.data);
+        simt_free(device_ids);
+        simt_free(x);
+        free(w);
+        free((void *)(uintptr_t)m.data);
+        free(want);
+        free(got);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embed_gathers_rows_of_every_layout),
+        cmocka_unit_test(test_embed_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

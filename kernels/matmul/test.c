@@ -1,4 +1,5 @@
 /* matmul/test.c: against double arithmetic, and against the reference bit by bit. */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 static bool is_float(int type)
@@ -308,6 +309,61 @@ static void test_types_that_are_not_served_are_refused(void **state)
     assert_string_equal(kn_type_name(9), "?");
 }
 
+/* Rows in two parts, n tokens, with what was in y added or not; what is between the rows of y is
+ * nobody's. */
+static void check_on_gpu(struct random *r, int type, int64_t n, uint64_t seed)
+{
+    int64_t rows = 1 + random_below(r, 40), cols = KN_BLOCK * (1 + random_below(r, 21));
+    int64_t n_blocks = cols / KN_BLOCK, ldy = rows + random_below(r, 3);
+    int64_t cut = KN_ROW_TILE * random_below(r, (uint32_t)(rows + 15) / KN_ROW_TILE);
+    size_t y_bytes = (size_t)(n * ldy) * sizeof(float);
+    uint8_t *w = random_weights(r, type, rows, cols);
+    struct kn_matrix m = pack_matrix(KN_ISA_REF, type, rows, cols, w);
+    struct kn_matrix device = device_matrix(type, rows, cols, w);
+    struct kn_act x = get_act(n, cols), device_x = device_act(n, cols);
+    float *f = get_floats(n * cols), *want = get_floats(n * ldy), *got = get_floats(n * ldy);
+
+    random_fill(r, f, n * cols, 1.0f);
+    random_fill(r, want, n * ldy, 1.0f);
+    kn_ops(KN_ISA_REF)->quantize(f, cols, 0, n, &x);
+    simt_upload(device_x.q, x.q, (size_t)(n * cols));
+    simt_upload(device_x.d, x.d, (size_t)(n * n_blocks) * sizeof *x.d);
+    simt_upload(device_x.s, x.s, (size_t)(n * n_blocks) * sizeof *x.s);
+    float *y = to_device(want, y_bytes, "y");
+    bool accumulate = random_below(r, 2) != 0;
+    kn_ops(KN_ISA_REF)->matmul(&m, &x, n, 0, rows, accumulate, want, ldy);
+    set_schedule(seed);
+    assert_launched(kn_cuda_matmul(&device, &device_x, n, cut, rows, accumulate, y, ldy, NULL));
+    assert_launched(kn_cuda_matmul(&device, &device_x, n, 0, cut, accumulate, y, ldy, NULL));
+    from_device(got, y, y_bytes);
+    assert_same_floats(got, want, n * ldy, kn_type_name(type));
+    simt_free((void *)(uintptr_t)device.data);
+    simt_free(y);
+    free_device_act(&device_x);
+    free_act(&x);
+    free(w);
+    free((void *)(uintptr_t)m.data);
+    free(f);
+    free(want);
+    free(got);
+}
+
+static void test_matmul_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    struct random r = {11};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        for (int i = 0; i < N_CUDA_TYPES; i++) {
+            check_on_gpu(&r, cuda_types[i], 1 + (int64_t)(seed % KN_CUDA_TOKENS_MAX), seed);
+        }
+    }
+    struct kn_matrix unserved = {.type = KN_Q6_K, .rows = 1, .cols = 256};
+    struct kn_act x = {.k = 256};
+    float y;
+    assert_int_equal(kn_cuda_matmul(&unserved, &x, 1, 0, 1, false, &y, 1, NULL), -1);
+    assert_int_equal(kn_cuda_pack_bytes(KN_Q6_K, 1, 256), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +374,7 @@ int main(void)
         cmocka_unit_test(test_matmul_is_the_sum_of_two_halves_of_its_segments),
         cmocka_unit_test(test_pack_in_ranges_is_pack_at_once),
         cmocka_unit_test(test_types_that_are_not_served_are_refused),
+        cmocka_unit_test(test_matmul_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
