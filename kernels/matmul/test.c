@@ -325,6 +325,9 @@ static void check_on_gpu(struct random *r, int type, int64_t n, uint64_t seed)
 
     random_fill(r, f, n * cols, 1.0f);
     random_fill(r, want, n * ldy, 1.0f);
+    for (int64_t i = 0; seed % 2 == 0 && i < n * cols; i++) {
+        f[i] = fabsf(f[i]) + 1.0f; /* sums so large that d times them has more than 24 bits */
+    }
     kn_ops(KN_ISA_REF)->quantize(f, cols, 0, n, &x);
     simt_upload(device_x.q, x.q, (size_t)(n * cols));
     simt_upload(device_x.d, x.d, (size_t)(n * n_blocks) * sizeof *x.d);
@@ -346,6 +349,43 @@ static void check_on_gpu(struct random *r, int type, int64_t n, uint64_t seed)
     free(f);
     free(want);
     free(got);
+}
+
+/* What a token of 64 x 576 moves, as the emulator counts it: weights, activations and y once. */
+static void test_matmul_on_a_gpu_moves_little_more_than_it_must(void **state)
+{
+    (void)state;
+    struct random r = {12};
+    int64_t rows = 64, cols = 576, n_blocks = cols / KN_BLOCK;
+    if (!simt_has_shadow()) {
+        skip();
+    }
+    for (int i = 0; i < N_CUDA_TYPES; i++) {
+        uint8_t *w = random_weights(&r, cuda_types[i], rows, cols);
+        struct kn_matrix device = device_matrix(cuda_types[i], rows, cols, w);
+        struct kn_act x = device_act(1, cols);
+        float *y = simt_malloc((size_t)rows * sizeof(float), "y");
+        bool has_min = cuda_types[i] == KN_Q4_1;
+        size_t bytes = kn_cuda_pack_bytes(cuda_types[i], rows, cols) + (size_t)(cols + 4 * rows) +
+                       (size_t)n_blocks * (has_min ? 8 : 4);
+        memset(w, 1, (size_t)cols);
+        simt_upload(x.q, w, (size_t)cols);
+        simt_upload(x.d, w, (size_t)n_blocks * 4);
+        simt_upload(x.s, w, (size_t)n_blocks * 4);
+        set_schedule(1);
+        assert_launched(kn_cuda_matmul(&device, &x, 1, 0, rows, false, y, rows, NULL));
+        const struct simt_stats *s = simt_last_stats();
+        print_message(
+            "%s, 64 x 576, 1 token: %lu bytes of DRAM, %lu at least; from L1 %lu sectors, "
+            "%lu at least\n",
+            kn_type_name(cuda_types[i]), (unsigned long)s->unique_sectors * 32,
+            (unsigned long)bytes, (unsigned long)s->sectors, (unsigned long)s->sectors_min);
+        assert_true(s->unique_sectors * 32 <= bytes + bytes / 20);
+        simt_free((void *)(uintptr_t)device.data);
+        simt_free(y);
+        free_device_act(&x);
+        free(w);
+    }
 }
 
 static void test_matmul_has_the_same_bits_on_a_gpu(void **state)
@@ -375,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_pack_in_ranges_is_pack_at_once),
         cmocka_unit_test(test_types_that_are_not_served_are_refused),
         cmocka_unit_test(test_matmul_has_the_same_bits_on_a_gpu),
+        cmocka_unit_test(test_matmul_on_a_gpu_moves_little_more_than_it_must),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
