@@ -190,6 +190,24 @@ template <bool BUG> __global__ void shuffle_as_barrier(int *out, const int *in, 
     out[t] = v + s[t ^ 1];
 }
 
+/* The shuffle has all lanes read before any writes, in every order: only what is remembered of reads
+ * shows the race, and of more readers than the last. */
+template <bool BUG> __global__ void write_over_what_others_read(int *out, const int *in, int *)
+{
+    __shared__ int s[N];
+    unsigned t = threadIdx.x;
+    s[t] = in[t];
+    __syncthreads();
+    int v = s[t ^ 1] + s[t];
+    v = __shfl_xor_sync(FULL, v, 2);
+    if (!BUG) {
+        __syncwarp();
+    }
+    s[t] = v;
+    __syncthreads();
+    out[t] = s[t];
+}
+
 template <bool BUG> __global__ void syncwarp_of_too_few(int *out, const int *in, int *)
 {
     __shared__ int s[N];
@@ -521,6 +539,7 @@ extern const struct planted planted[] = {
     PLANT(exited_lane_in_mask, "exited", PLANTED_ALWAYS),
     PLANT(warp_synchronous, RACE, PLANTED_SHADOW),
     PLANT(shuffle_as_barrier, RACE, PLANTED_SHADOW),
+    PLANT(write_over_what_others_read, "race", PLANTED_SHADOW),
     PLANT(syncwarp_of_too_few, RACE, PLANTED_SHADOW),
     PLANT(syncwarp_across_warps, RACE, PLANTED_SHADOW),
     PLANT(mma_in_a_branch, "exited", PLANTED_ALWAYS),
