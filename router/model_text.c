@@ -110,7 +110,7 @@ static int read_template(const struct checkpoint *c, struct model_text *m, struc
     if (rc > 0) {
         rc = compile_template(&text, m, e);
     } else if (rc == 0) {
-        m->chat_refusal = strdup("the model has no chat template");
+        m->chat_refusal = strdup("it has no chat template");
         rc = m->chat_refusal ? 0 : err_set(e, ERR_NOMEM, "no memory for a model");
     }
     buf_release(&text);

@@ -197,8 +197,8 @@ int messages_render(const struct model_text *m, struct json_object *root,
         return -1;
     if (!m->chat)
         return api_error_set(e, 400, "unsupported_model", "model",
-                             "The model `%s` has no chat template: use completions. %s", m->name,
-                             m->chat_refusal ? m->chat_refusal : "");
+                             "The model `%s` takes no messages (%s): use completions.", m->name,
+                             m->chat_refusal ? m->chat_refusal : "it has no chat template");
     if (check_length(m, messages, e))
         return -1;
     if (tools && (json_object_array_length(tools) == 0 || !chat_template_takes_tools(m->chat)))

@@ -55,9 +55,10 @@ struct config_program {
 
 enum config_action { CONFIG_RUN, CONFIG_EXIT };
 
-/* Fills `out` (zeroed by this call). Handles --config FILE, --check-config, --help and --version
- * itself: then *action is CONFIG_EXIT, what they print is printed, and 0 is returned; `out` is
- * empty. After an error, too, `out` holds nothing to release. */
+/* Fills `out`, whose fields of the option table it zeroes first. Handles --config FILE,
+ * --check-config, --help and --version itself: then *action is CONFIG_EXIT, what they print is
+ * printed, and 0 is returned; `out` is empty. After an error, too, `out` holds nothing to release.
+ */
 int config_load(const struct config_program *p, int argc, char **argv, void *out,
                 enum config_action *action, struct err *e);
 /* The YAML part alone, over text in memory; for tests and the fuzzer. Keeps what `out` holds; the
