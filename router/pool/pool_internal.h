@@ -189,7 +189,9 @@ struct pool {
 
     struct breakers breakers;
     struct budget budget;
-    uint64_t forgiven_ms; /* this process was late: nobody is blamed for what was before */
+    uint64_t forgiven_ms;   /* this process was late: nobody is blamed for what was before */
+    uint64_t crowd_seen_ms; /* when the silent were counted, and what that said */
+    bool crowd_silent;
 
     double output_tokens; /* of generations that finished lately, on average; 0: none yet */
     struct rng rng;

@@ -17,6 +17,10 @@
 #define SEQUENCES_MAX 65536
 /* A crowd that comes back all at once takes longer than a lease to say who they are. */
 #define HELLO_MS 10000
+/* Of so many workers a third silent at once: this router or its network is behind, for a process
+ * that ends closes its stream. They get so many leases. */
+#define CROWD_MIN 16
+#define CROWD_LEASES 4
 
 static struct worker **bucket_of(const struct pool *p, uint64_t stream)
 {
@@ -540,9 +544,32 @@ static void end_draining(struct pool *p, struct worker *w)
         log_info("draining worker's generations moved", "id=%s moved=%u", w->id, n);
 }
 
+static bool crowd_is_silent(struct pool *p, uint64_t now_ms)
+{
+    if (p->crowd_seen_ms == now_ms)
+        return p->crowd_silent;
+    uint32_t all = 0;
+    uint32_t silent = 0;
+    for (uint32_t i = 0; i < p->n_workers; i++) {
+        const struct worker *w = p->workers[i];
+        all += w->attached;
+        silent += w->attached && now_ms - w->heard_ms > p->config.lease_ms / 2;
+    }
+    p->crowd_seen_ms = now_ms;
+    p->crowd_silent = all >= CROWD_MIN && silent > all / 3;
+    return p->crowd_silent;
+}
+
 void worker_due(struct pool *p, struct worker *w, uint64_t now_ms)
 {
     uint64_t end_of_lease_ms = lease_end_ms(p, w);
+    if (w->attached && now_ms >= end_of_lease_ms && crowd_is_silent(p, now_ms)) {
+        uint64_t patient_ms = w->heard_ms + (uint64_t)CROWD_LEASES * p->config.lease_ms;
+        if (now_ms < patient_ms) {
+            dueheap_set(&p->due, &w->due, now_ms + p->config.lease_ms / 4 + 1);
+            return;
+        }
+    }
     if (now_ms >= end_of_lease_ms) {
         log_warn("worker is silent", "id=\"%s\" peer=%s silent_ms=%llu", w->id, w->peer,
                  (unsigned long long)(now_ms - w->heard_ms));

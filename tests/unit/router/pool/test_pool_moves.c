@@ -105,6 +105,33 @@ static void test_lease_is_forgiven_when_the_router_slept(void **state)
     world_release(&w);
 }
 
+/* Many at once are not taken for dead before four leases are over; few of many are. */
+static void test_crowd_that_falls_silent_gets_time(void **state)
+{
+    (void)state;
+    enum { CROWD = 20, LEASE_MS = 2000 };
+    struct world w;
+    struct pool_config config = world_config();
+    config.workers_max = CROWD;
+    world_init(&w, &config);
+    for (uint64_t i = 1; i <= CROWD; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "w%u", (unsigned)i);
+        join(&w, i, id, 1);
+    }
+    pass_ms(&w, 2 * LEASE_MS);
+    assert_int_equal(pool_totals(w.pool).workers, CROWD);
+    for (uint64_t i = 1; i <= CROWD - 2; i++)
+        event_load(&w, i, false);
+    pass_ms(&w, LEASE_MS / 2);
+    assert_int_equal(pool_totals(w.pool).workers, CROWD - 2);
+    pass_ms(&w, 3 * LEASE_MS);
+    assert_int_equal(pool_totals(w.pool).workers, CROWD - 2);
+    pass_ms(&w, LEASE_MS);
+    assert_int_equal(pool_totals(w.pool).workers, 0);
+    world_release(&w);
+}
+
 static void test_newer_attachment_takes_over(void **state)
 {
     (void)state;
@@ -492,6 +519,7 @@ int main(void)
         cmocka_unit_test(test_all_tokens_without_the_last_word_is_length),
         cmocka_unit_test(test_silent_worker_is_left_after_its_lease),
         cmocka_unit_test(test_lease_is_forgiven_when_the_router_slept),
+        cmocka_unit_test(test_crowd_that_falls_silent_gets_time),
         cmocka_unit_test(test_newer_attachment_takes_over),
         cmocka_unit_test(test_moves_are_bounded),
         cmocka_unit_test(test_error_of_the_worker_moves),
