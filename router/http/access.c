@@ -5,6 +5,7 @@
 #include "router/http/route.h"
 #include "router/trace/otlp.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/hex.h"
 #include "runtime/base/log.h"
 
 const char *access_error(int status)
@@ -35,7 +36,7 @@ static void write_line(const struct request *r)
     const struct journal *j = &r->journal;
     const char *path = r->route ? r->route->path : "-";
     char trace[2 * TRACE_ID_BYTES + 1];
-    trace_hex(j->trace.trace_id, TRACE_ID_BYTES, trace);
+    hex_write(j->trace.trace_id, TRACE_ID_BYTES, trace);
     double ms = ms_between(j->start_ns, j->end_ns);
     if (j->model)
         log_info("request",

@@ -9,6 +9,7 @@
 #include "router/http/request.h"
 #include "router/http/route.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/fnv.h"
 
 #define TICK_S 1
 /* Ticks that a viewer may not have read when it is dropped. */
@@ -133,13 +134,10 @@ static bool is_off(struct request *r)
     return true;
 }
 
-/* FNV-1a over the bytes: they change with the program only. */
+/* They change with the program only. */
 static uint64_t tag_of(const struct asset *a)
 {
-    uint64_t x = 14695981039346656037u;
-    for (const char *p = a->bytes; p < a->end; p++)
-        x = (x ^ (unsigned char)*p) * 1099511628211u;
-    return x;
+    return fnv1a(FNV_SEED, a->bytes, (size_t)(a->end - a->bytes));
 }
 
 static void send_asset(struct request *r, const char *name)

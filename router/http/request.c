@@ -12,6 +12,7 @@
 #include "router/http/route.h"
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/fnv.h"
 
 /* ---- the request that a connection carries ----------------------------------------------------
  */
@@ -62,9 +63,7 @@ bool conn_make_request(struct conn *c)
 
 uint64_t session_hash_of(const char *s, size_t n)
 {
-    uint64_t x = 14695981039346656037u; /* FNV-1a */
-    for (size_t i = 0; i < n; i++)
-        x = (x ^ (unsigned char)s[i]) * 1099511628211u;
+    uint64_t x = fnv1a(FNV_SEED, s, n);
     return x ? x : 1;
 }
 

@@ -13,6 +13,7 @@
 #include "router/pool/pool.h"
 #include "router/pool/redis_link.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/fnv.h"
 #include "runtime/base/log.h"
 
 #define NAME_BYTES 64
@@ -114,20 +115,10 @@ static uint64_t parse_tokens(const redisReply *r)
     return v < TOKENS_MAX ? v : TOKENS_MAX;
 }
 
-static uint64_t hash_add(uint64_t h, const void *bytes, size_t n)
-{
-    const unsigned char *b = bytes;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ b[i]) * 0x100000001b3u;
-    return h;
-}
-
 static uint64_t hash_str(uint64_t h, const char *s)
 {
-    return hash_add(h, s, strlen(s) + 1);
+    return fnv1a(h, s, strlen(s) + 1);
 }
-
-#define HASH_SEED 0xcbf29ce484222325u
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
@@ -234,7 +225,7 @@ static uint64_t hash_of_view(const struct pool_worker_view *v)
     uint64_t numbers[] = {v->running,       v->waiting,
                           v->kv_pages_used, (uint64_t)(v->prefill_tokens_per_s * 10),
                           v->sequences_max, (uint64_t)(v->decode_tokens_per_s * 10)};
-    uint64_t h = hash_add(HASH_SEED, numbers, sizeof(numbers));
+    uint64_t h = fnv1a(FNV_SEED, numbers, sizeof(numbers));
     h = hash_str(hash_str(hash_str(h, v->state), v->models), v->device_name);
     return h ? h : 1;
 }
@@ -317,10 +308,10 @@ static void write_workers(struct loadtable *t)
 
 static void write_inflight(struct loadtable *t)
 {
-    uint64_t hash = HASH_SEED;
+    uint64_t hash = FNV_SEED;
     for (size_t i = 0; i < t->n_shadows; i++) {
         hash = hash_str(hash, t->shadows[i].id);
-        hash = hash_add(hash, &t->shadows[i].inflight_tokens, sizeof(uint64_t));
+        hash = fnv1a(hash, &t->shadows[i].inflight_tokens, sizeof(uint64_t));
     }
     if ((hash == t->inflight_hash && !refresh_is_due(t, t->inflight_written_ms)) ||
         redis_link_room(t->redis) < WORKER_COMMANDS)

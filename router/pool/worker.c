@@ -11,6 +11,7 @@
 
 #include "router/pool/pool_internal.h"
 #include "runtime/base/buf.h"
+#include "runtime/base/fnv.h"
 #include "runtime/base/log.h"
 #include "runtime/rpc/rpc.h"
 
@@ -298,15 +299,6 @@ static int take_labels(struct worker *w, const Argosy__Hello *h, struct err *e)
     return 0;
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash_of_id(const char *id)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-    for (; *id; id++)
-        h = (h ^ (unsigned char)*id) * 0x100000001b3u;
-    return h;
-}
-
 static int welcome(struct pool *p, struct worker *w, const char *refused)
 {
     Argosy__Welcome body = ARGOSY__WELCOME__INIT;
@@ -340,7 +332,7 @@ static void describe(struct pool *p, struct worker *w, const Argosy__Hello *h)
 {
     uint64_t inflight_max = (uint64_t)h->sequences_max + p->config.worker_queue_max;
     w->epoch = h->epoch;
-    w->view.key = hash_of_id(h->worker_id);
+    w->view.key = fnv1a(FNV_SEED, h->worker_id, strlen(h->worker_id));
     w->view.sequences_max = h->sequences_max;
     w->view.inflight_max = inflight_max < UINT32_MAX ? (uint32_t)inflight_max : UINT32_MAX;
     w->kv_pages = h->kv_pages;

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "runtime/base/hex.h"
 #include "runtime/base/json.h"
 
 #define KIND_INTERNAL 1
@@ -35,7 +36,7 @@ static void put_time(struct writer *s, const char *key, uint64_t at_ns)
 static void put_id(struct writer *s, const char *key, const uint8_t *id, size_t n)
 {
     char text[2 * TRACE_ID_BYTES + 1];
-    trace_hex(id, n, text);
+    hex_write(id, n, text);
     json_key(&s->w, key);
     json_str(&s->w, text);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/base/hex.h"
 #include "runtime/base/rng.h"
 
 #define VERSION_AT 0
@@ -11,24 +12,6 @@
 #define FLAGS_AT 53
 #define TEXT_BYTES 55
 #define FLAG_SAMPLED 1
-
-static int digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; /* upper case is refused (3.2.2) */
-}
-
-static bool read_hex(const char *text, uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        int hi = digit(text[2 * i]), lo = digit(text[2 * i + 1]);
-        if (hi < 0 || lo < 0)
-            return false;
-        out[i] = (uint8_t)(hi << 4 | lo);
-    }
-    return true;
-}
 
 static bool is_zero(const uint8_t *id, size_t n)
 {
@@ -42,15 +25,15 @@ bool traceparent_parse(const char *text, size_t n, struct traceparent *out)
 {
     struct traceparent t;
     uint8_t version, flags;
-    if (n < TEXT_BYTES || !read_hex(text + VERSION_AT, &version, 1) || version == 0xff)
+    if (n < TEXT_BYTES || !hex_read(text + VERSION_AT, &version, 1) || version == 0xff)
         return false;
     if (version == 0 ? n != TEXT_BYTES : n > TEXT_BYTES && text[TEXT_BYTES] != '-')
         return false;
     if (text[TRACE_AT - 1] != '-' || text[SPAN_AT - 1] != '-' || text[FLAGS_AT - 1] != '-')
         return false;
-    if (!read_hex(text + TRACE_AT, t.trace_id, sizeof(t.trace_id)) ||
-        !read_hex(text + SPAN_AT, t.span_id, sizeof(t.span_id)) ||
-        !read_hex(text + FLAGS_AT, &flags, 1))
+    if (!hex_read(text + TRACE_AT, t.trace_id, sizeof(t.trace_id)) ||
+        !hex_read(text + SPAN_AT, t.span_id, sizeof(t.span_id)) ||
+        !hex_read(text + FLAGS_AT, &flags, 1))
         return false;
     if (is_zero(t.trace_id, sizeof(t.trace_id)) || is_zero(t.span_id, sizeof(t.span_id)))
         return false;
@@ -59,21 +42,11 @@ bool traceparent_parse(const char *text, size_t n, struct traceparent *out)
     return true;
 }
 
-void trace_hex(const uint8_t *bytes, size_t n, char *out)
-{
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < n; i++) {
-        *out++ = digits[bytes[i] >> 4];
-        *out++ = digits[bytes[i] & 15];
-    }
-    *out = 0;
-}
-
 void traceparent_write(const struct traceparent *t, char out[TRACEPARENT_BYTES])
 {
     char trace[2 * TRACE_ID_BYTES + 1], span[2 * SPAN_ID_BYTES + 1];
-    trace_hex(t->trace_id, sizeof(t->trace_id), trace);
-    trace_hex(t->span_id, sizeof(t->span_id), span);
+    hex_write(t->trace_id, sizeof(t->trace_id), trace);
+    hex_write(t->span_id, sizeof(t->span_id), span);
     snprintf(out, TRACEPARENT_BYTES, "00-%s-%s-0%d", trace, span, t->sampled);
 }
 

@@ -24,13 +24,12 @@ struct traceparent {
     bool sampled;
 };
 
-/* False, and *out is left alone: it is none. Of a later version what this one knows is read. */
+/* False, and *out is left alone: it is none. Upper case is none (3.2.2). Of a later version what
+ * this one knows is read. */
 bool traceparent_parse(const char *text, size_t n, struct traceparent *out);
 void traceparent_write(const struct traceparent *t, char out[TRACEPARENT_BYTES]);
 /* A span's id that nothing else has. */
 void span_id_make(struct rng *rng, uint8_t id[SPAN_ID_BYTES]);
 void trace_id_make(struct rng *rng, uint8_t id[TRACE_ID_BYTES]);
-/* Lower-case hex of n bytes, and a NUL. */
-void trace_hex(const uint8_t *bytes, size_t n, char *out);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/hex.h"
 #include "runtime/base/threads.h"
 
 #define MANIFEST_VERSION "argosy-exact-1"
@@ -47,15 +48,6 @@ static int hash_all_chunks(struct hashing *h, struct err *e)
     return atomic_load(&h->failed) ? err_set(e, ERR_NOMEM, "manifest: SHA-256 failed") : 0;
 }
 
-static void write_hex(const unsigned char digest[DIGEST_BYTES], char hex[65])
-{
-    for (size_t i = 0; i < DIGEST_BYTES; i++) {
-        hex[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-        hex[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-    }
-    hex[2 * DIGEST_BYTES] = '\0';
-}
-
 static int hash_digests(const struct hashing *h, char hex[65], struct err *e)
 {
     unsigned char digest[DIGEST_BYTES];
@@ -68,7 +60,7 @@ static int hash_digests(const struct hashing *h, char hex[65], struct err *e)
     EVP_MD_CTX_free(ctx);
     if (!done)
         return err_set(e, ERR_NOMEM, "manifest: no memory for SHA-256");
-    write_hex(digest, hex);
+    hex_write(digest, DIGEST_BYTES, hex);
     return 0;
 }
 
@@ -94,6 +86,6 @@ int manifest_add(char hex[65], const char *what, struct err *e)
     ASSERT(n > 0 && (size_t)n < sizeof(text));
     if (EVP_Digest(text, (size_t)n, digest, NULL, EVP_sha256(), NULL) != 1)
         return err_set(e, ERR_NOMEM, "manifest: no memory for SHA-256");
-    write_hex(digest, hex);
+    hex_write(digest, DIGEST_BYTES, hex);
     return 0;
 }

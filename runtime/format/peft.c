@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/hex.h"
 #include "runtime/base/mapping.h"
 #include "runtime/format/jsonpull.h"
 #include "runtime/format/manifest.h"
@@ -174,8 +175,7 @@ static int hash_of(const struct mapping *config, const struct safetensors *s, ch
         return rc;
     if (EVP_Digest(parts, sizeof(parts) - 1, digest, NULL, EVP_sha256(), NULL) != 1)
         return err_set(e, ERR_NOMEM, "no memory for SHA-256");
-    for (size_t i = 0; i < 32; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    hex_write(digest, 32, hex);
     return 0;
 }
 

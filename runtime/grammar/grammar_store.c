@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/fnv.h"
 
 struct grammar_entry {
     struct grammar_entry *newer, *older; /* in the store's list */
@@ -152,10 +153,8 @@ static void unuse(struct grammar_store *s, struct grammar_entry *n)
 
 static uint64_t hash_of(const struct grammar_source *source)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325) ^ (uint64_t)source->kind << 8 ^ source->space;
-    for (size_t i = 0; i < source->n; i++)
-        h = (h ^ (unsigned char)source->text[i]) * UINT64_C(0x100000001b3);
-    return h;
+    uint64_t seed = FNV_SEED ^ (uint64_t)source->kind << 8 ^ source->space;
+    return fnv1a(seed, source->text, source->n);
 }
 
 static struct grammar_entry *find(struct grammar_store *s, const struct grammar_source *source,

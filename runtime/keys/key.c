@@ -6,36 +6,15 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/hex.h"
 #include "runtime/base/rng.h"
-
-static const char hex_digits[] = "0123456789abcdef";
-
-static void to_hex(const uint8_t *bytes, size_t n, char *out)
-{
-    for (size_t i = 0; i < n; i++) {
-        out[2 * i] = hex_digits[bytes[i] >> 4];
-        out[2 * i + 1] = hex_digits[bytes[i] & 15];
-    }
-    out[2 * n] = 0;
-}
-
-static int from_hex(const char *text, uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < 2 * n; i++) {
-        const char *at = text[i] ? strchr(hex_digits, text[i]) : NULL;
-        if (!at)
-            return -1;
-        out[i / 2] = (uint8_t)(i % 2 ? out[i / 2] | (at - hex_digits) : (at - hex_digits) << 4);
-    }
-    return 0;
-}
 
 void key_make_secret(char secret[KEY_SECRET_BYTES])
 {
     uint8_t bytes[32];
     rng_entropy(bytes, sizeof(bytes));
     memcpy(secret, KEY_PREFIX, sizeof(KEY_PREFIX));
-    to_hex(bytes, sizeof(bytes), secret + strlen(KEY_PREFIX));
+    hex_write(bytes, sizeof(bytes), secret + strlen(KEY_PREFIX));
     OPENSSL_cleanse(bytes, sizeof(bytes));
 }
 
@@ -53,7 +32,7 @@ bool key_hash_is(const uint8_t a[KEY_HASH_BYTES], const uint8_t b[KEY_HASH_BYTES
 
 void key_id(const struct key *k, char id[KEY_ID_BYTES])
 {
-    to_hex(k->hash, KEY_HASH_BYTES, id);
+    hex_write(k->hash, KEY_HASH_BYTES, id);
 }
 
 /* ---- fields ---------------------------------------------------------------------------------- */
@@ -160,7 +139,7 @@ int key_parse(const char *line, size_t n, struct key *k, struct err *e)
     if (strlen(copy) != n)
         return err_set(e, ERR_FORMAT, "a NUL in the line");
     char *word = strtok_r(copy, " \t", &save);
-    if (!word || strlen(word) != 2 * KEY_HASH_BYTES || from_hex(word, k->hash, KEY_HASH_BYTES) < 0)
+    if (!word || strlen(word) != 2 * KEY_HASH_BYTES || !hex_read(word, k->hash, KEY_HASH_BYTES))
         return err_set(e, ERR_FORMAT, "it does not begin with a SHA-256 of 64 hex digits");
     unsigned seen = 0;
     while ((word = strtok_r(NULL, " \t", &save))) {

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/base/fnv.h"
 #include "runtime/text/jinja_text.h"
 #include "runtime/text/utf8.h"
 
@@ -94,10 +95,7 @@ static uint64_t mix(uint64_t h)
 
 static uint64_t hash_bytes(const char *p, size_t n)
 {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (unsigned char)p[i]) * 0x100000001b3u;
-    return mix(h);
+    return mix(fnv1a(FNV_SEED, p, n));
 }
 
 static uint64_t hash(struct jval v)
