@@ -555,13 +555,10 @@ static bool crowd_is_silent(struct pool *p, uint64_t now_ms)
 void worker_due(struct pool *p, struct worker *w, uint64_t now_ms)
 {
     uint64_t end_of_lease_ms = lease_end_ms(p, w);
-    if (w->attached && now_ms >= end_of_lease_ms && crowd_is_silent(p, now_ms)) {
-        uint64_t patient_ms = w->heard_ms + (uint64_t)CROWD_LEASES * p->config.lease_ms;
-        if (now_ms < patient_ms) {
-            dueheap_set(&p->due, &w->due, now_ms + p->config.lease_ms / 4 + 1);
-            return;
-        }
-    }
+    if (w->attached && now_ms >= end_of_lease_ms &&
+        now_ms < w->heard_ms + (uint64_t)CROWD_LEASES * p->config.lease_ms &&
+        crowd_is_silent(p, now_ms))
+        end_of_lease_ms = now_ms + p->config.lease_ms / 4 + 1; /* looked at again then */
     if (now_ms >= end_of_lease_ms) {
         log_warn("worker is silent", "id=\"%s\" peer=%s silent_ms=%llu", w->id, w->peer,
                  (unsigned long long)(now_ms - w->heard_ms));
