@@ -288,7 +288,8 @@ class Ours(Contender):
     def command(self):
         return [
             *(self.router, "--listen", f"127.0.0.1:{self.port}", "--rpc-listen", self.rpc),
-            *("--models", self.model, "--connections-max", 12000, "--worker-queue-max", 4096),
+            *("--models", self.model, "--connections-max", 12000, "--client-connections-max", 12000),
+            *("--worker-queue-max", 4096),
             *("--log-level", "error", *self.options),
         ]
 
