@@ -43,10 +43,52 @@ int kn_cuda_swiglu_quantize(const float *gu, int64_t ldgu, int64_t row_begin, in
                             int64_t ff, const struct kn_act *a, void *stream);
 int kn_cuda_geglu_quantize(const float *gu, int64_t ldgu, int64_t row_begin, int64_t row_end,
                            int64_t ff, const struct kn_act *a, void *stream);
+/* x (n, d) += rmsnorm(y), y (n, d) being finished: the norm's two products, then one sum. */
+int kn_cuda_add_norm(const float *y, const float *w, float w_offset, float eps, int64_t n,
+                     int64_t d, float *x, void *stream);
+/* rmsnorm of each head in place, before they turn. qk (n, ld): n_heads heads of q, then n_kv_heads
+ * of k, then anything. q_norm, k_norm (head_dim); NULL leaves those heads alone. head_dim at most
+ * 256 (more: -1). */
+int kn_cuda_norm_heads(float *qk, int64_t ld, int64_t n, int n_heads, int n_kv_heads, int head_dim,
+                       const float *q_norm, const float *k_norm, float eps, void *stream);
+int kn_cuda_add_bias(float *y, int64_t ldy, int64_t n, int64_t d, const float *bias, void *stream);
+/* Of rows of x (n, d), row stride ld: logits may lie in padded rows. */
+int kn_cuda_softcap(float *x, int64_t ld, int64_t n, int64_t d, float cap, void *stream);
 /* kv->type KN_KV_F16 alone. */
 int kn_cuda_rope_kv(float *qkv, int64_t ld, int n_heads, const struct kn_kv *kv,
                     const struct kn_span *span, const struct kn_rope_table *table,
                     enum kn_rope kind, void *stream);
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+/* out[i] = x[rows[i]]: x (any, d), rows (n), out (n, d), another buffer than x. */
+int kn_cuda_gather(const float *x, const uint32_t *rows, int64_t n, int64_t d, float *out,
+                   void *stream);
+/* The same of quantised rows: what `a` has, `to` has too. */
+int kn_cuda_gather_act(const struct kn_act *a, const uint32_t *rows, int64_t n,
+                       const struct kn_act *to, void *stream);
+/* sum[j] += x[r][j] in fp64, r ascending: x (n, d), sum (d). Pooling is rmsnorm of the rows in
+ * place and then this; the sums go to the device and come back, being the engine's over several
+ * steps. */
+int kn_cuda_pool(const float *x, int64_t n, int64_t d, double *sum, void *stream);
+
+/* ---- mixtures of experts --------------------------------------------------------------------- */
+
+#define KN_CUDA_ROUTE_ROWS 32 /* of a thread block, in a word of the scratch */
+#define KN_CUDA_EXPERTS_MAX 4096
+
+size_t kn_cuda_route_scratch_bytes(int64_t n, int n_experts);
+/* ids, weights (n, n_used): route of kernels.h. A slot is a row with one of its experts; slots of
+ * an expert lie together, experts ascending, rows ascending in each. expert_slots (n, n_used): the
+ * slot of a choice; slot_rows (n * n_used): the row of a slot; expert_begin (n_experts + 1): first
+ * slots. scratch: kn_cuda_route_scratch_bytes(n, n_experts). More experts than the most: -1. */
+int kn_cuda_route(const float *logits, int64_t ld, int64_t n, int n_experts, int n_used,
+                  uint32_t *ids, float *weights, uint32_t *expert_slots, uint32_t *slot_rows,
+                  uint32_t *expert_begin, void *scratch, void *stream);
+/* combine of kernels.h for n rows: x[r] (d) += sum over i of weights[r][i] *
+ * y[expert_slots[r][i]]. */
+int kn_cuda_combine(const float *y, const uint32_t *expert_slots, const float *weights, int64_t n,
+                    int n_used, int64_t d, float *x, int64_t ldx, void *stream);
 
 #ifdef __cplusplus
 }

@@ -99,10 +99,10 @@ static void test_add_bias_adds_once(void **state)
 static void test_rmsnorm_has_the_same_bits_on_a_gpu(void **state)
 {
     (void)state;
-    static const int64_t ds[] = {1, 31, 32, 33, 64, 65, 127, 129, 576};
+    static const int64_t ds[] = {1, 31, 32, 33, 64, 65, 127, 129, 576, 960, 961, 1030, 2100};
     struct random r = {4};
     for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
-        int64_t d = ds[random_below(&r, 9)], n = 1 + random_below(&r, 3);
+        int64_t d = ds[seed % 13], n = 1 + random_below(&r, 3);
         float offset = seed % 3 == 0 ? 1.0f : 0.0f, eps = seed % 5 == 0 ? 0.0f : 1e-5f;
         size_t bytes = (size_t)(n * d) * sizeof(float);
         float *x = get_floats(n * d), *w = get_floats(d), *y = get_floats(n * d);
@@ -145,6 +145,98 @@ static void test_rmsnorm_has_the_same_bits_on_a_gpu(void **state)
     }
 }
 
+static void test_add_norm_and_add_bias_have_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    static const int64_t ds[] = {1, 5, 32, 63, 130, 576, 1030};
+    const struct kn_ops *ref = kn_ops(KN_ISA_REF);
+    struct random r = {5};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t d = ds[seed % 7], n = 1 + random_below(&r, 3);
+        float offset = seed % 3 == 0 ? 1.0f : 0.0f;
+        size_t bytes = (size_t)(n * d) * sizeof(float);
+        float *x = get_floats(n * d), *y = get_floats(n * d), *w = get_floats(d);
+        float *got = get_floats(n * d);
+        random_fill(&r, x, n * d, 2.0f);
+        random_fill(&r, y, n * d, ldexpf(1.0f, (int)random_below(&r, 40) - 20));
+        random_fill(&r, w, d, 1.0f);
+        if (seed % 6 == 0) {
+            y[random_below(&r, (uint32_t)d)] = NAN;
+        }
+        float *device_x = to_device(x, bytes, "x"), *device_y = to_device(y, bytes, "y");
+        float *device_w = to_device(w, (size_t)d * sizeof *w, "w");
+        set_schedule(seed);
+        assert_launched(kn_cuda_add_norm(device_y, device_w, offset, 1e-6f, n, d, device_x, NULL));
+        from_device(got, device_x, bytes);
+        for (int64_t i = 0; i < n; i++) { /* as the engine does it: two steps */
+            ref->rmsnorm(y + i * d, w, offset, 1e-6f, 1, d, y + i * d);
+            ref->add_bias(x + i * d, d, 1, d, y + i * d);
+        }
+        assert_same_floats(got, x, n * d, "add_norm");
+
+        int64_t columns = d - random_below(&r, (uint32_t)d); /* of rows of d */
+        ref->add_bias(x, d, n, columns, w);
+        assert_launched(kn_cuda_add_bias(device_x, d, n, columns, device_w, NULL));
+        from_device(got, device_x, bytes);
+        assert_same_floats(got, x, n * d, "add_bias");
+        simt_free(device_x);
+        simt_free(device_y);
+        simt_free(device_w);
+        free(x);
+        free(y);
+        free(w);
+        free(got);
+    }
+}
+
+static void test_norm_heads_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    static const int dims[] = {8, 32, 40, 64, 80, 96, 128, 200, 256};
+    const struct kn_ops *ref = kn_ops(KN_ISA_REF);
+    struct random r = {6};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int dim = dims[seed % 9], kv = 1 + (int)random_below(&r, 3);
+        int heads = kv * (1 + (int)random_below(&r, 4));
+        int64_t n = 1 + random_below(&r, 3);
+        int64_t ld = (int64_t)(heads + 2 * kv) * dim + random_below(&r, 3);
+        size_t bytes = (size_t)(n * ld) * sizeof(float);
+        float *x = get_floats(n * ld), *got = get_floats(n * ld);
+        float *w[2] = {get_floats(dim), get_floats(dim)}, *device_w[2] = {NULL, NULL};
+        random_fill(&r, x, n * ld, 3.0f);
+        float *device_x = to_device(x, bytes, "x");
+        for (int i = 0; i < 2; i++) {
+            random_fill(&r, w[i], dim, 1.0f);
+            if (seed % 3 != (uint64_t)i) {
+                device_w[i] = to_device(w[i], (size_t)dim * sizeof(float), "w");
+            }
+        }
+        set_schedule(seed);
+        assert_launched(kn_cuda_norm_heads(device_x, ld, n, heads, kv, dim, device_w[0],
+                                           device_w[1], 1e-6f, NULL));
+        from_device(got, device_x, bytes);
+        for (int64_t i = 0; i < n; i++) { /* v stays, as do heads without weights */
+            float *q = x + i * ld, *k = q + (int64_t)heads * dim;
+            if (device_w[0] != NULL) {
+                ref->rmsnorm(q, w[0], 0.0f, 1e-6f, heads, dim, q);
+            }
+            if (device_w[1] != NULL) {
+                ref->rmsnorm(k, w[1], 0.0f, 1e-6f, kv, dim, k);
+            }
+        }
+        assert_same_floats(got, x, n * ld, "norm_heads");
+        simt_free(device_x);
+        for (int i = 0; i < 2; i++) {
+            simt_free(device_w[i]);
+            free(w[i]);
+        }
+        free(x);
+        free(got);
+    }
+    assert_int_equal(kn_cuda_norm_heads(NULL, 264, 1, 1, 0, 264, (const float *)&r, NULL, 0, NULL),
+                     -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +244,8 @@ int main(void)
         cmocka_unit_test(test_rmsnorm_has_the_same_bits_everywhere),
         cmocka_unit_test(test_add_bias_adds_once),
         cmocka_unit_test(test_rmsnorm_has_the_same_bits_on_a_gpu),
+        cmocka_unit_test(test_add_norm_and_add_bias_have_the_same_bits_on_a_gpu),
+        cmocka_unit_test(test_norm_heads_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* softcap/test.c: against double arithmetic, and against the reference bit by bit. */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 static void test_softcap_is_near_double(void **state)
@@ -40,11 +41,39 @@ static void test_softcap_has_the_same_bits_everywhere(void **state)
     }
 }
 
+static void test_softcap_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    static const int64_t ds[] = {1, 3, 4, 31, 1000, 1024, 1027, 2050};
+    struct random r = {3};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t d = ds[seed % 8], n = 1 + random_below(&r, 3);
+        int64_t ld = seed % 3 == 0 ? d : (d + 4 + random_below(&r, 4)) / 4 * 4;
+        float *x = get_floats(n * ld), *got = get_floats(n * ld);
+        random_fill(&r, x, n * ld, 40.0f);
+        if (seed % 4 == 0) {
+            x[random_below(&r, (uint32_t)d)] = seed % 8 == 0 ? NAN : -INFINITY;
+        }
+        float *device = to_device(x, (size_t)(n * ld) * sizeof *x, "x");
+        set_schedule(seed);
+        assert_launched(kn_cuda_softcap(device, ld, n, d, 30.0f, NULL));
+        from_device(got, device, (size_t)(n * ld) * sizeof *x);
+        for (int64_t i = 0; i < n; i++) { /* what lies between the rows stays */
+            kn_ops(KN_ISA_REF)->softcap(x + i * ld, d, 30.0f);
+        }
+        assert_same_floats(got, x, n * ld, "softcap");
+        simt_free(device);
+        free(x);
+        free(got);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_softcap_is_near_double),
         cmocka_unit_test(test_softcap_has_the_same_bits_everywhere),
+        cmocka_unit_test(test_softcap_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,167 @@
+/* rows/test.c: rows moved by a GPU against memcpy, and added up against the loop of NUMERICS.md, 5.
+ */
+#include "kernels/cuda_testing.h"
+#include "kernels/testing.h"
+
+#define ROWS_MAX 40
+
+static void random_rows(struct random *r, uint32_t *rows, int64_t n, int64_t below)
+{
+    for (int64_t i = 0; i < n; i++) {
+        rows[i] = random_below(r, (uint32_t)below);
+    }
+}
+
+static void test_gather_copies_the_rows_it_is_told(void **state)
+{
+    (void)state;
+    static const int64_t ds[] = {1, 3, 64, 129, 1024, 1030};
+    struct random r = {1};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t d = ds[seed % 6], all = 1 + random_below(&r, 9), n = 1 + random_below(&r, 6);
+        float *x = get_floats(all * d), *want = get_floats(n * d), *got = get_floats(n * d);
+        uint32_t rows[ROWS_MAX];
+        random_fill(&r, x, all * d, 1.0f);
+        random_rows(&r, rows, n, all);
+        float *device_x = to_device(x, (size_t)(all * d) * sizeof *x, "x");
+        float *out = simt_malloc((size_t)(n * d) * sizeof *x, "out");
+        uint32_t *device_rows = to_device(rows, (size_t)n * sizeof *rows, "rows");
+        set_schedule(seed);
+        assert_launched(kn_cuda_gather(device_x, device_rows, n, d, out, NULL));
+        from_device(got, out, (size_t)(n * d) * sizeof *x);
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(want + i * d, x + rows[i] * d, (size_t)d * sizeof *x);
+        }
+        assert_same_floats(got, want, n * d, "gather");
+        simt_free(device_x);
+        simt_free(device_rows);
+        simt_free(out);
+        free(x);
+        free(want);
+        free(got);
+    }
+}
+
+/* Some host's act on the device. */
+static struct kn_act upload_act(const struct kn_act *a, int64_t n)
+{
+    size_t blocks = (size_t)(n * ((a->k + KN_BLOCK - 1) / KN_BLOCK));
+
+    return (struct kn_act){
+        .f = to_device(a->f, (size_t)(n * a->k) * sizeof(float), "f"),
+        .q = to_device(a->q, blocks * KN_BLOCK, "q"),
+        .d = to_device(a->d, blocks * sizeof(float), "d"),
+        .s = to_device(a->s, blocks * sizeof(int32_t), "s"),
+        .h = to_device(a->h, blocks * sizeof(int32_t), "h"),
+        .k = a->k,
+    };
+}
+
+static void copy_row(const struct kn_act *a, int64_t from, struct kn_act *to, int64_t i)
+{
+    size_t nb = (size_t)((a->k + KN_BLOCK - 1) / KN_BLOCK), r = (size_t)from, t = (size_t)i;
+
+    memcpy(to->f + i * a->k, a->f + from * a->k, (size_t)a->k * sizeof(float));
+    memcpy(to->q + t * nb * KN_BLOCK, a->q + r * nb * KN_BLOCK, nb * KN_BLOCK);
+    memcpy(to->d + t * nb, a->d + r * nb, nb * sizeof(float));
+    memcpy(to->s + t * nb, a->s + r * nb, nb * sizeof(int32_t));
+    memcpy(to->h + t * nb, a->h + r * nb, nb * sizeof(int32_t));
+}
+
+static void test_gather_act_copies_all_that_a_row_has(void **state)
+{
+    (void)state;
+    static const int64_t ks[] = {1, 32, 33, 100, 576, 1056};
+    struct random r = {2};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t k = ks[seed % 6], all = 1 + random_below(&r, 4), n = 1 + random_below(&r, 7);
+        float *x = get_floats(all * k);
+        struct kn_act a = get_act(all, k), want = get_act(n, k), to = device_act(n, k);
+        uint32_t rows[ROWS_MAX];
+        random_fill(&r, x, all * k, 1.0f);
+        random_rows(&r, rows, n, all);
+        kn_ops(KN_ISA_REF)->quantize(x, k, 0, all, &a);
+        struct kn_act device = upload_act(&a, all);
+        uint32_t *device_rows = to_device(rows, (size_t)n * sizeof *rows, "rows");
+        set_schedule(seed);
+        assert_launched(kn_cuda_gather_act(&device, device_rows, n, &to, NULL));
+        for (int64_t i = 0; i < n; i++) {
+            copy_row(&a, rows[i], &want, i);
+        }
+        assert_device_act(&to, &want, n);
+        simt_free(device_rows);
+        free_device_act(&device);
+        free_device_act(&to);
+        free_act(&a);
+        free_act(&want);
+        free(x);
+    }
+}
+
+/* Floats only, quants only: what is not there is not asked for. */
+static void test_gather_act_leaves_out_what_is_not_there(void **state)
+{
+    (void)state;
+    struct random r = {3};
+    float x[2 * 64], got[2 * 64], want[2 * 64];
+    const uint32_t rows[2] = {1, 1};
+    random_fill(&r, x, 128, 1.0f);
+    struct kn_act a = {.f = to_device(x, sizeof x, "x"), .k = 64};
+    struct kn_act to = {.f = simt_malloc(sizeof x, "to"), .k = 64};
+    uint32_t *device_rows = to_device(rows, sizeof rows, "rows");
+    set_schedule(1);
+    assert_launched(kn_cuda_gather_act(&a, device_rows, 2, &to, NULL));
+    from_device(got, to.f, sizeof got);
+    memcpy(want, x + 64, 64 * sizeof *x);
+    memcpy(want + 64, x + 64, 64 * sizeof *x);
+    assert_same_floats(got, want, 128, "f");
+    simt_free(a.f);
+    simt_free(to.f);
+    simt_free(device_rows);
+}
+
+static void test_pool_adds_row_after_row(void **state)
+{
+    (void)state;
+    static const int64_t ds[] = {1, 64, 255, 256, 300, 576};
+    struct random r = {4};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t d = ds[seed % 6], n = 1 + random_below(&r, ROWS_MAX);
+        float *x = get_floats(n * d);
+        double *sum = get_memory((size_t)d * sizeof *sum),
+               *got = get_memory((size_t)d * sizeof *got);
+        for (int64_t i = 0; i < n * d; i++) { /* far apart in size, so that the order shows */
+            x[i] = random_normal(&r) * ldexpf(1.0f, (int)random_below(&r, 80) - 40);
+        }
+        for (int64_t j = 0; j < d; j++) {
+            sum[j] = (double)random_normal(&r);
+        }
+        float *device_x = to_device(x, (size_t)(n * d) * sizeof *x, "x");
+        double *device_sum = to_device(sum, (size_t)d * sizeof *sum, "sum");
+        set_schedule(seed);
+        assert_launched(kn_cuda_pool(device_x, n, d, device_sum, NULL));
+        from_device(got, device_sum, (size_t)d * sizeof *got);
+        for (int64_t i = 0; i < n; i++) {
+            for (int64_t j = 0; j < d; j++) {
+                sum[j] = sum[j] + (double)x[i * d + j];
+            }
+        }
+        assert_memory_equal(got, sum, (size_t)d * sizeof *sum);
+        simt_free(device_x);
+        simt_free(device_sum);
+        free(x);
+        free(sum);
+        free(got);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gather_copies_the_rows_it_is_told),
+        cmocka_unit_test(test_gather_act_copies_all_that_a_row_has),
+        cmocka_unit_test(test_gather_act_leaves_out_what_is_not_there),
+        cmocka_unit_test(test_pool_adds_row_after_row),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
