@@ -61,6 +61,12 @@ CFLAGS_CU_asan := $(CFLAGS_asan)
 CFLAGS_CU = -x c++ -std=c++17 -fno-exceptions -fno-rtti -I. -ffp-contract=off -fno-strict-aliasing \
             -fno-ipa-reference -fno-ipa-modref -g $(WARN_CU) $(CFLAGS_CU_$(BUILD))
 
+# The same once more for whole models: no shadow memory, what the machine can, checks of collectives.
+CFLAGS_FAST := -O2 -fno-stack-protector -march=x86-64-v3 -DSIMT_FAST
+FAST_CU_OBJ := $(CU_SRC:%.cu=$(B)/fast/%.cu.o)
+FAST_SIMT_OBJ := $(patsubst %.c,$(B)/fast/%.o,$(filter-out kernels/simt/test.c,$(SIMT_C)))
+FAST_OBJ := $(filter-out %/planted.cu.o,$(FAST_CU_OBJ)) $(FAST_SIMT_OBJ)
+
 # A C test is a program: kernels/<op>/test.c, or tests/unit/<path of what it tests>/test_*.c.
 TEST_SRC := $(wildcard kernels/*/test.c tests/unit/*/*/test_*.c tests/unit/*/test_*.c)
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
@@ -102,6 +108,16 @@ $(B)/%.cu.o: %.cu
 	@echo "  c++ $<"
 	@$(CXX_CU) $(CFLAGS_CU) -MMD -MP -c $< -o $@
 
+$(B)/fast/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  c++ $< (fast)"
+	@$(CXX_CU) $(filter-out $(CFLAGS_CU_$(BUILD)),$(CFLAGS_CU)) $(CFLAGS_FAST) -MMD -MP -c $< -o $@
+
+$(B)/fast/kernels/%.o: kernels/%.c
+	@mkdir -p $(@D)
+	@echo "  cc  $< (fast)"
+	@$(CC) $(CFLAGS_ALL) $(CFLAGS_FAST) -MMD -MP -c $< -o $@
+
 # Generated code is not held to our warnings.
 $(B)/gen/proto/%.o: $(GEN)/proto/%.c
 	@mkdir -p $(@D)
@@ -120,6 +136,9 @@ $(foreach b,$(BINS),$(eval $(call link_bin,$(b))))
 
 # The test of an operation that has a kernel for GPUs runs it too.
 $(foreach o,$(CU_OBJ),$(eval $(dir $(o))test: $(o) $(SIMT_OBJ)))
+# So do the tests of the host side, over the emulated device.
+KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
+$(B)/tests/unit/kernels/simt/test_stream: $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) -lcmocka
@@ -177,7 +196,7 @@ $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 # ---- what the compiler found out about headers ---------------------------------------------------
 
 -include $(LIB_OBJ:.o=.d) $(MAINS:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TOOL_BIN:=.d) $(BENCH_BIN:=.d) $(B)/benchmarks/hash_worker/hash_engine.d \
-         $(SIM_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(SIMT_OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
+         $(SIM_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(SIMT_OBJ:.o=.d) $(FAST_OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
 
 .PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)

@@ -58,26 +58,30 @@ void simt_cp_async(void *shared, const void *global, unsigned bytes, unsigned ze
     }
     struct simt_copies *all = t->copies;
     if ((uintptr_t)shared % bytes != 0 || (uintptr_t)global % bytes != 0 ||
-        simt_place_of(shared, bytes, NULL) != SIMT_SHARED) {
+        (SIMT_CHECKED && simt_place_of(shared, bytes, NULL) != SIMT_SHARED)) {
         simt_trap("cp.async of an address that is not aligned to its size, or not to shared memory",
                   at);
     }
     if (all->n == COPIES_MAX) {
         simt_trap("more than 256 cp.async of a thread on their way", at);
     }
-    if (bytes > zeros) {
+    if (SIMT_CHECKED && bytes > zeros) {
         simt_touch(global, bytes - zeros, SIMT_READ, pc);
     }
-    simt_touch(shared, bytes, SIMT_WRITE, pc);
+    if (SIMT_CHECKED) {
+        simt_touch(shared, bytes, SIMT_WRITE, pc);
+    }
     struct copy *c = &all->copy[all->n++];
     *c = (struct copy){shared, global, bytes, zeros, all->group, pc};
     all->at = at;
     if (simt_options.eager_copies) {
         land(c);
-    } else {
+    } else if (SIMT_CHECKED) {
         memset(shared, 0x7f, bytes);
     }
-    simt_shadow_in_flight(shared, bytes, true);
+    if (SIMT_CHECKED) {
+        simt_shadow_in_flight(shared, bytes, true);
+    }
 }
 
 void simt_cp_async_commit(void)
@@ -102,8 +106,10 @@ void simt_cp_async_wait(unsigned left)
         if (!simt_options.eager_copies) {
             land(&c);
         }
-        simt_shadow_in_flight(c.to, c.bytes, false);
-        simt_touch(c.to, c.bytes, SIMT_WRITE, c.pc);
+        if (SIMT_CHECKED) {
+            simt_shadow_in_flight(c.to, c.bytes, false);
+            simt_touch(c.to, c.bytes, SIMT_WRITE, c.pc);
+        }
     }
     if (all != NULL) {
         all->n = kept;

@@ -18,7 +18,9 @@ struct named_barrier {
 static struct simt_thread threads[SIMT_THREADS_MAX];
 static struct named_barrier barriers[SIMT_BARRIERS];
 static uint16_t ready[SIMT_THREADS_MAX];
+static unsigned n_barriers; /* that somebody is at */
 static unsigned n_ready, n_exited;
+static unsigned first_ready; /* of the ring that `ready` is in the fast build */
 static uint8_t exited[SIMT_THREADS_MAX];
 static uint64_t random_state;
 
@@ -68,19 +70,47 @@ struct simt_dim simt_grid_size(void)
 
 void simt_wake(struct simt_thread *t)
 {
+    unsigned at = SIMT_CHECKED ? n_ready : (first_ready + n_ready) % SIMT_THREADS_MAX;
+
     t->state = SIMT_READY;
-    ready[n_ready++] = (uint16_t)t->index;
+    ready[at] = (uint16_t)t->index;
+    n_ready++;
+}
+
+/* One of those that may run: any, or in the fast build the one that waits longest. */
+static struct simt_thread *take_ready(void)
+{
+    unsigned at = SIMT_CHECKED ? random_below(n_ready) : first_ready;
+    struct simt_thread *t = &threads[ready[at]];
+
+    n_ready--;
+    if (SIMT_CHECKED) {
+        ready[at] = ready[n_ready];
+    } else {
+        first_ready = (first_ready + 1) % SIMT_THREADS_MAX;
+    }
+    return t;
+}
+
+/* The running thread leaves; the fast build goes straight to the next one. */
+static void leave(bool for_good)
+{
+    if (SIMT_CHECKED || n_ready == 0) {
+        simt_fiber_leave(for_good);
+    } else {
+        simt_fiber_switch(take_ready());
+    }
 }
 
 void simt_stop(void)
 {
-    simt_fiber_leave(false);
+    leave(false);
 }
 
 void simt_give_way(void)
 {
     simt_wake(simt_self);
-    simt_fiber_leave(false);
+    leave(false);
 }
 
 /* Too few threads are left for a barrier that some wait at. */
@@ -88,10 +118,13 @@ static bool is_hopeless(const struct named_barrier *b)
 {
     unsigned may_come = 0;
 
+    if (b->expected == 0 || n_exited == 0) {
+        return false;
+    }
     for (unsigned i = 0; i < simt_block.threads; i++) {
         may_come += !exited[i] && !b->brings[i];
     }
-    return b->expected != 0 && may_come < b->expected - b->arrived;
+    return may_come < b->expected - b->arrived;
 }
 
 void simt_thread_exits(void)
@@ -104,7 +137,7 @@ void simt_thread_exits(void)
     exited[t->index] = 1;
     n_exited++;
     simt_warp_exit(t);
-    for (unsigned i = 0; i < SIMT_BARRIERS; i++) {
+    for (unsigned i = 0; n_barriers != 0 && i < SIMT_BARRIERS; i++) {
         struct named_barrier *b = &barriers[i];
         if (is_hopeless(b)) {
             simt_fault_say("%s: barrier %u (%s:%d): threads %s have exited, threads %s wait",
@@ -114,10 +147,19 @@ void simt_thread_exits(void)
             simt_fault_end();
         }
     }
-    simt_fiber_leave(true);
+    leave(true);
 }
 
 /* ---- barriers -------------------------------------------------------------------------------- */
+
+static void clear(struct named_barrier *b)
+{
+    n_barriers--;
+    b->expected = b->arrived = 0;
+    memset(b->waits, 0, simt_block.threads * sizeof b->waits[0]);
+    memset(b->brings, 0, simt_block.threads * sizeof b->brings[0]);
+    memset(b->since, 0, simt_block.threads * sizeof b->since[0]);
+}
 
 static void complete(struct named_barrier *b)
 {
@@ -130,19 +172,21 @@ static void complete(struct named_barrier *b)
     result = b->op == SIMT_BARRIER_AND  ? count == (int)b->expected
              : b->op == SIMT_BARRIER_OR ? count != 0
                                         : count;
-    if (all && memcmp(b->waits, b->brings, simt_block.threads) == 0) {
+    if (SIMT_CHECKED && all && memcmp(b->waits, b->brings, simt_block.threads) == 0) {
         simt_shadow_meet_block();
-    } else {
+    } else if (SIMT_CHECKED) {
         simt_shadow_meet_some(b->waits, b->since);
     }
-    simt_stats_flush();
+    if (SIMT_CHECKED) {
+        simt_stats_flush();
+    }
     for (unsigned i = 0; i < simt_block.threads; i++) {
         if (b->waits[i]) {
             threads[i].result = result;
             simt_wake(&threads[i]);
         }
     }
-    memset(b, 0, sizeof *b);
+    clear(b);
 }
 
 /* The running thread is at barrier id. */
@@ -173,13 +217,14 @@ static struct named_barrier *arrive(enum simt_op op, unsigned id, unsigned count
         simt_fault_end();
     }
     if (b->expected == 0) {
+        n_barriers++;
         b->expected = count;
         b->op = op;
         b->at = at;
     }
     b->brings[t->index] = 1;
     b->waits[t->index] = waits;
-    b->since[t->index] = simt_shadow_arrive(t->index);
+    b->since[t->index] = SIMT_CHECKED ? simt_shadow_arrive(t->index) : 0;
     b->arrived++;
     if (is_hopeless(b)) {
         simt_fault_say("%s: thread %u waits at %s:%d, but threads %s have exited",
@@ -256,10 +301,21 @@ static void say_deadlock(void)
 static void run_block(void)
 {
     simt_memory_begin_block();
-    simt_shadow_begin_block();
-    memset(barriers, 0, sizeof barriers);
+    if (SIMT_CHECKED) {
+        simt_shadow_begin_block();
+    }
     memset(exited, 0, sizeof exited);
-    n_ready = n_exited = 0;
+    n_ready = n_exited = first_ready = 0;
+    for (unsigned i = 0; i < SIMT_BARRIERS; i++) {
+        if (barriers[i].expected != 0) { /* an arrival that nobody waited for */
+            clear(&barriers[i]);
+        }
+    }
+    for (unsigned i = 0; i < simt_block.threads; i += SIMT_WARP) {
+        unsigned left = simt_block.threads - i;
+        simt_block.warp[i / SIMT_WARP] =
+            (struct simt_warp){.there = left < SIMT_WARP ? (1u << left) - 1 : ~0u};
+    }
     for (unsigned i = 0; i < simt_block.threads; i++) {
         struct simt_thread *t = &threads[i];
         struct simt_copies *copies = t->copies;
@@ -272,32 +328,31 @@ static void run_block(void)
         simt_wake(t);
     }
     while (n_ready != 0 && !simt_faulted()) {
-        unsigned pick = random_below(n_ready);
-        struct simt_thread *t = &threads[ready[pick]];
-        ready[pick] = ready[--n_ready];
-        simt_fiber_enter(t);
+        simt_fiber_enter(take_ready());
     }
     if (!simt_faulted() && n_exited != simt_block.threads) {
         say_deadlock();
     }
-    simt_stats_flush();
+    if (SIMT_CHECKED) {
+        simt_stats_flush();
+    }
 }
 
 /* The n blocks in an order of the seed's. */
 static void run_blocks(unsigned n)
 {
-    uint32_t *order = malloc((n != 0 ? n : 1) * sizeof *order);
+    uint32_t *order = SIMT_CHECKED ? malloc((n != 0 ? n : 1) * sizeof *order) : NULL;
 
-    if (order == NULL) {
+    if (SIMT_CHECKED && order == NULL) {
         abort();
     }
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; SIMT_CHECKED && i < n; i++) {
         unsigned j = random_below(i + 1);
         order[i] = order[j];
         order[j] = i;
     }
     for (unsigned i = 0; i < n && !simt_faulted(); i++) {
-        unsigned b = order[i];
+        unsigned b = SIMT_CHECKED ? order[i] : i;
         simt_block.number = b;
         simt_block.index =
             (struct simt_dim){b % simt_block.grid.x, b / simt_block.grid.x % simt_block.grid.y,
@@ -307,34 +362,57 @@ static void run_blocks(unsigned n)
     free(order);
 }
 
-int simt_launch(const char *kernel, struct simt_dim grid, struct simt_dim block, size_t shared,
-                void (*body)(const void *argument), const void *argument, size_t bytes)
+int simt_launch(struct simt_stream *stream, const char *kernel, struct simt_dim grid,
+                struct simt_dim block, size_t shared, void (*body)(const void *argument),
+                const void *argument, size_t bytes)
 {
+    const struct simt_work work = {kernel, grid, block, shared, body, argument, bytes};
+
+    return stream != NULL ? simt_stream_launch(stream, &work) : simt_run(&work);
+}
+
+bool simt_can_launch(const struct simt_work *w)
+{
+    uint64_t n_threads = (uint64_t)w->block.x * w->block.y * w->block.z;
+    uint64_t n_blocks = (uint64_t)w->grid.x * w->grid.y * w->grid.z;
+
+    return n_threads != 0 && n_threads <= SIMT_THREADS_MAX && n_blocks != 0 &&
+           w->grid.x <= INT32_MAX && w->grid.y <= 65535 && w->grid.z <= 65535 &&
+           n_blocks <= UINT32_MAX && w->shared <= SIMT_SHARED_MAX;
+}
+
+int simt_run(const struct simt_work *w)
+{
+    const struct simt_dim grid = w->grid, block = w->block;
     uint64_t n_threads = (uint64_t)block.x * block.y * block.z;
     uint64_t n_blocks = (uint64_t)grid.x * grid.y * grid.z;
 
     simt_fault_clear();
     random_state = (simt_options.seed + 1) * 0x9e3779b97f4a7c15u;
-    simt_block = (struct simt_block){.kernel = kernel,
+    simt_block = (struct simt_block){.kernel = w->kernel,
                                      .grid = grid,
                                      .size = block,
                                      .threads = (unsigned)n_threads,
-                                     .shared_bytes = shared,
-                                     .body = body,
-                                     .argument = argument,
-                                     .argument_bytes = bytes,
+                                     .shared_bytes = w->shared,
+                                     .body = w->body,
+                                     .argument = w->argument,
+                                     .argument_bytes = w->bytes,
                                      .thread = threads};
-    if (n_threads == 0 || n_threads > SIMT_THREADS_MAX || n_blocks == 0 || n_blocks > 1u << 31 ||
-        grid.y > 65535 || grid.z > 65535 || shared > SIMT_SHARED_MAX) {
+    if (!simt_can_launch(w)) {
         simt_fault_say(
             "%s: a grid of %u x %u x %u blocks of %u x %u x %u threads with %zu bytes of "
             "shared memory cannot be launched",
-            kernel, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared);
+            w->kernel, grid.x, grid.y, grid.z, block.x, block.y, block.z, w->shared);
         return -1;
     }
     simt_memory_begin_launch();
-    simt_shadow_begin_launch();
-    simt_stats_begin();
+    memset(barriers, 0, sizeof barriers);
+    n_barriers = 0;
+    if (SIMT_CHECKED) {
+        simt_shadow_begin_launch();
+        simt_stats_begin();
+    }
     run_blocks((unsigned)n_blocks);
+    simt_memory_end_launch();
     return simt_faulted() ? -1 : 0;
 }

@@ -30,6 +30,11 @@ static int launch(const char *, void (*kernel)(P...), dim3 grid, dim3 block, siz
 #include <math.h>
 #include <string.h>
 
+#if defined(SIMT_FAST)
+#include <immintrin.h>
+#endif
+
+#include "kernels/numerics.h"
 #include "kernels/simt/device.h"
 
 #define __global__
@@ -69,11 +74,12 @@ template <typename F> static void simt_call(const void *f)
 
 template <typename... P, typename... A>
 static int launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                  cudaStream_t, A... args)
+                  cudaStream_t stream, A... args)
 {
     auto call = [=] { kernel(static_cast<P>(args)...); };
-    return simt_launch(name, simt_dim{grid.x, grid.y, grid.z}, simt_dim{block.x, block.y, block.z},
-                       shared, simt_call<decltype(call)>, &call, sizeof call);
+    return simt_launch(stream, name, simt_dim{grid.x, grid.y, grid.z},
+                       simt_dim{block.x, block.y, block.z}, shared, simt_call<decltype(call)>,
+                       &call, sizeof call);
 }
 
 /* ---- vectors --------------------------------------------------------------------------------- */
@@ -155,7 +161,8 @@ template <typename T>
 static inline T simt_shuffle(simt_op op, unsigned mask, T v, int by, int width, simt_at at)
 {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
-    simt_lane lane = {};
+    simt_lane lane; /* filled in as far as it is looked at */
+    lane.in[0] = 0;
     memcpy(&lane.in[0], &v, sizeof v);
     lane.in[1] = static_cast<uint32_t>(by);
     lane.in[2] = static_cast<uint64_t>(width);
@@ -186,7 +193,7 @@ static inline T __shfl_xor_sync(unsigned mask, T v, int by, int width = 32, SIMT
 
 static inline unsigned simt_vote(simt_op op, unsigned mask, uint64_t v, simt_at at)
 {
-    simt_lane lane = {};
+    simt_lane lane;
     lane.in[0] = v;
     simt_collective(op, mask, &lane, at);
     return static_cast<unsigned>(lane.out[0]);
@@ -353,6 +360,13 @@ static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector)
 /* c + the dot product of four signed bytes, wrapping. */
 static inline int __dp4a(int a, int b, int c)
 {
+#if defined(SIMT_FAST)
+    const __m128i p = _mm_madd_epi16(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(a)),
+                                     _mm_cvtepi8_epi16(_mm_cvtsi32_si128(b)));
+    return static_cast<int>(static_cast<unsigned>(c) +
+                            static_cast<unsigned>(_mm_extract_epi32(p, 0)) +
+                            static_cast<unsigned>(_mm_extract_epi32(p, 1)));
+#endif
     unsigned sum = static_cast<unsigned>(c);
     for (int i = 0; i < 4; i++) {
         sum += static_cast<unsigned>(static_cast<int8_t>(a >> (8 * i)) *
@@ -370,11 +384,18 @@ template <typename T> static inline T max(T a, T b)
 }
 
 /* One access of sizeof(T) bytes, as on the device, whatever the host makes of it. */
+#if defined(SIMT_FAST)
+template <typename T> static inline T __ldg(const T *p)
+{
+    return *p;
+}
+#else
 template <typename T> __attribute__((noinline, no_sanitize("thread"))) static T __ldg(const T *p)
 {
     simt_touch(p, sizeof *p, SIMT_READ, __builtin_return_address(0));
     return *p;
 }
+#endif
 
 /* ---- half, bfloat16 -------------------------------------------------------------------------- */
 
@@ -394,11 +415,11 @@ static inline uint16_t __half_as_ushort(__half h)
 }
 static inline float __half2float(__half h)
 {
-    return simt_half_to_float(h.bits);
+    return kn_f16_to_f32(h.bits);
 }
 static inline __half __float2half_rn(float x)
 {
-    return __half{simt_float_to_half(x)};
+    return __half{kn_f32_to_f16(x)};
 }
 static inline __nv_bfloat16 __ushort_as_bfloat16(uint16_t h)
 {

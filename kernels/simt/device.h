@@ -21,9 +21,12 @@ struct simt_at {
 };
 
 /* Runs body(argument) once a thread. The argument holds the kernel's parameters: readable by all,
- * `bytes` long. 0, or -1 and simt_fault(). */
-int simt_launch(const char *kernel, struct simt_dim grid, struct simt_dim block, size_t shared,
-                void (*body)(const void *argument), const void *argument, size_t bytes);
+ * `bytes` long. Without a stream now: 0, or -1 and simt_fault(). With one when its turn comes
+ * (cuda_api.h): 0, or an error of CUDA's. */
+struct simt_stream;
+int simt_launch(struct simt_stream *stream, const char *kernel, struct simt_dim grid,
+                struct simt_dim block, size_t shared, void (*body)(const void *argument),
+                const void *argument, size_t bytes);
 
 struct simt_dim simt_thread_index(void) __attribute__((const));
 struct simt_dim simt_block_index(void) __attribute__((const));
@@ -83,8 +86,6 @@ void simt_cp_async_wait(unsigned left);
 
 void simt_trap(const char *what, struct simt_at at) __attribute__((noreturn));
 
-float simt_half_to_float(uint16_t h);
-uint16_t simt_float_to_half(float x);
 uint16_t simt_float_to_bfloat16(float x);
 
 #ifdef __cplusplus

@@ -50,6 +50,10 @@ static size_t host_stack_bytes;
 static uint8_t *stacks;
 static void *host_sp;
 
+/* Stacks begin at different lines of a page, so that those of a warp don't compete for one set of
+ * the cache. */
+#define COLOUR(i) ((size_t)((i) % 21) * 192)
+
 static uint8_t *stack_of(unsigned i)
 {
     return stacks + i * (STACK + GUARD) + GUARD;
@@ -102,7 +106,7 @@ void simt_fiber_prepare(unsigned i)
 #if SIMT_ASAN
     ASAN_UNPOISON_MEMORY_REGION(bottom, STACK); /* what an abandoned thread left */
 #endif
-    void **sp = (void **)(void *)(bottom + STACK) - 8;
+    void **sp = (void **)(void *)(bottom + STACK - COLOUR(i)) - 8;
     memset(sp, 0, 8 * sizeof *sp);
     void (*start)(void) = simt_fiber_start;
     memcpy(&sp[6], &start, sizeof start);
@@ -135,6 +139,14 @@ void simt_fiber_leave(bool for_good)
 #endif
     simt_switch(&t->sp, host_sp);
     arrived_in_thread(t);
+}
+
+void simt_fiber_switch(struct simt_thread *to)
+{
+    struct simt_thread *from = simt_self;
+
+    simt_self = to;
+    simt_switch(&from->sp, to->sp);
 }
 
 bool simt_fiber_owns(const void *p, size_t bytes)

@@ -2,16 +2,6 @@
 #include "kernels/numerics.h"
 #include "kernels/simt/internal.h"
 
-float simt_half_to_float(uint16_t h)
-{
-    return kn_f16_to_f32(h);
-}
-
-uint16_t simt_float_to_half(float x)
-{
-    return kn_f32_to_f16(x);
-}
-
 /* Nearest even; NaN becomes 0x7fff, as __float2bfloat16_rn has it. */
 uint16_t simt_float_to_bfloat16(float x)
 {

@@ -7,6 +7,7 @@
 #ifndef ARGOSY_KERNELS_SIMT_INTERNAL_H
 #define ARGOSY_KERNELS_SIMT_INTERNAL_H
 
+#include "kernels/simt/cuda_api.h"
 #include "kernels/simt/device.h"
 #include "kernels/simt/simt.h"
 
@@ -14,6 +15,14 @@
 #define SIMT_ASAN 1
 #else
 #define SIMT_ASAN 0
+#endif
+
+/* The fast build runs threads in one fixed order and leaves out what only finds faults of memory:
+ * no shadow, no filling, no counts. Collectives and barriers are checked all the same. */
+#if defined(SIMT_FAST)
+#define SIMT_CHECKED 0
+#else
+#define SIMT_CHECKED 1
 #endif
 
 #define SIMT_WARP 32u
@@ -47,6 +56,15 @@ struct simt_thread {
     struct simt_copies *copies;
 };
 
+/* What its lanes do. */
+struct simt_warp {
+    uint32_t there;   /* lanes that have not exited */
+    uint32_t waiting; /* lanes in a collective */
+    enum simt_op op;  /* theirs, if they are not in different ones */
+    uint32_t mask;
+    bool mixed;
+};
+
 struct simt_block {
     const char *kernel;
     struct simt_dim grid, size, index;
@@ -57,11 +75,22 @@ struct simt_block {
     const void *argument;
     size_t argument_bytes;
     struct simt_thread *thread; /* (SIMT_THREADS_MAX) */
+    struct simt_warp warp[SIMT_THREADS_MAX / SIMT_WARP];
 };
 
 extern struct simt_block simt_block;
 extern struct simt_thread *simt_self; /* NULL outside of a kernel */
 extern struct simt_options simt_options;
+
+/* A launch. */
+struct simt_work {
+    const char *kernel;
+    struct simt_dim grid, block;
+    size_t shared;
+    void (*body)(const void *argument);
+    const void *argument;
+    size_t bytes;
+};
 
 /* ---- fiber.c ---- */
 /* Prepares thread i to start in simt_block.body. */
@@ -69,9 +98,13 @@ void simt_fiber_prepare(unsigned i);
 /* From the host into a thread, until it stops; and back. */
 void simt_fiber_enter(struct simt_thread *t);
 void simt_fiber_leave(bool for_good);
+/* From the running thread into another. In the fast build. */
+void simt_fiber_switch(struct simt_thread *to);
 bool simt_fiber_owns(const void *p, size_t bytes); /* is it the running thread's own stack? */
 
 /* ---- block.c ---- */
+bool simt_can_launch(const struct simt_work *w);
+int simt_run(const struct simt_work *w); /* now: 0, or -1 and simt_fault() */
 uint32_t simt_random(void);
 void simt_wake(struct simt_thread *t); /* it may run */
 void simt_stop(void);                  /* the running thread stops until somebody wakes it */
@@ -94,17 +127,22 @@ struct simt_buffer {
     uint8_t *data;
     size_t bytes;
     const char *name;
-    struct simt_cell *cells; /* the shadow, one for SIMT_CELL bytes */
+    struct simt_cell *cells; /* the shadow, one for SIMT_CELL bytes; the fast build has none */
+    bool hidden;             /* ASan keeps the host from it */
     struct simt_buffer *next;
 };
 enum simt_place simt_place_of(const void *p, size_t bytes, struct simt_buffer **buffer);
 /* The buffer that p is nearest to, for messages; NULL when it is near none. */
 const struct simt_buffer *simt_nearest(const void *p);
 struct simt_buffer *simt_buffers(void);
+/* Of the device's memory, within buffers. What is defined moves along. */
+void simt_move(void *to, const void *from, size_t bytes);
+void simt_fill(void *p, int value, size_t bytes);
 extern struct simt_buffer simt_dynamic; /* dynamic shared memory */
 extern struct simt_buffer simt_static;  /* __shared__ variables: the program's own data */
 void simt_memory_begin_launch(void);
 void simt_memory_begin_block(void);
+void simt_memory_end_launch(void);
 
 /* ---- shadow.c ---- */
 #define SIMT_CELL 4
@@ -131,6 +169,15 @@ void simt_shadow_meet_some(const uint8_t *takes, const uint32_t *since);
 /* ---- async.c ---- */
 void simt_copies_reset(struct simt_thread *t);
 void simt_copies_check_exit(struct simt_thread *t);
+
+/* ---- stream.c, runtime.c: cuda_api.h ---- */
+int simt_stream_launch(struct simt_stream *s, const struct simt_work *w); /* an error of CUDA's */
+bool simt_stream_refuses(void); /* a stream records, and this can't be */
+bool simt_on_device(const void *p, size_t bytes);
+bool simt_pinned(const void *p, size_t bytes);
+enum cudaError simt_runtime_result(enum cudaError e); /* of a call: notes it */
+void simt_runtime_fail(void);                         /* a kernel did: for good */
+bool simt_runtime_failed(void);
 
 /* ---- stats.c ---- */
 void simt_stats_begin(void);

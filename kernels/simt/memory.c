@@ -56,11 +56,40 @@ void *simt_malloc(size_t bytes, const char *name)
     }
     b->bytes = bytes;
     b->name = name;
-    b->cells = get(simt_cells(bytes), sizeof *b->cells);
+    b->cells = SIMT_CHECKED ? get(simt_cells(bytes), sizeof *b->cells) : NULL;
     b->next = buffers;
     buffers = b;
-    spoil(b->data, bytes);
+    if (SIMT_CHECKED) {
+        spoil(b->data, bytes);
+    }
     return b->data;
+}
+
+void simt_hide(void *p)
+{
+    for (struct simt_buffer *b = buffers; b != NULL; b = b->next) {
+        if (b->data == p) {
+            b->hidden = true;
+            SIMT_POISON(b->data, b->bytes);
+        }
+    }
+}
+
+/* What ASan keeps the host from becomes a kernel's, and back. */
+static void show(bool shown)
+{
+    for (struct simt_buffer *b = SIMT_ASAN ? buffers : NULL; b != NULL; b = b->next) {
+        if (b->hidden && shown) {
+            SIMT_UNPOISON(b->data, b->bytes);
+        } else if (b->hidden) {
+            SIMT_POISON(b->data, b->bytes);
+        }
+    }
+}
+
+void simt_memory_end_launch(void)
+{
+    show(false);
 }
 
 void simt_free(void *p)
@@ -69,6 +98,7 @@ void simt_free(void *p)
         struct simt_buffer *b = *at;
         if (b->data == p) {
             *at = b->next;
+            SIMT_UNPOISON(b->data, b->bytes);
             free(b->cells);
             free(b->data);
             free(b);
@@ -88,8 +118,11 @@ void simt_upload(void *device, const void *host, size_t bytes)
         fprintf(stderr, "simt_upload: %zu bytes to where no buffer is\n", bytes);
         abort();
     }
+    show(true);
     memcpy(device, host, bytes);
-    simt_shadow_define(b, (size_t)((uint8_t *)device - b->data), bytes, true);
+    show(false);
+    if (SIMT_CHECKED)
+        simt_shadow_define(b, (size_t)((uint8_t *)device - b->data), bytes, true);
 }
 
 bool simt_download(void *host, const void *device, size_t bytes)
@@ -104,13 +137,57 @@ bool simt_download(void *host, const void *device, size_t bytes)
         fprintf(stderr, "simt_download: %zu bytes from where no buffer is\n", bytes);
         abort();
     }
+    show(true);
     memcpy(host, device, bytes);
-    if (simt_has_shadow() &&
+    show(false);
+    if (SIMT_CHECKED && simt_has_shadow() &&
         !simt_shadow_defined(b, (size_t)((const uint8_t *)device - b->data), bytes, &where)) {
         simt_fault_say("download: byte %zu of %s was never written", where, b->name);
         return false;
     }
     return true;
+}
+
+void simt_move(void *to, const void *from, size_t bytes)
+{
+    struct simt_buffer *a = NULL, *b = NULL;
+    size_t where;
+
+    if (bytes == 0) {
+        return;
+    }
+    if (simt_place_of(to, bytes, &a) != SIMT_GLOBAL ||
+        simt_place_of(from, bytes, &b) != SIMT_GLOBAL) {
+        fprintf(stderr, "simt_move: %zu bytes where no buffer is\n", bytes);
+        abort();
+    }
+    show(true);
+    memmove(to, from, bytes);
+    show(false);
+    for (size_t i = 0; SIMT_CHECKED && i < bytes; i++) {
+        bool defined =
+            simt_shadow_defined(b, (size_t)((const uint8_t *)from - b->data) + i, 1, &where);
+        simt_shadow_define(a, (size_t)((uint8_t *)to - a->data) + i, 1, defined);
+    }
+}
+
+void simt_fill(void *p, int value, size_t bytes)
+{
+    struct simt_buffer *b = NULL;
+
+    if (bytes == 0) {
+        return;
+    }
+    if (simt_place_of(p, bytes, &b) != SIMT_GLOBAL) {
+        fprintf(stderr, "simt_fill: %zu bytes where no buffer is\n", bytes);
+        abort();
+    }
+    show(true);
+    memset(p, value, bytes);
+    show(false);
+    if (SIMT_CHECKED) {
+        simt_shadow_define(b, (size_t)((uint8_t *)p - b->data), bytes, true);
+    }
 }
 
 void *simt_shared(void)
@@ -195,7 +272,8 @@ const struct simt_buffer *simt_nearest(const void *p)
 
 void simt_memory_begin_launch(void)
 {
-    if (simt_static.data == NULL) {
+    show(true);
+    if (SIMT_CHECKED && simt_static.data == NULL) {
         simt_static.data = __data_start;
         simt_static.bytes = (size_t)(_end - __data_start);
         simt_static.cells = get(simt_cells(simt_static.bytes), sizeof *simt_static.cells);
@@ -206,7 +284,9 @@ void simt_memory_begin_launch(void)
             perror("simt: no memory");
             abort();
         }
-        simt_dynamic.cells = get(simt_cells(SIMT_SHARED_MAX), sizeof *simt_dynamic.cells);
+        if (SIMT_CHECKED) {
+            simt_dynamic.cells = get(simt_cells(SIMT_SHARED_MAX), sizeof *simt_dynamic.cells);
+        }
     }
     simt_dynamic.bytes = simt_block.shared_bytes;
     SIMT_UNPOISON(simt_dynamic.data, SIMT_SHARED_MAX + DYNAMIC_ALIGN);
@@ -216,6 +296,9 @@ void simt_memory_begin_launch(void)
 
 void simt_memory_begin_block(void)
 {
+    if (!SIMT_CHECKED) {
+        return;
+    }
     spoil(simt_dynamic.data, simt_dynamic.bytes);
     if (__start_simt_variables != NULL) {
         spoil(__start_simt_variables, (size_t)(__stop_simt_variables - __start_simt_variables));

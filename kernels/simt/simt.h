@@ -27,9 +27,24 @@ void simt_set(const struct simt_options *o);
 void *simt_malloc(size_t bytes, const char *name);
 /* NULL is fine. */
 void simt_free(void *p);
+/* From now on only kernels and the two functions below may touch it: with ASan, the host's own
+ * accesses are errors. */
+void simt_hide(void *p);
 /* The two directions of cudaMemcpy. simt_download is a fault (false) where nobody wrote. */
 void simt_upload(void *device, const void *host, size_t bytes);
 bool simt_download(void *host, const void *device, size_t bytes);
+
+/* The machine that cuda_api.h is of: an A100 with 80 GiB at first. */
+struct simt_machine {
+    int devices;
+    int major, minor; /* compute capability */
+    int driver;       /* as cudaDriverGetVersion says it: 13000 */
+    size_t memory;    /* of each device */
+    unsigned
+        fail_malloc; /* the so-manieth cudaMalloc or cudaMallocHost from now on fails; 0: none */
+};
+void simt_machine_set(const struct simt_machine *m);
+size_t simt_machine_taken(void); /* bytes of the device that cudaMalloc gave and nobody freed */
 
 /* What the last launch did wrong; "" for nothing. Valid until the next launch. */
 const char *simt_fault(void);

@@ -166,7 +166,8 @@ static void ldmatrix(const struct group *g)
 
     for (unsigned i = 0; i < 8 * n; i++) {
         const uint8_t *row = (const uint8_t *)(uintptr_t)g->t[i].lane->in[0];
-        if ((uintptr_t)row % 16 != 0 || simt_place_of(row, 16, NULL) != SIMT_SHARED) {
+        if ((uintptr_t)row % 16 != 0 ||
+            (SIMT_CHECKED && simt_place_of(row, 16, NULL) != SIMT_SHARED)) {
             simt_fault_say(
                 "%s: ldmatrix at %s:%d: the row of lane %u is not 16 bytes of shared memory "
                 "at a multiple of 16",
@@ -229,7 +230,8 @@ static void compute(const struct group *g, enum simt_op op)
 {
     switch (op) {
     case SIMT_SYNCWARP:
-        simt_shadow_meet_warp(g->first / SIMT_WARP, g->mask);
+        if (SIMT_CHECKED)
+            simt_shadow_meet_warp(g->first / SIMT_WARP, g->mask);
         break;
     case SIMT_SHFL_IDX:
     case SIMT_SHFL_UP:
@@ -319,40 +321,68 @@ static void check_agreement(const struct group *g, const struct simt_thread *t)
     }
 }
 
+/* Are all lanes of the mask in t's collective? */
+static bool all_wait(const struct group *g, const struct simt_thread *t)
+{
+    for (unsigned i = 0; i < g->lanes; i++) {
+        const struct simt_thread *u = &g->t[i];
+        if (has(g, i) && (u->state != SIMT_IN_WARP || u->op != t->op || u->mask != t->mask)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void simt_collective(enum simt_op op, uint32_t mask, struct simt_lane *lane, struct simt_at at)
 {
     struct simt_thread *t = simt_self;
+    struct simt_warp *w = &simt_block.warp[t->index / SIMT_WARP];
     struct group g = group_of(t, mask);
-    unsigned here = 0, wanted = (unsigned)__builtin_popcount(mask);
+    uint32_t self = 1u << t->index % SIMT_WARP;
 
-    check_mask(&g, t, op, at);
+    if ((mask & ~w->there) != 0 || (mask & self) == 0 || op == SIMT_LDMATRIX || op == SIMT_MMA_S8) {
+        check_mask(&g, t, op, at);
+    }
     t->state = SIMT_IN_WARP;
     t->op = op;
     t->mask = mask;
     t->at = at;
     t->lane = lane;
-    check_agreement(&g, t);
-    for (unsigned i = 0; i < g.lanes; i++) {
-        const struct simt_thread *u = &g.t[i];
-        here += has(&g, i) && u->state == SIMT_IN_WARP && u->op == op && u->mask == mask;
+    if (w->waiting == 0) {
+        w->op = op;
+        w->mask = mask;
+        w->mixed = false;
+    } else if (w->mixed || w->op != op || w->mask != mask) {
+        w->mixed = true;
+        check_agreement(&g, t);
     }
-    if (here == wanted) {
-        compute(&g, op);
-        for (unsigned i = 0; i < g.lanes; i++) {
-            if (has(&g, i)) {
-                simt_wake(&g.t[i]);
-            }
+    w->waiting |= self;
+    if (w->mixed ? !all_wait(&g, t) : (w->waiting & mask) != mask) {
+        simt_stop();
+        return;
+    }
+    compute(&g, op);
+    w->waiting &= ~mask;
+    for (unsigned i = 0; i < g.lanes; i++) {
+        if (has(&g, i) && (SIMT_CHECKED || &g.t[i] != t)) {
+            simt_wake(&g.t[i]);
         }
     }
-    simt_stop();
+    if (SIMT_CHECKED) {
+        simt_stop();
+    } else {
+        t->state = SIMT_READY;
+    }
 }
 
 void simt_warp_exit(struct simt_thread *t)
 {
     struct group g = group_of(t, ~0u);
+    struct simt_warp *w = &simt_block.warp[t->index / SIMT_WARP];
     unsigned self = t->index - g.first;
 
-    for (unsigned i = 0; i < g.lanes; i++) {
+    w->there &= ~(1u << self);
+    for (unsigned i = 0; w->waiting != 0 && i < g.lanes; i++) {
         const struct simt_thread *u = &g.t[i];
         if (u->state == SIMT_IN_WARP && (u->mask >> self & 1) != 0) {
             simt_fault_say(

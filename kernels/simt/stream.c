@@ -1,0 +1,310 @@
+/* stream.c: streams and graphs of the emulated device: queues of launches, copies and fillings. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/simt/cuda_api.h"
+#include "kernels/simt/internal.h"
+
+enum task_kind {
+    TASK_LAUNCH,
+    TASK_COPY,
+    TASK_FILL,
+};
+
+struct task {
+    struct task *next;
+    enum task_kind kind;
+    void *to; /* of a copy or filling */
+    const void *from;
+    size_t bytes;
+    enum cudaMemcpyKind direction;
+    int value;
+    struct simt_work work;
+    max_align_t argument[]; /* work.argument */
+};
+
+struct tasks {
+    struct task *first, **end;
+};
+
+struct simt_stream {
+    struct tasks queue;
+    struct simt_graph *captures; /* what it records into, in place of doing it */
+};
+
+struct simt_graph {
+    struct tasks tasks;
+    bool broken; /* something was asked for that cannot be recorded */
+};
+
+static struct simt_stream *capturing;
+
+/* ---- tasks ----------------------------------------------------------------------------------- */
+
+static void *get(size_t bytes)
+{
+    void *p = calloc(1, bytes);
+
+    if (p == NULL) {
+        perror("simt: no memory");
+        abort();
+    }
+    return p;
+}
+
+static void init(struct tasks *q)
+{
+    q->first = NULL;
+    q->end = &q->first;
+}
+
+static void append(struct tasks *q, struct task *t)
+{
+    t->next = NULL;
+    *q->end = t;
+    q->end = &t->next;
+}
+
+static void clear(struct tasks *q)
+{
+    for (struct task *t = q->first, *next; t != NULL; t = next) {
+        next = t->next;
+        free(t);
+    }
+    init(q);
+}
+
+static struct task *copy_of(const struct task *t)
+{
+    size_t bytes = sizeof *t + (t->kind == TASK_LAUNCH ? t->work.bytes : 0);
+    struct task *copy = get(bytes);
+
+    memcpy(copy, t, bytes);
+    if (t->kind == TASK_LAUNCH) {
+        copy->work.argument = copy->argument;
+    }
+    return copy;
+}
+
+static void copy_between(const struct task *t)
+{
+    switch (t->direction) {
+    case cudaMemcpyHostToDevice:
+        simt_upload(t->to, t->from, t->bytes);
+        break;
+    case cudaMemcpyDeviceToHost: /* what nobody wrote may be copied, like on the device */
+        (void)simt_download(t->to, t->from, t->bytes);
+        simt_fault_clear();
+        break;
+    default:
+        simt_move(t->to, t->from, t->bytes);
+        break;
+    }
+}
+
+static void perform(const struct task *t)
+{
+    if (simt_runtime_failed()) {
+        return;
+    }
+    switch (t->kind) {
+    case TASK_LAUNCH:
+        if (simt_run(&t->work) != 0) {
+            simt_runtime_fail();
+        }
+        break;
+    case TASK_COPY:
+        copy_between(t);
+        break;
+    case TASK_FILL:
+        simt_fill(t->to, t->value, t->bytes);
+        break;
+    }
+}
+
+static void drain(struct simt_stream *s)
+{
+    struct tasks q = s->queue;
+
+    if (q.first == NULL) {
+        return;
+    }
+    init(&s->queue);
+    for (struct task *t = q.first, *next; t != NULL; t = next) {
+        next = t->next;
+        perform(t);
+        free(t);
+    }
+}
+
+/* Takes t. */
+static cudaError_t give(struct simt_stream *s, struct task *t)
+{
+    if (s->captures != NULL) {
+        append(&s->captures->tasks, t);
+        return cudaSuccess;
+    }
+    append(&s->queue, t);
+    if (simt_options.eager_copies) {
+        drain(s);
+    }
+    return simt_runtime_result(cudaSuccess);
+}
+
+int simt_stream_launch(struct simt_stream *s, const struct simt_work *w)
+{
+    struct task *t;
+
+    if (!simt_can_launch(w)) {
+        return (int)simt_runtime_result(cudaErrorInvalidConfiguration);
+    }
+    t = get(sizeof *t + w->bytes);
+    t->kind = TASK_LAUNCH;
+    t->work = *w;
+    memcpy(t->argument, w->argument, w->bytes);
+    t->work.argument = t->argument;
+    return (int)give(s, t);
+}
+
+/* ---- streams --------------------------------------------------------------------------------- */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
+{
+    if (flags != cudaStreamNonBlocking) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    *s = get(sizeof **s);
+    init(&(*s)->queue);
+    return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    drain(s);
+    free(s);
+    return simt_runtime_result(cudaSuccess);
+}
+
+/* Nothing may wait while a stream records. */
+bool simt_stream_refuses(void)
+{
+    if (capturing != NULL) {
+        capturing->captures->broken = true;
+    }
+    return capturing != NULL;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    if (simt_stream_refuses()) {
+        return simt_runtime_result(cudaErrorStreamCaptureUnsupported);
+    }
+    drain(s);
+    return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t s)
+{
+    bool up = kind == cudaMemcpyHostToDevice, down = kind == cudaMemcpyDeviceToHost;
+    bool pinned = simt_pinned(up ? from : to, bytes);
+    struct task *t;
+
+    if ((!up && !simt_on_device(from, bytes)) || (!down && !simt_on_device(to, bytes))) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    if ((up || down) && !pinned && simt_stream_refuses()) {
+        return simt_runtime_result(cudaErrorStreamCaptureUnsupported);
+    }
+    t = get(sizeof *t);
+    *t =
+        (struct task){.kind = TASK_COPY, .to = to, .from = from, .bytes = bytes, .direction = kind};
+    if (down && s->captures == NULL) {
+        memset(to, 0xa5, bytes); /* who reads it before the wait shall notice */
+    }
+    cudaError_t rc = give(s, t);
+    if ((up || down) && !pinned) {
+        drain(s);
+    }
+    return rc;
+}
+
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
+{
+    struct task *t;
+
+    if (!simt_on_device(p, bytes)) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    t = get(sizeof *t);
+    *t = (struct task){.kind = TASK_FILL, .to = p, .value = value, .bytes = bytes};
+    return give(s, t);
+}
+
+/* ---- graphs ---------------------------------------------------------------------------------- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode)
+{
+    if (mode != cudaStreamCaptureModeThreadLocal || capturing != NULL) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    s->captures = get(sizeof *s->captures);
+    init(&s->captures->tasks);
+    capturing = s;
+    return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+    struct simt_graph *g = s->captures;
+
+    *graph = NULL;
+    if (g == NULL) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    s->captures = NULL;
+    capturing = NULL;
+    if (g->broken) {
+        cudaGraphDestroy(g);
+        return simt_runtime_result(cudaErrorStreamCaptureInvalidated);
+    }
+    *graph = g;
+    return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+{
+    if (flags != 0) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    struct simt_graph *copy = get(sizeof *copy);
+    init(&copy->tasks);
+    for (const struct task *t = graph->tasks.first; t != NULL; t = t->next) {
+        append(&copy->tasks, copy_of(t));
+    }
+    *exec = copy;
+    return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    clear(&graph->tasks);
+    free(graph);
+    return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    return cudaGraphDestroy(exec);
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
+{
+    cudaError_t rc = cudaSuccess;
+
+    for (const struct task *t = exec->tasks.first; t != NULL && rc == cudaSuccess; t = t->next) {
+        rc = give(s, copy_of(t));
+    }
+    return rc;
+}
