@@ -13,6 +13,7 @@
 #define DIAL_TIMEOUT_MS 5000
 #define HANDSHAKE_TIMEOUT_MS 10000
 #define METADATA_BYTES_MAX 16384
+#define WINDOW_BYTES (256 << 10)
 /* A worker needs one; a connection that opens more has lost its way. */
 #define CALLS_PER_CONNECTION_MAX 8
 
@@ -33,6 +34,10 @@ static void add_common(struct rpc_args *a, const struct rpc_config *config)
     add(a, GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     add(a, GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE);
     add(a, GRPC_ARG_ENABLE_CHANNELZ, 0);
+    /* Pings that measure the link cost more than the frames of an idle worker; what they would find
+     * out is said here: a prompt of 64k tokens is under way without a pause. */
+    add(a, GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    add(a, GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, WINDOW_BYTES);
     if (config->keepalive_ms) {
         add(a, GRPC_ARG_KEEPALIVE_TIME_MS, (int)config->keepalive_ms);
         add(a, GRPC_ARG_KEEPALIVE_TIMEOUT_MS, (int)config->keepalive_ms);

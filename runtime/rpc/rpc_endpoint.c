@@ -8,11 +8,6 @@
 #include "runtime/base/log.h"
 #include "runtime/rpc/rpc_stream.h"
 
-/* How soon a frame that found no room is offered again. */
-#define PARKED_MS 5
-/* How soon an end that takes too long is noticed. */
-#define TICK_MS 100
-
 /* gRPC tells of every failed dial at error level; the owner hears of those by RPC_CLOSED. */
 static void forward_log(gpr_log_func_args *args)
 {
@@ -30,6 +25,7 @@ int rpc_endpoint_init(struct rpc_endpoint *ep, const struct rpc_config *config, 
     ep->events = events;
     ep->owner = config->owner;
     ep->out_bytes_max = config->out_bytes_max;
+    ep->look_in_ms = RPC_LOOK_MS;
     pthread_mutex_init(&ep->lock, NULL);
     gpr_set_log_function(forward_log);
     grpc_init();
@@ -37,52 +33,68 @@ int rpc_endpoint_init(struct rpc_endpoint *ep, const struct rpc_config *config, 
     return 0;
 }
 
-/* Cancels what should have ended, offers what was parked. Returns how long to sleep. */
-static uint64_t tick(struct rpc_endpoint *ep)
+/* Cancels what should have ended, offers what was parked. Returns how soon to look again. */
+static uint32_t look(struct rpc_endpoint *ep, uint64_t now_ms)
 {
-    uint64_t now = clock_mono_ms(), wait = UINT64_MAX;
     pthread_mutex_lock(&ep->lock);
+    ep->look_in_ms = RPC_LOOK_MS;
     for (struct rpc_stream *s = ep->streams, *next; s; s = next) {
         next = s->next;
         if (s->state == RPC_STREAM_CLOSING) {
-            wait = wait < TICK_MS ? wait : TICK_MS;
-            if (now >= s->cancel_at_ms)
+            ep->look_in_ms = RPC_LOOK_CLOSING_MS;
+            if (now_ms >= s->cancel_at_ms)
                 rpc_stream_cancel(s);
         }
         rpc_stream_unpark(s);
     }
     if (ep->n_parked)
-        wait = PARKED_MS;
+        ep->look_in_ms = RPC_LOOK_PARKED_MS;
+    uint32_t in_ms = ep->look_in_ms;
     pthread_mutex_unlock(&ep->lock);
-    return wait;
+    return in_ms;
 }
 
-static void handle(struct rpc_endpoint *ep, const struct rpc_tag *tag, bool ok)
+uint32_t rpc_endpoint_handle(struct rpc_endpoint *ep, const struct rpc_tag *tag, bool ok,
+                             bool foreign)
 {
+    struct rpc_incoming in = {0};
     pthread_mutex_lock(&ep->lock);
+    if (tag->stream && tag->op == RPC_OP_RECV) {
+        pthread_mutex_unlock(&ep->lock);
+        rpc_stream_take(tag->stream, ok, &in);
+        pthread_mutex_lock(&ep->lock);
+    }
     if (tag->stream)
-        rpc_stream_handle(tag->stream, tag->op, ok);
+        rpc_stream_handle(tag->stream, tag->op, ok, &in, foreign);
     else
         ep->on_tag(ep, tag->op, ok);
     if (ep->stopping && !ep->streams && ep->may_leave(ep))
         rpc_endpoint_leave(ep);
+    uint32_t look_in_ms = ep->look_in_ms;
     pthread_mutex_unlock(&ep->lock);
+    return look_in_ms;
 }
 
 static void *run(void *arg)
 {
     struct rpc_endpoint *ep = arg;
+    uint64_t look_ms = 0;
     for (;;) {
         /* A stream that another thread closes is looked at within a second at the latest. */
-        uint64_t wait = tick(ep);
+        uint64_t now_ms = clock_mono_ms();
+        if (now_ms >= look_ms)
+            look_ms = now_ms + look(ep, now_ms);
         gpr_timespec until =
-            gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                         gpr_time_from_millis((int64_t)(wait < 1000 ? wait : 1000), GPR_TIMESPAN));
+            gpr_time_from_millis((int64_t)(look_ms > now_ms ? look_ms - now_ms : 0), GPR_TIMESPAN);
+        until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), until);
         grpc_event ev = grpc_completion_queue_next(ep->cq, until, NULL);
         if (ev.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
-        if (ev.type == GRPC_OP_COMPLETE)
-            handle(ep, ev.tag, ev.success != 0);
+        if (ev.type != GRPC_OP_COMPLETE)
+            continue;
+        uint32_t in_ms = rpc_endpoint_handle(ep, ev.tag, ev.success != 0, false);
+        if (now_ms + in_ms < look_ms)
+            look_ms = now_ms + in_ms;
     }
 }
 

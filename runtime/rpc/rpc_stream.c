@@ -199,6 +199,19 @@ void rpc_stream_batch(struct rpc_stream *s, enum rpc_op op, const grpc_op *ops, 
     ASSERT(rc == GRPC_CALL_OK);
 }
 
+static void look_within(struct rpc_endpoint *ep, uint32_t ms)
+{
+    if (ms < ep->look_in_ms)
+        ep->look_in_ms = ms;
+}
+
+static void begin_closing(struct rpc_stream *s)
+{
+    s->state = RPC_STREAM_CLOSING;
+    s->cancel_at_ms = clock_mono_ms() + RPC_CLOSE_MS;
+    look_within(s->endpoint, RPC_LOOK_CLOSING_MS);
+}
+
 static void send_end(struct rpc_stream *s)
 {
     grpc_op ops[2] = {{.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT}};
@@ -220,9 +233,15 @@ static void send_end(struct rpc_stream *s)
     grpc_slice_unref(details);
 }
 
+static bool may_write(const struct rpc_stream *s)
+{
+    return !s->opening && !s->sending && !s->end_sent && !s->cancelled &&
+           s->state != RPC_STREAM_ENDED;
+}
+
 void rpc_stream_pump(struct rpc_stream *s)
 {
-    if (s->opening || s->sending || s->end_sent || s->cancelled || s->state == RPC_STREAM_ENDED)
+    if (!may_write(s))
         return;
     struct rpc_out *o = s->head;
     if (o) {
@@ -282,10 +301,8 @@ void rpc_stream_close(struct rpc_stream *s, bool drop, grpc_status_code status, 
     }
     if (s->state == RPC_STREAM_ENDED)
         return;
-    if (s->state == RPC_STREAM_OPEN) {
-        s->state = RPC_STREAM_CLOSING;
-        s->cancel_at_ms = clock_mono_ms() + RPC_CLOSE_MS;
-    }
+    if (s->state == RPC_STREAM_OPEN)
+        begin_closing(s);
     if (drop)
         drop_unsent(s);
     if (drop && !s->endpoint->is_server)
@@ -318,9 +335,27 @@ static struct rpc_stream *find(struct rpc_endpoint *ep, uint64_t id)
     return s && s->id == id ? s : NULL;
 }
 
+/* The batch is counted and `sending` is set, so neither the stream nor its frame goes away. */
+static void write_here(struct rpc_endpoint *ep, grpc_call *call, struct rpc_tag *of,
+                       grpc_byte_buffer *bytes)
+{
+    grpc_op op = {.op = GRPC_OP_SEND_MESSAGE}; /* flags 0: a buffer hint stalls the stream */
+    void *tag;
+    int ok;
+    op.data.send_message.send_message = bytes;
+    grpc_completion_queue_thread_local_cache_init(ep->cq);
+    grpc_call_error rc = grpc_call_start_batch(call, &op, 1, of, NULL);
+    ASSERT(rc == GRPC_CALL_OK);
+    if (grpc_completion_queue_thread_local_cache_flush(ep->cq, &tag, &ok))
+        rpc_endpoint_handle(ep, tag, ok != 0, true);
+}
+
 int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessage *frame,
                       struct err *e)
 {
+    grpc_byte_buffer *bytes = NULL; /* to be written here, to `call` */
+    grpc_call *call = NULL;
+    struct rpc_tag *tag = NULL;
     int rc = 0;
     struct rpc_out *o = pack(frame, &rc, e);
     if (!o)
@@ -340,12 +375,20 @@ int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessa
         *s->tail = o;
         s->tail = &o->next;
         s->out_bytes += o->n;
+        if (may_write(s)) {
+            s->sending = true;
+            s->pending++;
+            bytes = s->head->bytes;
+            call = s->call;
+            tag = &s->tags[RPC_OP_SEND];
+        }
         o = NULL;
-        rpc_stream_pump(s);
     }
     pthread_mutex_unlock(&ep->lock);
     if (o)
         out_free(o);
+    if (bytes)
+        write_here(ep, call, tag, bytes);
     return rc;
 }
 
@@ -424,40 +467,49 @@ void rpc_stream_unpark(struct rpc_stream *s)
     rpc_stream_recv(s);
 }
 
+/* It is not read any more. */
 static void fail(struct rpc_stream *s, const struct err *why)
 {
-    s->failed = true;
     rpc_stream_close(s, true, GRPC_STATUS_INVALID_ARGUMENT, why->code, why->msg);
 }
 
-static void received(struct rpc_stream *s, bool ok)
+void rpc_stream_take(struct rpc_stream *s, bool ok, struct rpc_incoming *in)
+{
+    *in = (struct rpc_incoming){.last = !ok || !s->received};
+    if (in->last)
+        return;
+    in->rc = unpack_received(s, &in->ev, &in->why);
+    grpc_byte_buffer_destroy(s->received);
+    if (in->ev && has_room(s, in->ev) && mailbox_post(s->endpoint->events, &in->ev->mail))
+        in->ev = NULL;
+}
+
+static void park(struct rpc_stream *s, struct rpc_event *ev, bool foreign)
 {
     struct rpc_endpoint *ep = s->endpoint;
-    struct rpc_event *ev = NULL;
-    struct err e;
-    if (!ok || !s->received) {
+    s->parked = ev;
+    ep->n_parked++;
+    look_within(ep, RPC_LOOK_PARKED_MS);
+    if (foreign)
+        rpc_stream_batch(s, RPC_OP_LOOK, NULL, 0);
+}
+
+static void received(struct rpc_stream *s, struct rpc_incoming *in, bool foreign)
+{
+    struct rpc_endpoint *ep = s->endpoint;
+    if (in->last) {
         /* The peer's last word. A client waits for the status; a server gives one. */
         if (ep->is_server && s->state == RPC_STREAM_OPEN) {
-            s->state = RPC_STREAM_CLOSING;
-            s->cancel_at_ms = clock_mono_ms() + RPC_CLOSE_MS;
+            begin_closing(s);
             rpc_stream_pump(s);
         }
-        return;
-    }
-    int rc = unpack_received(s, &ev, &e);
-    grpc_byte_buffer_destroy(s->received);
-    s->received = NULL;
-    if (rc < 0) {
-        fail(s, &e);
-    } else if (!ev) {
-        rpc_stream_recv(s);
-    } else if (ep->stopping) {
-        rpc_event_free(ev);
-        rpc_stream_recv(s);
+    } else if (in->rc < 0) {
+        fail(s, &in->why);
+    } else if (in->ev && !ep->stopping) {
+        park(s, in->ev, foreign);
     } else {
-        s->parked = ev;
-        ep->n_parked++;
-        rpc_stream_unpark(s);
+        rpc_event_free(in->ev);
+        rpc_stream_recv(s);
     }
 }
 
@@ -481,7 +533,8 @@ static void opened(struct rpc_stream *s, bool ok)
     rpc_stream_pump(s);
 }
 
-void rpc_stream_handle(struct rpc_stream *s, enum rpc_op op, bool ok)
+void rpc_stream_handle(struct rpc_stream *s, enum rpc_op op, bool ok, struct rpc_incoming *in,
+                       bool foreign)
 {
     s->pending--;
     switch (op) {
@@ -489,7 +542,7 @@ void rpc_stream_handle(struct rpc_stream *s, enum rpc_op op, bool ok)
         opened(s, ok);
         break;
     case RPC_OP_RECV:
-        received(s, ok);
+        received(s, in, foreign);
         break;
     case RPC_OP_SEND:
         sent(s);

@@ -1,10 +1,12 @@
 /* rpc_stream.h: one Attach call of either end, and the endpoint that drives it. Private to
  * runtime/rpc.
  *
- * Threads: an endpoint has one thread, which alone takes from the completion queue, handles what
- * comes, and destroys streams. Other threads queue frames and ask for an end, under `lock`.
- * Batches are started under `lock` too, which orders the sends of a call; gRPC never calls back
- * into this code, so nothing is locked inside.
+ * Threads: an endpoint has one thread, which takes from the completion queue and handles what
+ * comes. Other threads queue frames and ask for an end, under `lock`. One that finds nothing being
+ * written writes its frame itself, and handles the end of the write, which gRPC mostly tells at
+ * once: the endpoint's thread would have to be woken for it. In its place gRPC may hand it any
+ * other batch that ended while it wrote. Batches are started under `lock`, but for that write,
+ * which `sending` orders; gRPC never calls back into this code, so nothing is locked inside.
  *
  * The life of a stream:
  *
@@ -30,6 +32,11 @@
 /* How long an orderly end may take before the call is cancelled. */
 #define RPC_CLOSE_MS 3000
 #define RPC_STOP_MS 500
+/* How soon the endpoint's thread looks at all streams: where nothing is known to wait for it, where
+ * an end may take too long, where a frame that found no room is to be offered again. */
+#define RPC_LOOK_MS 1000
+#define RPC_LOOK_CLOSING_MS 100
+#define RPC_LOOK_PARKED_MS 5
 
 enum rpc_op {
     RPC_OP_OPEN,   /* initial metadata */
@@ -37,6 +44,7 @@ enum rpc_op {
     RPC_OP_SEND,   /* one message */
     RPC_OP_END,    /* our status (server) or half-close (client) */
     RPC_OP_CLOSED, /* the call is over */
+    RPC_OP_LOOK,   /* nothing: wakes the endpoint's thread */
     RPC_OP_N,
     /* The server's own, without a stream. */
     RPC_OP_NEW_ATTACH,
@@ -76,16 +84,15 @@ struct rpc_stream {
     bool sending; /* the frame at head is being written */
     bool end_sent;
     bool cancelled;
-    uint64_t cancel_at_ms; /* CLOSING: when patience ends */
+    uint64_t cancel_at_ms;    /* CLOSING: when patience ends */
+    struct rpc_event *parked; /* a frame that the owner has no room for yet */
     struct rpc_out *head, **tail;
     size_t out_bytes;
     struct err why; /* the first cause; code 1: none yet */
     grpc_status_code status;
 
-    /* The endpoint's thread only, or gRPC's while a batch is pending. */
+    /* gRPC's while a batch is pending, then that of the thread that handles its end. */
     grpc_byte_buffer *received;
-    struct rpc_event *parked; /* a frame that the owner has no room for yet */
-    bool failed;              /* broke the protocol: not read any more */
     grpc_metadata_array initial, trailing;
     grpc_status_code peer_status; /* client */
     grpc_slice peer_details;      /* client */
@@ -106,7 +113,8 @@ struct rpc_endpoint {
     struct rpc_stream *streams; /* list */
     bool stopping;
     bool cq_down;
-    unsigned n_parked; /* endpoint's thread */
+    unsigned n_parked;
+    uint32_t look_in_ms; /* how soon the thread is to look at all streams */
     /* What the thread does with a server's own tags, and whether it may leave. */
     void (*on_tag)(struct rpc_endpoint *ep, enum rpc_op op, bool ok);
     bool (*may_leave)(struct rpc_endpoint *ep);
@@ -138,12 +146,30 @@ void rpc_stream_close(struct rpc_stream *s, bool drop, grpc_status_code status, 
                       const char *why);
 /* At once, without a word to the peer. lock held. */
 void rpc_stream_cancel(struct rpc_stream *s);
-/* A batch came back. Endpoint's thread, lock held. */
-void rpc_stream_handle(struct rpc_stream *s, enum rpc_op op, bool ok);
+/* What a RECV brought. */
+struct rpc_incoming {
+    struct rpc_event *ev; /* not delivered yet; NULL: it is, or there is nothing to deliver */
+    bool last;            /* nothing came: the peer has no more to say */
+    int rc;               /* negative: the peer broke the protocol, why says how */
+    struct err why;
+};
+
+/* Before the end of a RECV is handled: unpacks the message and delivers it where there is room.
+ * lock not held: what takes time does not keep others from writing. */
+void rpc_stream_take(struct rpc_stream *s, bool ok, struct rpc_incoming *in);
+/* A batch came back; may free the stream. `in`: with RECV. foreign: this is not the endpoint's
+ * thread. lock held. */
+void rpc_stream_handle(struct rpc_stream *s, enum rpc_op op, bool ok, struct rpc_incoming *in,
+                       bool foreign);
 /* Delivers what was parked, if there is room now. lock held. */
 void rpc_stream_unpark(struct rpc_stream *s);
 /* Frees a stream without a pending batch. lock held. */
 void rpc_stream_finish(struct rpc_stream *s);
+
+/* A batch came back; foreign: to a thread that is not the endpoint's. Says how soon all streams are
+ * to be looked at. lock not held. */
+uint32_t rpc_endpoint_handle(struct rpc_endpoint *ep, const struct rpc_tag *tag, bool ok,
+                             bool foreign);
 
 /* The calls of rpc.h that both ends share. */
 int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessage *frame,

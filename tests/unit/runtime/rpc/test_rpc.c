@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 
 #include "tests/unit/runtime/rpc/rpc_end.h"
 
@@ -283,6 +284,51 @@ static void test_rpc_waits_for_an_owner_without_room(void **state)
     pair_close(&p);
 }
 
+enum { CROSSING = 3000 };
+
+static void *send_loads(void *arg)
+{
+    for (uint64_t i = 0; i < CROSSING; i++)
+        if (send_load(arg, i, NULL) < 0)
+            return "a Load could not be sent";
+    return NULL;
+}
+
+static void *send_cancels(void *arg)
+{
+    struct pair *p = arg;
+    for (uint64_t i = 0; i < CROSSING; i++)
+        if (send_cancel(p->server, p->server_stream, i, NULL) < 0)
+            return "a Cancel could not be sent";
+    return NULL;
+}
+
+/* Who writes meets what comes the other way, with room for it and without. */
+static void test_rpc_keeps_the_order_where_both_write_at_once(void **state)
+{
+    (void)state;
+    struct rpc_config c = config_of("127.0.0.1:0");
+    struct pair p;
+    pthread_t senders[2];
+    void *said;
+    pair_open(&p, &c, 4);
+    assert_int_equal(pthread_create(&senders[0], NULL, send_loads, &p), 0);
+    assert_int_equal(pthread_create(&senders[1], NULL, send_cancels, &p), 0);
+    for (uint64_t i = 0; i < CROSSING; i++) {
+        struct rpc_event *ev = expect(&p.at_server, RPC_FRAME);
+        assert_int_equal(ev->from_worker->load->steps, i);
+        rpc_event_free(ev);
+        ev = expect(&p.at_client, RPC_FRAME);
+        assert_int_equal(ev->to_worker->cancel->request, i);
+        rpc_event_free(ev);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(senders[i], &said);
+        assert_null(said);
+    }
+    pair_close(&p);
+}
+
 static void test_rpc_server_takes_many_and_refuses_one_more(void **state)
 {
     (void)state;
@@ -382,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_rpc_closes_a_peer_that_breaks_a_bound),
         cmocka_unit_test(test_rpc_closes_a_reader_that_is_too_slow),
         cmocka_unit_test(test_rpc_waits_for_an_owner_without_room),
+        cmocka_unit_test(test_rpc_keeps_the_order_where_both_write_at_once),
         cmocka_unit_test(test_rpc_server_takes_many_and_refuses_one_more),
         cmocka_unit_test(test_rpc_dials_again_after_a_failure),
         cmocka_unit_test(test_rpc_second_server_on_a_port_is_an_error),
