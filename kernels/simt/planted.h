@@ -29,11 +29,6 @@ struct planted {
 extern const struct planted planted[];
 extern const int n_planted;
 
-/* Probes for the layouts: a warp's registers in, and out. */
-int planted_mma(const uint32_t *a, const uint32_t *b, int *c); /* (32, 4), (32, 2), (32, 4) */
-int planted_ldmatrix(int n, const uint16_t *matrices, uint32_t *out); /* (4, 8, 8), (32, 4) */
-/* n (2: turned) as the suffix says: 4 is x4, 2 is x2, 3 is x2.trans. */
-
 /* Reads n ints `stride` apart a lane, and as much of shared memory. */
 int planted_strided(int stride, int *out, const int *in);
 

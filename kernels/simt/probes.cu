@@ -1,0 +1,55 @@
+/* probes.cu: one kernel for each instruction of ptx.h that has a layout or an order of its own: a
+ * warp's registers in, and out. tests/unit/kernels/simt/test_probes.c holds the emulator to the PTX
+ * ISA by them, and a GPU too (`make gpu-check`). */
+#include "kernels/simt/probes.h"
+
+#include "kernels/simt/cuda.h"
+#include "kernels/simt/ptx.h"
+
+__global__ void mma_probe(const uint32_t *a, const uint32_t *b, int *c)
+{
+    unsigned t = threadIdx.x;
+    uint32_t a4[4], b2[2];
+    int c4[4];
+    for (int i = 0; i < 4; i++) {
+        a4[i] = a[4 * t + i];
+        c4[i] = c[4 * t + i];
+    }
+    b2[0] = b[2 * t];
+    b2[1] = b[2 * t + 1];
+    ptx_mma_s8(c4, a4, b2);
+    for (int i = 0; i < 4; i++) {
+        c[4 * t + i] = c4[i];
+    }
+}
+
+int probe_mma(const uint32_t *a, const uint32_t *b, int *c)
+{
+    return launch("mma_probe", mma_probe, 1, 32, 0, nullptr, a, b, c);
+}
+
+__global__ void ldmatrix_probe(int n, const uint16_t *matrices, uint32_t *out)
+{
+    __shared__ __align__(16) uint16_t s[4 * 8 * 8];
+    unsigned t = threadIdx.x;
+    uint32_t m[4] = {0, 0, 0, 0};
+    for (int i = 0; i < 8; i++) {
+        s[t * 8 + i] = matrices[t * 8 + i];
+    }
+    __syncthreads();
+    if (n == 4) {
+        ptx_ldmatrix_x4(m, &s[t * 8]);
+    } else if (n == 2) {
+        ptx_ldmatrix_x2(m, &s[t % 16 * 8]);
+    } else {
+        ptx_ldmatrix_x2_trans(m, &s[t % 16 * 8]);
+    }
+    for (int i = 0; i < 4; i++) {
+        out[4 * t + i] = m[i];
+    }
+}
+
+int probe_ldmatrix(int n, const uint16_t *matrices, uint32_t *out)
+{
+    return launch("ldmatrix_probe", ldmatrix_probe, 1, 32, 0, nullptr, n, matrices, out);
+}
