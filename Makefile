@@ -138,7 +138,7 @@ $(foreach b,$(BINS),$(eval $(call link_bin,$(b))))
 $(foreach o,$(CU_OBJ),$(eval $(dir $(o))test: $(o) $(SIMT_OBJ)))
 # So do the tests of the host side, over the emulated device.
 KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
-$(B)/tests/unit/kernels/simt/test_stream: $(KERNEL_CU_OBJ) $(SIMT_OBJ)
+$(patsubst %.c,$(B)/%,$(filter tests/unit/kernels/simt/%,$(TEST_SRC))): $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) -lcmocka
@@ -210,3 +210,4 @@ TSAN_SRC := $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/run
 tsan-build: $(TSAN_SRC:%.c=$(B)/%)
 
 include deploy/targets.mk
+include deploy/gpu.mk

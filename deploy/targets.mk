@@ -23,7 +23,7 @@ VENV_PYTHON := build/venv/bin/python
 
 .PHONY: help run test test-exactness test-faults clean distclean check-layering check-format check-lint format
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile deploy/targets.mk
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile deploy/targets.mk deploy/gpu.mk
 
 run: ## Set up what is missing, then serve a model here until Ctrl-C (ONCE="…": one answer)
 	@deploy/setup.sh run

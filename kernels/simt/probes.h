@@ -1,5 +1,5 @@
-/* probes.h: instructions of ptx.h by themselves: a warp's registers in, and out. Pointers are of the
- * device. Each returns what launch() does. */
+/* probes.h: instructions of ptx.h by themselves: a warp's registers in, and out. Pointers are of
+ * the device. Each returns what launch() does. */
 #ifndef ARGOSY_KERNELS_SIMT_PROBES_H
 #define ARGOSY_KERNELS_SIMT_PROBES_H
 

@@ -1,0 +1,37 @@
+# What a machine with a GPU is for: the kernels' tests and benchmarks on it. EMULATED=1 runs the same
+# programs over the emulator (kernels/simt), so that they are known to work on the day there is one.
+EMULATED ?=
+
+# The emulator's place is taken by tests/cuda/hardware.c.
+GPU := build/gpu
+GPU_CU_OBJ := $(patsubst %.cu,$(GPU)/%.cu.o,$(filter-out %/planted.cu,$(CU_SRC)))
+GPU_ARCH := -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a
+GPU_LIBS := -L$(dir $(NVCC))../lib64 -L$(dir $(NVCC))../lib -lcudart_static -lrt -ldl
+GPU_TEST_SRC := $(filter $(patsubst %,%test.c,$(sort $(dir $(filter-out kernels/simt/%,$(CU_SRC))))),$(TEST_SRC)) \
+                tests/unit/kernels/simt/test_probes.c
+GPU_TESTS := $(GPU_TEST_SRC:%.c=%)
+
+$(GPU)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  nvcc $<"
+	@$(NVCC) $(NVCC_FLAGS) $(GPU_ARCH) -Xcompiler -fno-exceptions -MD -MF $(@:.o=.d) -c -o $@ $<
+
+$(GPU)/tests/cuda/%.o: tests/cuda/%.c
+	@mkdir -p $(@D)
+	@echo "  cc  $<"
+	@$(CC) $(CFLAGS_ALL) -I$(dir $(NVCC))../include -MMD -MP -c $< -o $@
+
+$(GPU_TESTS:%=$(GPU)/%): $(GPU)/%: build/release/%.o $(GPU)/tests/cuda/hardware.o $(GPU_CU_OBJ) build/release/libargosy.a
+	@mkdir -p $(@D)
+	@echo "  ld  $@"
+	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(GPU_LIBS) -lcmocka
+
+-include $(GPU_CU_OBJ:.o=.d) $(GPU)/tests/cuda/hardware.d
+
+.PHONY: gpu-tests gpu-check
+gpu-tests: $(GPU_TESTS:%=$(GPU)/%)
+gpu-check: ## On a machine with a GPU: every kernel's bits against the reference (EMULATED=1: without one)
+	@deploy/setup.sh test
+	@$(if $(EMULATED)$(NVCC),,echo "gpu-check: there is no nvcc here: install CUDA 12.8 or later (EMULATED=1: the emulator)" >&2; exit 2)
+	@$(SUBMAKE) $(if $(EMULATED),$(GPU_TESTS:%=build/release/%),gpu-tests) >&2
+	@python3 tests/cuda/gpu_check.py $(if $(EMULATED),--emulated) $(if $(EMULATED),build/release,$(GPU)) $(GPU_TESTS)
