@@ -15,12 +15,17 @@ extern "C" {
 
 /* ---- weights (host) -------------------------------------------------------------------------- */
 
-/* Q4_1 and Q8_0 so far. */
+/* The block types of kn_serves. */
 bool kn_cuda_serves(int type, int64_t rows, int64_t cols);
 /* 0 when not served. */
 size_t kn_cuda_pack_bytes(int type, int64_t rows, int64_t cols);
-/* Rows of the file to the layout of pack_cuda.c; both pointers are of the host. */
+/* Rows of the file to the layout of cuda_layout.h; both pointers are of the host. dst, like what it
+ * is copied to on the device, begins at a multiple of 32 bytes. */
 void kn_cuda_pack(int type, int64_t rows, int64_t cols, const void *src, void *dst);
+/* The same for rows [row_begin, row_end), src being row row_begin and what follows it. Disjoint
+ * ranges may run in parallel. */
+void kn_cuda_pack_rows(int type, int64_t rows, int64_t cols, const void *src, void *dst,
+                       int64_t row_begin, int64_t row_end);
 
 /* ---- operations ------------------------------------------------------------------------------ */
 

@@ -40,10 +40,6 @@ static inline void assert_launched(int status)
     }
 }
 
-/* Types that kn_cuda_serves. */
-static const int cuda_types[] = {KN_Q4_1, KN_Q8_0};
-#define N_CUDA_TYPES 2
-
 /* The matrix of the file on the device; free m->data by simt_free. */
 static inline struct kn_matrix device_matrix(int type, int64_t rows, int64_t cols, const void *src)
 {

@@ -1,57 +1,83 @@
 /* embed/cuda.cu: x[i][c] = scale * W[ids[i]][c], one rounding after the element is dequantised.
  *
- * W as pack_cuda.c lays it out. A thread block a token: grid (n); a thread an element in turn. Moves
- * 4 bytes out and what the file has for an element in. Share of the bandwidth: not measured. */
+ * W as ../cuda_layout.h has it. A thread block a token: grid (n); a warp a block of 32 in turn, an
+ * element a lane. Moves 4 bytes out, and in what the file has for an element, by sectors of which
+ * a row has 16 bytes. Share of the bandwidth: not measured. */
 #include "kernels/simt/cuda.h"
 
 #include "kernels/cuda_kernels.h"
+#include "kernels/matmul/device.h"
 
 #define THREADS 256
 
+/* Element e of block b, as kn_dequantize_row. */
+template <int TYPE>
+static __device__ __forceinline__ float element(const weights &w, int64_t row, int64_t b,
+                                                unsigned e)
+{
+    constexpr int unit = kn_plane_unit(TYPE);
+    block_raw<TYPE> raw;
+    unit_raw of = {};
+    int words[8], word = 0;
+
+    block_fetch<TYPE>(w, row, b, &raw);
+    unit_fetch<TYPE>(w, row, b / unit, &of);
+    block_quants<TYPE>(raw, words);
+    for (unsigned i = 0; i < 8; i++) { /* an index that is not constant would need memory */
+        word = e / 4 == i ? words[i] : word;
+    }
+    const float q = static_cast<float>(static_cast<int8_t>(word >> (8 * (e % 4))));
+    const scales s = block_scales<TYPE>(of, static_cast<int>(b % unit));
+    float d = s.d, m = s.m;
+    if constexpr (kn_plane_sub_elems(TYPE) == 16) {
+        d = d * static_cast<float>(e < 16 ? s.sc[0] : s.sc[1]);
+        m = m * static_cast<float>(e < 16 ? s.mn[0] : s.mn[1]);
+    }
+    const float v = d * q;
+    if constexpr (kn_plane_has_min(TYPE)) {
+        return v + m;
+    }
+    return v;
+}
+
 template <int TYPE>
 __global__ void __launch_bounds__(THREADS)
-    embed(const uint8_t *quants, const uint8_t *scales, int64_t cols, const uint32_t *ids, float scale,
-          float *x)
+    embed(const weights w, int64_t cols, const uint32_t *ids, float scale, float *x)
 {
-    const int64_t blocks = cols / KN_BLOCK, first = ids[blockIdx.x] * blocks;
+    const unsigned e = threadIdx.x % 32;
+    const int64_t row = ids[blockIdx.x];
 
-    for (int64_t c = threadIdx.x; c < cols; c += THREADS) {
-        const int64_t b = first + c / KN_BLOCK;
-        const unsigned i = static_cast<unsigned>(c % KN_BLOCK);
-        float v;
-        if (TYPE == KN_Q4_1) {
-            const uint16_t *dm = reinterpret_cast<const uint16_t *>(scales) + 2 * b;
-            const unsigned two = quants[b * 16 + i % 16]; /* elements i and i + 16 */
-            v = __half2float(__ushort_as_half(dm[0])) *
-                static_cast<float>(i < 16 ? two & 15 : two >> 4);
-            v = v + __half2float(__ushort_as_half(dm[1]));
-        } else {
-            const uint16_t *d = reinterpret_cast<const uint16_t *>(scales) + b;
-            v = __half2float(__ushort_as_half(d[0])) *
-                static_cast<float>(static_cast<int8_t>(quants[b * KN_BLOCK + i]));
+    for (int64_t b = threadIdx.x / 32; b < w.blocks; b += THREADS / 32) {
+        const int64_t c = b * KN_BLOCK + e;
+        if (c < cols) {
+            float v;
+            if constexpr (kn_plane_is_float(TYPE)) {
+                v = float_element<TYPE>(w, row, b, e);
+            } else {
+                v = element<TYPE>(w, row, b, e);
+            }
+            x[blockIdx.x * cols + c] = scale * v;
         }
-        x[blockIdx.x * cols + c] = scale * v;
     }
 }
 
 int kn_cuda_embed(const struct kn_matrix *w, const uint32_t *ids, int64_t n, float scale, float *x,
                   void *stream)
 {
-    const uint8_t *data = static_cast<const uint8_t *>(w->data);
-    const int64_t n_blocks = w->rows * (w->cols / KN_BLOCK);
-    const cudaStream_t s = static_cast<cudaStream_t>(stream);
-
     if (n <= 0) {
         return 0;
     }
+    if (!kn_cuda_serves(w->type, w->rows, w->cols)) {
+        return -1;
+    }
+#define EMBED(type)                                                               \
+    case type:                                                                    \
+        return launch("embed", embed<type>, static_cast<unsigned>(n), THREADS, 0, \
+                      static_cast<cudaStream_t>(stream), weights_of(*w), w->cols, ids, scale, x);
     switch (w->type) {
-    case KN_Q4_1:
-        return launch("embed", embed<KN_Q4_1>, static_cast<unsigned>(n), THREADS, 0, s, data,
-                      data + n_blocks * 16, w->cols, ids, scale, x);
-    case KN_Q8_0:
-        return launch("embed", embed<KN_Q8_0>, static_cast<unsigned>(n), THREADS, 0, s, data,
-                      data + n_blocks * 32, w->cols, ids, scale, x);
+        KN_PLANE_TYPES(EMBED)
     default:
         return -1;
     }
+#undef EMBED
 }
