@@ -59,10 +59,50 @@ int kn_cuda_norm_heads(float *qk, int64_t ld, int64_t n, int n_heads, int n_kv_h
 int kn_cuda_add_bias(float *y, int64_t ldy, int64_t n, int64_t d, const float *bias, void *stream);
 /* Of rows of x (n, d), row stride ld: logits may lie in padded rows. */
 int kn_cuda_softcap(float *x, int64_t ld, int64_t n, int64_t d, float cap, void *stream);
-/* kv->type KN_KV_F16 alone. */
+/* Rows of a batch: each is a token at a position of a sequence. */
+struct kn_cuda_rows {
+    const uint32_t *pos;      /* (n) */
+    const uint32_t *table;    /* pages of the sequences, one sequence behind another */
+    const uint32_t *table_at; /* (n): where in table the row's sequence begins */
+    int64_t n;
+};
+
+/* Of kernels.h, for rows of any sequences. k in qkv stays as it was. kv->page_stride is a multiple
+ * of 8. */
 int kn_cuda_rope_kv(float *qkv, int64_t ld, int n_heads, const struct kn_kv *kv,
-                    const struct kn_span *span, const struct kn_rope_table *table,
+                    const struct kn_cuda_rows *rows, const struct kn_rope_table *table,
                     enum kn_rope kind, void *stream);
+
+/* Attention of rows of any sequences, as struct kn_attn has it of a span's. Slots of a page that
+ * nobody wrote may hold anything, but the pages are memory that was set once (cudaMemset). */
+struct kn_cuda_attn {
+    const float *q; /* (n, n_heads * head_dim), row stride ldq */
+    int64_t ldq;
+    float *out; /* (n, n_heads * head_dim), row stride ldo */
+    int64_t ldo;
+    struct kn_kv kv; /* page_stride a multiple of 8 */
+    struct kn_cuda_rows rows;
+    int n_heads; /* a multiple of kv.n_kv_heads */
+    float scale;
+    uint32_t window;
+    float softcap;
+};
+
+/* For decoding: by row and split of the context. part: kn_cuda_attention_part_bytes, of the device.
+ * Positions are below splits_max * KN_ATTN_SPLIT: the shape of the launches depends on n and
+ * splits_max alone, so that a graph can be replayed at other positions. */
+int kn_cuda_attention(const struct kn_cuda_attn *a, uint32_t splits_max, float *part, void *stream);
+size_t kn_cuda_attention_part_bytes(int64_t n, int n_heads, int head_dim, uint32_t splits_max);
+
+/* For prompts: rows that follow one another in one sequence, at most kn_cuda_attention_rows of
+ * them, share what is read of K and V. tiles (n_tiles), of the device: first row and how many. Rows
+ * of no tile are left alone. */
+struct kn_cuda_tile {
+    uint32_t row, rows;
+};
+int kn_cuda_attention_prefill(const struct kn_cuda_attn *a, const struct kn_cuda_tile *tiles,
+                              int64_t n_tiles, void *stream);
+uint32_t kn_cuda_attention_rows(int n_heads, int n_kv_heads);
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
