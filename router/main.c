@@ -51,7 +51,7 @@ struct router {
     char id[64];
     struct otlp *otlp;
     struct http *http;
-    struct event *mail_event, *term_event, *int_event, *drain_event;
+    struct event *mail_event, *term_event, *int_event, *drain_event, *flush_event;
     char rpc_address[160]; /* where workers reach it */
     uint64_t drain_until_ms, spans_until_ms;
     bool draining;
@@ -109,9 +109,19 @@ static void on_signal(evutil_socket_t fd, short what, void *ctx)
     on_drain(-1, 0, r);
 }
 
+static void on_flush(evutil_socket_t fd, short what, void *ctx)
+{
+    (void)fd;
+    (void)what;
+    rpc_server_flush(((struct router *)ctx)->rpc);
+}
+
+/* Once what is ready now has been looked at: what it sends to a worker goes in one message. */
 static int link_send(void *ctx, uint64_t stream, const Argosy__ToWorker *frame, struct err *e)
 {
-    return rpc_server_send(((struct router *)ctx)->rpc, stream, frame, e);
+    struct router *r = ctx;
+    event_active(r->flush_event, EV_WRITE, 0);
+    return rpc_server_hold(r->rpc, stream, frame, e);
 }
 
 static void link_close(void *ctx, uint64_t stream)
@@ -349,7 +359,8 @@ static int router_open(struct router *r, struct err *e)
             log_warn("model has no chat", "model=%s why=\"%s\"", r->texts.items[i].name,
                      r->texts.items[i].chat_refusal);
     r->base = event_base_new();
-    if (!r->base)
+    r->flush_event = r->base ? event_new(r->base, -1, 0, on_flush, r) : NULL;
+    if (!r->flush_event)
         return err_set(e, ERR_NOMEM, "no event loop");
     if ((rc = open_rpc(r, e)) < 0 || (rc = open_pool(r, e)) < 0 || (rc = open_shared(r, e)) < 0 ||
         (rc = open_otlp(r, e)) < 0 || (rc = open_http(r, e)) < 0)
@@ -359,7 +370,8 @@ static int router_open(struct router *r, struct err *e)
 
 static void router_release(struct router *r)
 {
-    struct event *events[] = {r->mail_event, r->term_event, r->int_event, r->drain_event};
+    struct event *events[] = {r->mail_event, r->term_event, r->int_event, r->drain_event,
+                              r->flush_event};
     struct mail *m;
     http_free(r->http);
     keyring_free(r->keys);

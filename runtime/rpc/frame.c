@@ -8,6 +8,82 @@
 
 #include "runtime/rpc/rpc.h"
 
+/* ---- messages ----------------------------------------------------------------------------------
+ */
+
+#define LIST_FIELD 15 /* FromWorkers.frames, ToWorkers.frames */
+
+enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
+
+size_t frame_head(size_t n, uint8_t out[FRAME_HEAD_BYTES_MAX])
+{
+    size_t len = 0;
+    out[len++] = LIST_FIELD << 3 | WIRE_BYTES;
+    while (n >= 0x80 && len < FRAME_HEAD_BYTES_MAX - 1) {
+        out[len++] = (uint8_t)(n | 0x80);
+        n >>= 7;
+    }
+    out[len++] = (uint8_t)n;
+    return len;
+}
+
+static bool read_varint(struct frame_list *l, uint64_t *v)
+{
+    *v = 0;
+    for (unsigned shift = 0; shift < 64 && l->at < l->n; shift += 7) {
+        uint8_t byte = l->data[l->at++];
+        *v |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80)
+            return true;
+    }
+    return false;
+}
+
+/* One field: its number, and the bytes behind its tag (and its length). */
+static bool read_field(struct frame_list *l, uint64_t *field, unsigned *wire, size_t *start)
+{
+    uint64_t tag, n;
+    if (!read_varint(l, &tag))
+        return false;
+    *field = tag >> 3;
+    *wire = tag & 7;
+    *start = l->at;
+    if (*wire == WIRE_VARINT)
+        return read_varint(l, &n);
+    if (*wire == WIRE_BYTES) {
+        if (!read_varint(l, &n))
+            return false;
+        *start = l->at;
+    } else if (*wire == WIRE_64 || *wire == WIRE_32) {
+        n = *wire == WIRE_64 ? 8 : 4;
+    } else {
+        return false;
+    }
+    if (n > l->n - l->at)
+        return false;
+    l->at += n;
+    return true;
+}
+
+int frame_next(struct frame_list *l, const uint8_t **frame, size_t *n, struct err *e)
+{
+    uint64_t field;
+    unsigned wire;
+    size_t start;
+    while (l->at < l->n) {
+        if (!read_field(l, &field, &wire, &start))
+            return err_set(e, ERR_FORMAT, "%zu bytes are not a list of frames", l->n);
+        if (field != LIST_FIELD || wire != WIRE_BYTES)
+            continue; /* of a later version */
+        if (++l->frames > FRAME_LIST_MAX)
+            return err_set(e, ERR_RANGE, "a message of more than %d frames", FRAME_LIST_MAX);
+        *frame = l->data + start;
+        *n = l->at - start;
+        return 1;
+    }
+    return l->frames ? 0 : err_set(e, ERR_RANGE, "a message without frames, as of protocol 3");
+}
+
 /* ---- the bounded allocator ---------------------------------------------------------------------
  */
 

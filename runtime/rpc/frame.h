@@ -35,6 +35,25 @@
 #define FRAME_NAME_BYTES_MAX 256  /* ids, names, labels, addresses */
 #define FRAME_TEXT_BYTES_MAX 1024 /* what a person reads: details, errors */
 
+#define FRAME_LIST_MAX 1024 /* frames of a message */
+#define FRAME_HEAD_BYTES_MAX 6
+
+/* A message is FromWorkers or ToWorkers: frames, each behind a head. Writes the head of a frame of
+ * n bytes and returns its size. */
+size_t frame_head(size_t n, uint8_t out[FRAME_HEAD_BYTES_MAX]);
+
+/* Where a message is read; starts as {.data, .n}. */
+struct frame_list {
+    const uint8_t *data;
+    size_t n;
+    size_t at;
+    size_t frames; /* found so far */
+};
+
+/* The bytes of the next frame. 1: found; 0: there are no more.
+ * ERR_FORMAT: not such a message. ERR_RANGE: no frame in it, or too many. */
+int frame_next(struct frame_list *l, const uint8_t **frame, size_t *n, struct err *e);
+
 /* The most that unpacking n bytes may allocate: 32 × n + 64 KiB, and never over 32 MiB. The
  * densest honest frame (a step of one-token deltas) expands about elevenfold. */
 size_t frame_budget(size_t n);

@@ -4,7 +4,8 @@
  * that the owner's thread empties; frames go out through rpc_send from any thread.
  *
  * Threads: each endpoint has one of its own that drains a completion queue. It never runs the
- * owner's code. Memory: a frame is at most RPC_FRAME_BYTES_MAX; a stream's outbound queue is
+ * owner's code. A message carries what waits to be sent, many frames where many do. Memory: a frame
+ * is at most RPC_FRAME_BYTES_MAX; a stream's outbound queue is
  * bounded by `out_bytes_max`, and a peer that does not read until it is full is closed. Frames that
  * the owner has not freed are bounded too (RPC_IN_BYTES_MAX a stream, and the mailbox's own limit):
  * beyond that the stream is not read, and the peer feels it as flow control.
@@ -20,7 +21,7 @@
 
 #include "proto/cluster.pb-c.h"
 
-#define RPC_PROTOCOL_VERSION 3
+#define RPC_PROTOCOL_VERSION 4
 #define RPC_FRAME_BYTES_MAX (4u << 20)
 #define RPC_IN_BYTES_MAX (64u << 20)
 
@@ -77,6 +78,12 @@ void rpc_server_free(struct rpc_server *s);
 /* Packs and queues. Any thread. ERR_PEER: no such stream (its RPC_CLOSED is under way or taken). */
 int rpc_server_send(struct rpc_server *s, uint64_t stream, const Argosy__ToWorker *frame,
                     struct err *e);
+/* Like rpc_server_send, but the frame may wait for rpc_server_flush: for an owner that sends
+ * several in one turn. */
+int rpc_server_hold(struct rpc_server *s, uint64_t stream, const Argosy__ToWorker *frame,
+                    struct err *e);
+/* Any thread. */
+void rpc_server_flush(struct rpc_server *s);
 /* Ends a stream after what is queued; RPC_CLOSED follows. Any thread. */
 void rpc_server_close(struct rpc_server *s, uint64_t stream);
 

@@ -27,8 +27,8 @@ static void add(struct rpc_args *a, const char *key, int value)
 static void add_common(struct rpc_args *a, const struct rpc_config *config)
 {
     a->args = (grpc_channel_args){.num_args = 0, .args = a->items};
-    add(a, GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)RPC_FRAME_BYTES_MAX);
-    add(a, GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, (int)RPC_FRAME_BYTES_MAX);
+    add(a, GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)RPC_MESSAGE_BYTES_MAX);
+    add(a, GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, (int)RPC_MESSAGE_BYTES_MAX);
     add(a, GRPC_ARG_MAX_METADATA_SIZE, METADATA_BYTES_MAX);
     /* Inflating has no bound in gRPC: compressed frames come up as they are and are refused. */
     add(a, GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);

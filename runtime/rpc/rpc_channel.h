@@ -6,9 +6,12 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 
+#include "runtime/rpc/frame.h"
 #include "runtime/rpc/rpc.h"
 
 #define RPC_ARGS_MAX 20
+/* The largest frame and its head. */
+#define RPC_MESSAGE_BYTES_MAX (RPC_FRAME_BYTES_MAX + FRAME_HEAD_BYTES_MAX)
 
 /* Keys are borrowed from gRPC's macros, which are char * there only for C's sake. */
 struct rpc_args {

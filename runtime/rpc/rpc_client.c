@@ -113,7 +113,7 @@ int rpc_client_open(const struct rpc_config *config, struct mailbox *events,
 int rpc_client_send(struct rpc_client *c, uint64_t stream, const Argosy__FromWorker *frame,
                     struct err *e)
 {
-    return rpc_endpoint_send(&c->ep, stream, &frame->base, e);
+    return rpc_endpoint_send(&c->ep, stream, &frame->base, false, e);
 }
 
 void rpc_client_close(struct rpc_client *c, uint64_t stream)

@@ -119,9 +119,7 @@ void rpc_endpoint_stop(struct rpc_endpoint *ep)
         rpc_stream_close(s, false, GRPC_STATUS_UNAVAILABLE, ERR_OK, "shutting down");
         s->cancel_at_ms = clock_mono_ms() + RPC_STOP_MS;
         if (s->parked) { /* nobody will make room */
-            rpc_event_free(s->parked);
-            s->parked = NULL;
-            ep->n_parked--;
+            rpc_stream_drop_parked(s);
             rpc_stream_recv(s);
         }
     }

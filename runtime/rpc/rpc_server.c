@@ -215,7 +215,18 @@ void rpc_server_free(struct rpc_server *s)
 int rpc_server_send(struct rpc_server *s, uint64_t stream, const Argosy__ToWorker *frame,
                     struct err *e)
 {
-    return rpc_endpoint_send(&s->ep, stream, &frame->base, e);
+    return rpc_endpoint_send(&s->ep, stream, &frame->base, false, e);
+}
+
+int rpc_server_hold(struct rpc_server *s, uint64_t stream, const Argosy__ToWorker *frame,
+                    struct err *e)
+{
+    return rpc_endpoint_send(&s->ep, stream, &frame->base, true, e);
+}
+
+void rpc_server_flush(struct rpc_server *s)
+{
+    rpc_endpoint_flush(&s->ep);
 }
 
 void rpc_server_close(struct rpc_server *s, uint64_t stream)

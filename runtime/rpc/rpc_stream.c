@@ -11,10 +11,15 @@
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/rpc/frame.h"
+#include "runtime/rpc/rpc_channel.h"
+
+/* A message takes so many of the frames that wait, and so many bytes unless the first has more. */
+#define GATHER_FRAMES 64
+#define GATHER_BYTES (64u << 10)
 
 struct rpc_out {
     struct rpc_out *next;
-    grpc_byte_buffer *bytes;
+    grpc_slice bytes; /* head and frame */
     size_t n;
 };
 
@@ -121,19 +126,56 @@ struct rpc_stream *rpc_stream_new(struct rpc_endpoint *ep, grpc_call *call, bool
 
 static void out_free(struct rpc_out *o)
 {
-    grpc_byte_buffer_destroy(o->bytes);
+    grpc_slice_unref(o->bytes);
     free(o);
 }
 
-static void drop_queue(struct rpc_stream *s)
+/* All but what is being written. */
+static void drop_unsent(struct rpc_stream *s)
 {
-    while (s->head) {
-        struct rpc_out *o = s->head;
-        s->head = o->next;
-        out_free(o);
-    }
-    s->tail = &s->head;
+    struct rpc_out **at = &s->head;
     s->out_bytes = 0;
+    for (unsigned i = 0; i < s->writing; i++) {
+        s->out_bytes += (*at)->n;
+        at = &(*at)->next;
+    }
+    struct rpc_out *o = *at;
+    *at = NULL;
+    s->tail = at;
+    while (o) {
+        struct rpc_out *next = o->next;
+        out_free(o);
+        o = next;
+    }
+}
+
+static void events_free(struct mail *m)
+{
+    while (m) {
+        struct mail *next = m->next;
+        rpc_event_free((struct rpc_event *)m);
+        m = next;
+    }
+}
+
+void rpc_stream_drop_parked(struct rpc_stream *s)
+{
+    if (!s->parked)
+        return;
+    events_free(s->parked);
+    s->parked = NULL;
+    s->endpoint->n_parked--;
+}
+
+static void unhold(struct rpc_stream *s)
+{
+    struct rpc_stream **at = &s->endpoint->held;
+    if (!s->held)
+        return;
+    while (*at != s)
+        at = &(*at)->next_held;
+    *at = s->next_held;
+    s->held = false;
 }
 
 /* What RPC_CLOSED says: our own reason first, then the peer's. */
@@ -160,13 +202,14 @@ void rpc_stream_finish(struct rpc_stream *s)
 {
     struct rpc_endpoint *ep = s->endpoint;
     ASSERT(s->pending == 0);
-    if (s->parked) {
-        ep->n_parked--;
-        if (ep->stopping)
-            rpc_event_free(s->parked);
-        else
-            mailbox_post_always(ep->events, &s->parked->mail);
+    while (s->parked && !ep->stopping) {
+        struct mail *next = s->parked->next;
+        mailbox_post_always(ep->events, s->parked);
+        s->parked = next;
+        ep->n_parked -= !next;
     }
+    rpc_stream_drop_parked(s);
+    unhold(s);
     if (!s->silent) {
         fill_why(s, &s->closed->why);
         mailbox_post_always(ep->events, &s->closed->mail);
@@ -178,7 +221,7 @@ void rpc_stream_finish(struct rpc_stream *s)
         ep->streams = s->next;
     if (s->next)
         s->next->prev = s->prev;
-    drop_queue(s);
+    drop_unsent(s);
     rpc_event_free(s->opened);
     grpc_metadata_array_destroy(&s->initial);
     grpc_metadata_array_destroy(&s->trailing);
@@ -235,35 +278,51 @@ static void send_end(struct rpc_stream *s)
 
 static bool may_write(const struct rpc_stream *s)
 {
-    return !s->opening && !s->sending && !s->end_sent && !s->cancelled &&
+    return !s->opening && !s->writing && !s->end_sent && !s->cancelled &&
            s->state != RPC_STREAM_ENDED;
+}
+
+/* Makes the next message of what is queued, which is not empty. */
+static void gather(struct rpc_stream *s)
+{
+    grpc_slice slices[GATHER_FRAMES];
+    size_t bytes = 0;
+    for (const struct rpc_out *o = s->head; o && s->writing < GATHER_FRAMES; o = o->next) {
+        if (s->writing > 0 && bytes + o->n > GATHER_BYTES)
+            break;
+        bytes += o->n;
+        slices[s->writing++] = o->bytes;
+    }
+    s->message = grpc_raw_byte_buffer_create(slices, s->writing);
 }
 
 void rpc_stream_pump(struct rpc_stream *s)
 {
     if (!may_write(s))
         return;
-    struct rpc_out *o = s->head;
-    if (o) {
+    if (s->head) {
         grpc_op op = {.op = GRPC_OP_SEND_MESSAGE}; /* flags 0: a buffer hint stalls the stream */
-        op.data.send_message.send_message = o->bytes;
-        s->sending = true;
+        gather(s);
+        op.data.send_message.send_message = s->message;
         rpc_stream_batch(s, RPC_OP_SEND, &op, 1);
     } else if (s->state == RPC_STREAM_CLOSING) {
         send_end(s);
     }
 }
 
-/* The frame stays at the head until it is written, so that out_bytes counts it. */
+/* Frames stay in the queue until they are written, so that out_bytes counts them. */
 static void sent(struct rpc_stream *s)
 {
-    struct rpc_out *o = s->head;
-    s->sending = false;
-    s->head = o->next;
+    for (; s->writing > 0; s->writing--) {
+        struct rpc_out *o = s->head;
+        s->head = o->next;
+        s->out_bytes -= o->n;
+        out_free(o);
+    }
     if (!s->head)
         s->tail = &s->head;
-    s->out_bytes -= o->n;
-    out_free(o);
+    grpc_byte_buffer_destroy(s->message);
+    s->message = NULL;
 }
 
 void rpc_stream_cancel(struct rpc_stream *s)
@@ -274,22 +333,6 @@ void rpc_stream_cancel(struct rpc_stream *s)
     grpc_call_cancel_with_status(s->call,
                                  s->status == GRPC_STATUS_OK ? GRPC_STATUS_CANCELLED : s->status,
                                  s->why.code == no_cause ? "cancelled" : s->why.msg, NULL);
-}
-
-/* Everything behind the frame that is being written. */
-static void drop_unsent(struct rpc_stream *s)
-{
-    if (!s->sending) {
-        drop_queue(s);
-        return;
-    }
-    struct rpc_out *writing = s->head;
-    s->head = writing->next;
-    drop_queue(s);
-    writing->next = NULL;
-    s->head = writing;
-    s->tail = &writing->next;
-    s->out_bytes = writing->n;
 }
 
 void rpc_stream_close(struct rpc_stream *s, bool drop, grpc_status_code status, int code,
@@ -322,10 +365,11 @@ static struct rpc_out *pack(const ProtobufCMessage *frame, int *rc, struct err *
         *rc = err_set(e, ERR_NOMEM, "no memory for a frame of %zu bytes", n);
     if (!o)
         return NULL;
-    grpc_slice slice = grpc_slice_malloc(n);
-    protobuf_c_message_pack(frame, GRPC_SLICE_START_PTR(slice));
-    *o = (struct rpc_out){.bytes = grpc_raw_byte_buffer_create(&slice, 1), .n = n};
-    grpc_slice_unref(slice);
+    uint8_t head[FRAME_HEAD_BYTES_MAX];
+    size_t n_head = frame_head(n, head);
+    *o = (struct rpc_out){.bytes = grpc_slice_malloc(n_head + n), .n = n_head + n};
+    memcpy(GRPC_SLICE_START_PTR(o->bytes), head, n_head);
+    protobuf_c_message_pack(frame, GRPC_SLICE_START_PTR(o->bytes) + n_head);
     return o;
 }
 
@@ -335,27 +379,69 @@ static struct rpc_stream *find(struct rpc_endpoint *ep, uint64_t id)
     return s && s->id == id ? s : NULL;
 }
 
-/* The batch is counted and `sending` is set, so neither the stream nor its frame goes away. */
-static void write_here(struct rpc_endpoint *ep, grpc_call *call, struct rpc_tag *of,
-                       grpc_byte_buffer *bytes)
+/* A write that its thread starts itself. The batch is counted and `writing` is set, so neither the
+ * stream nor the message goes away. */
+struct write {
+    grpc_call *call; /* NULL: nothing is to be written */
+    grpc_byte_buffer *message;
+    struct rpc_tag *tag;
+};
+
+/* lock held. */
+static void write_prepare(struct rpc_stream *s, struct write *w)
+{
+    if (!s->head || !may_write(s))
+        return;
+    gather(s);
+    s->pending++;
+    *w = (struct write){s->call, s->message, &s->tags[RPC_OP_SEND]};
+}
+
+/* lock not held. */
+static void write_here(struct rpc_endpoint *ep, const struct write *w)
 {
     grpc_op op = {.op = GRPC_OP_SEND_MESSAGE}; /* flags 0: a buffer hint stalls the stream */
     void *tag;
     int ok;
-    op.data.send_message.send_message = bytes;
+    op.data.send_message.send_message = w->message;
     grpc_completion_queue_thread_local_cache_init(ep->cq);
-    grpc_call_error rc = grpc_call_start_batch(call, &op, 1, of, NULL);
+    grpc_call_error rc = grpc_call_start_batch(w->call, &op, 1, w->tag, NULL);
     ASSERT(rc == GRPC_CALL_OK);
     if (grpc_completion_queue_thread_local_cache_flush(ep->cq, &tag, &ok))
         rpc_endpoint_handle(ep, tag, ok != 0, true);
 }
 
-int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessage *frame,
-                      struct err *e)
+static void hold_back(struct rpc_stream *s)
 {
-    grpc_byte_buffer *bytes = NULL; /* to be written here, to `call` */
-    grpc_call *call = NULL;
-    struct rpc_tag *tag = NULL;
+    if (s->held)
+        return;
+    s->held = true;
+    s->next_held = s->endpoint->held;
+    s->endpoint->held = s;
+}
+
+void rpc_endpoint_flush(struct rpc_endpoint *ep)
+{
+    for (;;) {
+        struct write w = {0};
+        pthread_mutex_lock(&ep->lock);
+        struct rpc_stream *s = ep->held;
+        if (s) {
+            unhold(s);
+            write_prepare(s, &w);
+        }
+        pthread_mutex_unlock(&ep->lock);
+        if (!s)
+            return;
+        if (w.call)
+            write_here(ep, &w);
+    }
+}
+
+int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessage *frame,
+                      bool hold, struct err *e)
+{
+    struct write w = {0};
     int rc = 0;
     struct rpc_out *o = pack(frame, &rc, e);
     if (!o)
@@ -375,20 +461,17 @@ int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessa
         *s->tail = o;
         s->tail = &o->next;
         s->out_bytes += o->n;
-        if (may_write(s)) {
-            s->sending = true;
-            s->pending++;
-            bytes = s->head->bytes;
-            call = s->call;
-            tag = &s->tags[RPC_OP_SEND];
-        }
         o = NULL;
+        if (hold)
+            hold_back(s);
+        else
+            write_prepare(s, &w);
     }
     pthread_mutex_unlock(&ep->lock);
     if (o)
         out_free(o);
-    if (bytes)
-        write_here(ep, call, tag, bytes);
+    if (w.call)
+        write_here(ep, &w);
     return rc;
 }
 
@@ -411,58 +494,105 @@ void rpc_stream_recv(struct rpc_stream *s)
     rpc_stream_batch(s, RPC_OP_RECV, &op, 1);
 }
 
-static int unpack_slice(struct rpc_stream *s, grpc_slice slice, struct rpc_event *ev, struct err *e)
+/* NULL with 0: nothing to deliver. */
+static int unpack_frame(const struct rpc_stream *s, const uint8_t *data, size_t n,
+                        struct rpc_event **out, struct err *e)
 {
-    const uint8_t *data = GRPC_SLICE_START_PTR(slice);
-    size_t n = GRPC_SLICE_LENGTH(slice);
-    return s->endpoint->is_server
-               ? frame_unpack_from_worker(data, n, &ev->from_worker, &ev->bytes, e)
-               : frame_unpack_to_worker(data, n, &ev->to_worker, &ev->bytes, e);
+    *out = NULL;
+    struct rpc_event *ev = event_new(s->endpoint, RPC_FRAME, s->id);
+    if (!ev)
+        return err_set(e, ERR_NOMEM, "no memory for a frame");
+    int rc = s->endpoint->is_server
+                 ? frame_unpack_from_worker(data, n, &ev->from_worker, &ev->bytes, e)
+                 : frame_unpack_to_worker(data, n, &ev->to_worker, &ev->bytes, e);
+    if (rc == 0 && (ev->from_worker || ev->to_worker)) {
+        *out = ev;
+        return 0;
+    }
+    rpc_event_free(ev);
+    return rc;
 }
 
-/* The message that came, as an event; NULL with 0: nothing to deliver. */
-static int unpack_received(struct rpc_stream *s, struct rpc_event **out, struct err *e)
+/* The frames of a message up to the first that breaks a bound. */
+static int unpack_list(const struct rpc_stream *s, grpc_slice slice, struct mail **tail,
+                       struct err *e)
 {
-    grpc_byte_buffer_reader reader;
-    struct rpc_event *ev = NULL;
+    struct frame_list list = {.data = GRPC_SLICE_START_PTR(slice), .n = GRPC_SLICE_LENGTH(slice)};
+    struct rpc_event *ev;
+    size_t n, bytes = 0;
+    const uint8_t *frame;
     int rc;
-    *out = NULL;
-    /* gRPC would inflate without a bound: neither end compresses, so nobody may. */
-    if (s->received->data.raw.compression != GRPC_COMPRESS_NONE)
-        return err_set(e, ERR_UNSUPPORTED, "compressed frames are not accepted");
-    if (grpc_byte_buffer_length(s->received) > RPC_FRAME_BYTES_MAX)
-        return err_set(e, ERR_RANGE, "a frame of %zu bytes is over the limit of %u",
-                       grpc_byte_buffer_length(s->received), RPC_FRAME_BYTES_MAX);
-    if (!grpc_byte_buffer_reader_init(&reader, s->received))
-        return err_set(e, ERR_FORMAT, "a frame that cannot be read");
-    grpc_slice slice = grpc_byte_buffer_reader_readall(&reader);
-    ev = event_new(s->endpoint, RPC_FRAME, s->id);
-    rc = ev ? unpack_slice(s, slice, ev, e) : err_set(e, ERR_NOMEM, "no memory for a frame");
-    grpc_slice_unref(slice);
-    grpc_byte_buffer_reader_destroy(&reader);
-    if (rc == 0 && (ev->from_worker || ev->to_worker)) {
-        ev->gauge = s->gauge;
-        atomic_fetch_add(&s->gauge->refs, 1);
-        atomic_fetch_add(&s->gauge->bytes, ev->bytes);
-        *out = ev;
-    } else {
-        rpc_event_free(ev);
+    while ((rc = frame_next(&list, &frame, &n, e)) > 0) {
+        if ((rc = unpack_frame(s, frame, n, &ev, e)) < 0)
+            return rc;
+        if (!ev)
+            continue;
+        *tail = &ev->mail;
+        tail = &ev->mail.next;
+        bytes += ev->bytes;
+        if (bytes > frame_budget(RPC_FRAME_BYTES_MAX))
+            return err_set(e, ERR_FORMAT, "a message of %zu bytes expands too much", list.n);
     }
     return rc;
 }
 
-/* The newest frame counts itself: one is let through whatever its size. */
-static bool has_room(const struct rpc_stream *s, const struct rpc_event *ev)
+/* The message that came, as events; NULL with 0: nothing to deliver. */
+static int unpack_received(struct rpc_stream *s, struct mail **out, struct err *e)
 {
-    return atomic_load(&s->gauge->bytes) - ev->bytes <= RPC_IN_BYTES_MAX;
+    grpc_byte_buffer_reader reader;
+    *out = NULL;
+    /* gRPC would inflate without a bound: neither end compresses, so nobody may. */
+    if (s->received->data.raw.compression != GRPC_COMPRESS_NONE)
+        return err_set(e, ERR_UNSUPPORTED, "compressed frames are not accepted");
+    if (grpc_byte_buffer_length(s->received) > RPC_MESSAGE_BYTES_MAX)
+        return err_set(e, ERR_RANGE, "a message of %zu bytes is over the limit of %u",
+                       grpc_byte_buffer_length(s->received), RPC_MESSAGE_BYTES_MAX);
+    if (!grpc_byte_buffer_reader_init(&reader, s->received))
+        return err_set(e, ERR_FORMAT, "a message that cannot be read");
+    grpc_slice slice = grpc_byte_buffer_reader_readall(&reader);
+    int rc = unpack_list(s, slice, out, e);
+    grpc_slice_unref(slice);
+    grpc_byte_buffer_reader_destroy(&reader);
+    return rc;
+}
+
+/* Counted before it is posted: its receiver may free it at once. */
+static bool deliver(struct rpc_stream *s, struct rpc_event *ev)
+{
+    struct rpc_gauge *g = s->gauge;
+    size_t bytes = ev->bytes;
+    if (atomic_load(&g->bytes) > RPC_IN_BYTES_MAX)
+        return false;
+    ev->gauge = g;
+    atomic_fetch_add(&g->refs, 1);
+    atomic_fetch_add(&g->bytes, bytes);
+    if (mailbox_post(s->endpoint->events, &ev->mail))
+        return true;
+    ev->gauge = NULL;
+    atomic_fetch_sub(&g->bytes, bytes);
+    gauge_unref(g);
+    return false;
+}
+
+/* Returns those that found no room. */
+static struct mail *deliver_all(struct rpc_stream *s, struct mail *m)
+{
+    while (m) {
+        struct mail *next = m->next;
+        if (!deliver(s, (struct rpc_event *)m)) {
+            m->next = next; /* the mailbox touches it even so */
+            return m;
+        }
+        m = next;
+    }
+    return NULL;
 }
 
 void rpc_stream_unpark(struct rpc_stream *s)
 {
     struct rpc_endpoint *ep = s->endpoint;
-    if (!s->parked || !has_room(s, s->parked) || !mailbox_post(ep->events, &s->parked->mail))
+    if (!s->parked || (s->parked = deliver_all(s, s->parked)))
         return;
-    s->parked = NULL;
     ep->n_parked--;
     rpc_stream_recv(s);
 }
@@ -478,16 +608,15 @@ void rpc_stream_take(struct rpc_stream *s, bool ok, struct rpc_incoming *in)
     *in = (struct rpc_incoming){.last = !ok || !s->received};
     if (in->last)
         return;
-    in->rc = unpack_received(s, &in->ev, &in->why);
+    in->rc = unpack_received(s, &in->frames, &in->why);
     grpc_byte_buffer_destroy(s->received);
-    if (in->ev && has_room(s, in->ev) && mailbox_post(s->endpoint->events, &in->ev->mail))
-        in->ev = NULL;
+    in->frames = deliver_all(s, in->frames);
 }
 
-static void park(struct rpc_stream *s, struct rpc_event *ev, bool foreign)
+static void park(struct rpc_stream *s, struct mail *frames, bool foreign)
 {
     struct rpc_endpoint *ep = s->endpoint;
-    s->parked = ev;
+    s->parked = frames;
     ep->n_parked++;
     look_within(ep, RPC_LOOK_PARKED_MS);
     if (foreign)
@@ -504,11 +633,12 @@ static void received(struct rpc_stream *s, struct rpc_incoming *in, bool foreign
             rpc_stream_pump(s);
         }
     } else if (in->rc < 0) {
+        events_free(in->frames);
         fail(s, &in->why);
-    } else if (in->ev && !ep->stopping) {
-        park(s, in->ev, foreign);
+    } else if (in->frames && !ep->stopping) {
+        park(s, in->frames, foreign);
     } else {
-        rpc_event_free(in->ev);
+        events_free(in->frames);
         rpc_stream_recv(s);
     }
 }

@@ -6,7 +6,7 @@
  * written writes its frame itself, and handles the end of the write, which gRPC mostly tells at
  * once: the endpoint's thread would have to be woken for it. In its place gRPC may hand it any
  * other batch that ended while it wrote. Batches are started under `lock`, but for that write,
- * which `sending` orders; gRPC never calls back into this code, so nothing is locked inside.
+ * which `writing` orders; gRPC never calls back into this code, so nothing is locked inside.
  *
  * The life of a stream:
  *
@@ -40,7 +40,7 @@
 
 enum rpc_op {
     RPC_OP_OPEN,   /* initial metadata */
-    RPC_OP_RECV,   /* one message */
+    RPC_OP_RECV,   /* one message: a list of frames */
     RPC_OP_SEND,   /* one message */
     RPC_OP_END,    /* our status (server) or half-close (client) */
     RPC_OP_CLOSED, /* the call is over */
@@ -80,12 +80,15 @@ struct rpc_stream {
     /* Under the endpoint's lock. */
     enum rpc_state state;
     unsigned pending;
-    bool opening; /* until initial metadata went out and, at a client, came in */
-    bool sending; /* the frame at head is being written */
+    bool opening;     /* until initial metadata went out and, at a client, came in */
+    unsigned writing; /* so many frames from head on are in `message`, which is being written */
+    grpc_byte_buffer *message;
+    bool held; /* in the endpoint's list */
+    struct rpc_stream *next_held;
     bool end_sent;
     bool cancelled;
-    uint64_t cancel_at_ms;    /* CLOSING: when patience ends */
-    struct rpc_event *parked; /* a frame that the owner has no room for yet */
+    uint64_t cancel_at_ms; /* CLOSING: when patience ends */
+    struct mail *parked;   /* frames that the owner has no room for yet */
     struct rpc_out *head, **tail;
     size_t out_bytes;
     struct err why; /* the first cause; code 1: none yet */
@@ -111,6 +114,7 @@ struct rpc_endpoint {
     size_t n_slots;
     uint64_t last_round;        /* ids are round * n_slots + slot */
     struct rpc_stream *streams; /* list */
+    struct rpc_stream *held;    /* list: have frames that wait for a flush */
     bool stopping;
     bool cq_down;
     unsigned n_parked;
@@ -139,7 +143,7 @@ struct rpc_stream *rpc_stream_new(struct rpc_endpoint *ep, grpc_call *call, bool
 void rpc_stream_batch(struct rpc_stream *s, enum rpc_op op, const grpc_op *ops, size_t n);
 /* lock held. */
 void rpc_stream_recv(struct rpc_stream *s);
-/* Writes the next frame or the end, if nothing is being written. lock held. */
+/* Writes what is queued or the end, if nothing is being written. lock held. */
 void rpc_stream_pump(struct rpc_stream *s);
 /* Ends after what is queued (drop: without it); the first cause stays. lock held. */
 void rpc_stream_close(struct rpc_stream *s, bool drop, grpc_status_code status, int code,
@@ -148,9 +152,9 @@ void rpc_stream_close(struct rpc_stream *s, bool drop, grpc_status_code status, 
 void rpc_stream_cancel(struct rpc_stream *s);
 /* What a RECV brought. */
 struct rpc_incoming {
-    struct rpc_event *ev; /* not delivered yet; NULL: it is, or there is nothing to deliver */
-    bool last;            /* nothing came: the peer has no more to say */
-    int rc;               /* negative: the peer broke the protocol, why says how */
+    struct mail *frames; /* those that are not delivered yet */
+    bool last;           /* nothing came: the peer has no more to say */
+    int rc;              /* negative: the peer broke the protocol, why says how */
     struct err why;
 };
 
@@ -163,6 +167,8 @@ void rpc_stream_handle(struct rpc_stream *s, enum rpc_op op, bool ok, struct rpc
                        bool foreign);
 /* Delivers what was parked, if there is room now. lock held. */
 void rpc_stream_unpark(struct rpc_stream *s);
+/* lock held. */
+void rpc_stream_drop_parked(struct rpc_stream *s);
 /* Frees a stream without a pending batch. lock held. */
 void rpc_stream_finish(struct rpc_stream *s);
 
@@ -173,7 +179,8 @@ uint32_t rpc_endpoint_handle(struct rpc_endpoint *ep, const struct rpc_tag *tag,
 
 /* The calls of rpc.h that both ends share. */
 int rpc_endpoint_send(struct rpc_endpoint *ep, uint64_t id, const ProtobufCMessage *frame,
-                      struct err *e);
+                      bool hold, struct err *e);
+void rpc_endpoint_flush(struct rpc_endpoint *ep);
 void rpc_endpoint_close(struct rpc_endpoint *ep, uint64_t id);
 
 #endif

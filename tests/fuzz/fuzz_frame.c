@@ -1,4 +1,5 @@
-/* What a peer sends, both ways: the first byte picks the direction. */
+/* What a peer sends, both ways: the first byte picks the direction, and whether it is a message of
+ * frames or one frame. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,15 +65,30 @@ static void to_worker(const uint8_t *data, size_t n)
         argosy__to_worker__free_unpacked(f, NULL);
 }
 
+static void message(const uint8_t *data, size_t n, void (*take)(const uint8_t *, size_t))
+{
+    struct frame_list l = {.data = data, .n = n};
+    const uint8_t *frame;
+    size_t len;
+    struct err e = {0};
+    int rc;
+    while ((rc = frame_next(&l, &frame, &len, &e)) > 0) {
+        ASSERT(frame >= data && len <= n && frame + len <= data + n && l.frames <= FRAME_LIST_MAX);
+        take(frame, len);
+    }
+    ASSERT(rc == 0 ? l.frames > 0 : e.code < 0 && e.msg[0]);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     if (n == 0)
         return 0;
-    if (data[0] & 1)
-        from_worker(data + 1, n - 1);
+    void (*take)(const uint8_t *, size_t) = data[0] & 1 ? from_worker : to_worker;
+    if (data[0] & 2)
+        message(data + 1, n - 1, take);
     else
-        to_worker(data + 1, n - 1);
+        take(data + 1, n - 1);
     return 0;
 }

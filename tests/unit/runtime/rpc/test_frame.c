@@ -51,6 +51,93 @@ static void refused(int rc, const char *words)
 /* ---- hand-written bytes ------------------------------------------------------------------------
  */
 
+static void test_frame_list_reads_the_encoding(void **state)
+{
+    (void)state;
+    /* frames (15) of 1 and 0 bytes among fields that are not known: varint, 64 and 32 bits, bytes
+     */
+    static const uint8_t bytes[] = {0x08, 0x96, 0x01, 0x7a, 0x01, 0xaa, 0x11, 1,   2,
+                                    3,    4,    5,    6,    7,    8,    0x15, 1,   2,
+                                    3,    4,    0x1a, 2,    9,    9,    0x7a, 0x00};
+    struct frame_list l = {.data = bytes, .n = sizeof(bytes)};
+    const uint8_t *frame;
+    size_t n;
+    assert_int_equal(frame_next(&l, &frame, &n, &last), 1);
+    assert_int_equal(n, 1);
+    assert_int_equal(frame[0], 0xaa);
+    assert_int_equal(frame_next(&l, &frame, &n, &last), 1);
+    assert_int_equal(n, 0);
+    assert_int_equal(frame_next(&l, &frame, &n, &last), 0);
+}
+
+/* The same bytes as protobuf-c's, for short and long frames. */
+static void test_frame_heads_make_a_message(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 127, 128, 16383, 16384, RPC_FRAME_BYTES_MAX};
+    uint8_t *data = calloc(1, RPC_FRAME_BYTES_MAX + 64);
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        uint8_t head[FRAME_HEAD_BYTES_MAX];
+        size_t len = frame_head(sizes[i], head);
+        struct frame_list l = {.data = data, .n = len + sizes[i]};
+        const uint8_t *frame;
+        size_t n;
+        memcpy(data, head, len);
+        assert_int_equal(frame_next(&l, &frame, &n, &last), 1);
+        assert_ptr_equal(frame, data + len);
+        assert_int_equal(n, sizes[i]);
+        assert_int_equal(frame_next(&l, &frame, &n, &last), 0);
+    }
+    free(data);
+    Argosy__Drain drain = ARGOSY__DRAIN__INIT;
+    Argosy__ToWorker f = ARGOSY__TO_WORKER__INIT, *two[] = {&f, &f};
+    Argosy__ToWorkers list = ARGOSY__TO_WORKERS__INIT;
+    char why[201] = {0};
+    memset(why, 'y', 200);
+    drain.why = why;
+    f.frame_case = ARGOSY__TO_WORKER__FRAME_DRAIN;
+    f.drain = &drain;
+    list.n_frames = 2;
+    list.frames = two;
+    uint8_t ours[512], theirs[512];
+    size_t n = argosy__to_workers__pack(&list, theirs), at = 0;
+    for (int i = 0; i < 2; i++) {
+        at += frame_head(argosy__to_worker__get_packed_size(&f), ours + at);
+        at += argosy__to_worker__pack(&f, ours + at);
+    }
+    assert_int_equal(at, n);
+    assert_memory_equal(ours, theirs, n);
+}
+
+static int all_of(const void *data, size_t n)
+{
+    struct frame_list l = {.data = data, .n = n};
+    const uint8_t *frame;
+    size_t len;
+    int rc;
+    while ((rc = frame_next(&l, &frame, &len, &last)) > 0)
+        continue;
+    return rc;
+}
+
+static void test_frame_list_refuses_what_is_none(void **state)
+{
+    (void)state;
+    refused(all_of("", 0), "without frames");
+    refused(all_of("\x0a\x01x", 3), "without frames");
+    assert_int_equal(all_of("\x7a\x02x", 3), ERR_FORMAT); /* cut */
+    assert_int_equal(all_of("\x7a", 1), ERR_FORMAT);      /* no length */
+    assert_int_equal(all_of("\x7a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11), ERR_FORMAT);
+    assert_int_equal(all_of("\x11\x01\x02", 3), ERR_FORMAT); /* 64 bits, cut */
+    assert_int_equal(all_of("\x08\x80", 2), ERR_FORMAT);     /* a number without end */
+    assert_int_equal(all_of("\x7b\x7c", 2), ERR_FORMAT);     /* a group */
+    uint8_t many[2 * (FRAME_LIST_MAX + 1)];
+    for (size_t i = 0; i < sizeof(many); i++)
+        many[i] = i % 2 ? 0 : 0x7a;
+    assert_int_equal(all_of(many, sizeof(many) - 2), 0);
+    refused(all_of(many, sizeof(many)), "more than 1024 frames");
+}
+
 static void test_frame_reads_the_encoding(void **state)
 {
     (void)state;
@@ -441,6 +528,9 @@ int main(void)
 {
     memset(long_text, 'x', sizeof(long_text) - 1);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_frame_list_reads_the_encoding),
+        cmocka_unit_test(test_frame_heads_make_a_message),
+        cmocka_unit_test(test_frame_list_refuses_what_is_none),
         cmocka_unit_test(test_frame_reads_the_encoding),
         cmocka_unit_test(test_frame_ignores_what_a_later_version_adds),
         cmocka_unit_test(test_frame_refuses_what_is_not_protobuf),

@@ -284,6 +284,61 @@ static void test_rpc_waits_for_an_owner_without_room(void **state)
     pair_close(&p);
 }
 
+static int hold_cancel(struct pair *p, uint64_t request)
+{
+    Argosy__Cancel cancel = ARGOSY__CANCEL__INIT;
+    Argosy__ToWorker f = ARGOSY__TO_WORKER__INIT;
+    cancel.request = request;
+    f.frame_case = ARGOSY__TO_WORKER__FRAME_CANCEL;
+    f.cancel = &cancel;
+    return rpc_server_hold(p->server, p->server_stream, &f, NULL);
+}
+
+static void expect_cancels(struct end *n, uint64_t from, uint64_t to)
+{
+    for (uint64_t i = from; i < to; i++) {
+        struct rpc_event *ev = expect(n, RPC_FRAME);
+        assert_int_equal(ev->to_worker->cancel->request, i);
+        rpc_event_free(ev);
+    }
+}
+
+/* 200 are more than one message takes. */
+static void test_rpc_held_frames_wait_for_a_flush(void **state)
+{
+    (void)state;
+    struct rpc_config c = config_of("127.0.0.1:0");
+    struct pair p;
+    pair_open(&p, &c, 1000);
+    rpc_server_flush(p.server); /* nothing to do */
+    for (uint64_t i = 0; i < 200; i++)
+        assert_int_equal(hold_cancel(&p, i), 0);
+    usleep(50000);
+    assert_null(mailbox_take(&p.at_client.box));
+    rpc_server_flush(p.server);
+    expect_cancels(&p.at_client, 0, 200);
+    pair_close(&p);
+}
+
+static void test_rpc_held_frames_keep_their_place_and_go_before_the_end(void **state)
+{
+    (void)state;
+    struct rpc_config c = config_of("127.0.0.1:0");
+    struct pair p;
+    struct err e;
+    pair_open(&p, &c, 1000);
+    assert_int_equal(hold_cancel(&p, 0), 0);
+    assert_int_equal(send_cancel(p.server, p.server_stream, 1, &e), 0);
+    assert_int_equal(hold_cancel(&p, 2), 0);
+    rpc_server_close(p.server, p.server_stream);
+    expect_cancels(&p.at_client, 0, 3);
+    assert_int_equal(expect_closed(&p.at_client, p.client_stream).code, ERR_OK);
+    expect_closed(&p.at_server, p.server_stream);
+    assert_int_equal(hold_cancel(&p, 3), ERR_PEER);
+    rpc_server_flush(p.server); /* the stream is gone */
+    pair_close(&p);
+}
+
 enum { CROSSING = 3000 };
 
 static void *send_loads(void *arg)
@@ -429,6 +484,8 @@ int main(void)
         cmocka_unit_test(test_rpc_closes_a_reader_that_is_too_slow),
         cmocka_unit_test(test_rpc_waits_for_an_owner_without_room),
         cmocka_unit_test(test_rpc_keeps_the_order_where_both_write_at_once),
+        cmocka_unit_test(test_rpc_held_frames_wait_for_a_flush),
+        cmocka_unit_test(test_rpc_held_frames_keep_their_place_and_go_before_the_end),
         cmocka_unit_test(test_rpc_server_takes_many_and_refuses_one_more),
         cmocka_unit_test(test_rpc_dials_again_after_a_failure),
         cmocka_unit_test(test_rpc_second_server_on_a_port_is_an_error),

@@ -124,10 +124,51 @@ static void test_rpc_garbage_closes_the_stream_with_the_reason(void **state)
     assert_int_equal(raw_call(&r, "/argosy.Cluster/Attach", "\x0b garbage", 9,
                               GRPC_WRITE_NO_COMPRESS, details, sizeof(details)),
                      GRPC_STATUS_INVALID_ARGUMENT);
-    assert_non_null(strstr(details, "9 bytes are not a FromWorker frame"));
+    assert_non_null(strstr(details, "9 bytes are not a list of frames"));
     struct err why = owner_hears(&r);
     assert_int_equal(why.code, ERR_FORMAT);
     assert_string_equal(why.msg, details);
+    raw_close(&r);
+}
+
+/* { frames (15) = { load (2) { steps (5) = 7 } }, 1 = "x", frames = { load { steps = 8 } },
+ *   frames = { hello (1) {} } }: the last has no worker_id. */
+static void test_rpc_frames_of_a_message_come_one_by_one_up_to_a_bad_one(void **state)
+{
+    (void)state;
+    struct raw r;
+    char details[256];
+    raw_open(&r, GRPC_COMPRESS_NONE);
+    assert_int_equal(raw_call(&r, "/argosy.Cluster/Attach",
+                              "\x7a\x04\x12\x02\x28\x07\x0a\x01x\x7a\x04\x12\x02\x28\x08"
+                              "\x7a\x02\x0a\x00",
+                              19, GRPC_WRITE_NO_COMPRESS, details, sizeof(details)),
+                     GRPC_STATUS_INVALID_ARGUMENT);
+    assert_string_equal(details, "hello.worker_id is empty");
+    rpc_event_free(expect(&r.at_server, RPC_OPENED));
+    for (uint64_t steps = 7; steps < 9; steps++) {
+        struct rpc_event *ev = expect(&r.at_server, RPC_FRAME);
+        assert_int_equal(ev->from_worker->load->steps, steps);
+        rpc_event_free(ev);
+    }
+    struct rpc_event *ev = expect(&r.at_server, RPC_CLOSED);
+    assert_int_equal(ev->why.code, ERR_RANGE);
+    rpc_event_free(ev);
+    raw_close(&r);
+}
+
+/* { hello (1) { worker_id (1) = "w" } }, which stood alone in a message then */
+static void test_rpc_a_frame_of_protocol_3_is_refused_by_name(void **state)
+{
+    (void)state;
+    struct raw r;
+    char details[256];
+    raw_open(&r, GRPC_COMPRESS_NONE);
+    assert_int_equal(raw_call(&r, "/argosy.Cluster/Attach", "\x0a\x03\x0a\x01w", 5,
+                              GRPC_WRITE_NO_COMPRESS, details, sizeof(details)),
+                     GRPC_STATUS_INVALID_ARGUMENT);
+    assert_non_null(strstr(details, "protocol 3"));
+    assert_int_equal(owner_hears(&r).code, ERR_RANGE);
     raw_close(&r);
 }
 
@@ -191,6 +232,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rpc_unknown_methods_are_unimplemented),
         cmocka_unit_test(test_rpc_garbage_closes_the_stream_with_the_reason),
+        cmocka_unit_test(test_rpc_frames_of_a_message_come_one_by_one_up_to_a_bad_one),
+        cmocka_unit_test(test_rpc_a_frame_of_protocol_3_is_refused_by_name),
         cmocka_unit_test(test_rpc_compressed_frames_are_refused_unread),
         cmocka_unit_test(test_rpc_oversize_messages_are_refused),
         cmocka_unit_test(test_rpc_server_ends_with_a_silent_call_open),
