@@ -15,7 +15,7 @@ extern "C" {
 
 /* ---- weights (host) -------------------------------------------------------------------------- */
 
-/* The block types of kn_serves. */
+/* What kn_serves serves. */
 bool kn_cuda_serves(int type, int64_t rows, int64_t cols);
 /* 0 when not served. */
 size_t kn_cuda_pack_bytes(int type, int64_t rows, int64_t cols);

@@ -8,7 +8,7 @@
 
 bool kn_cuda_serves(int type, int64_t rows, int64_t cols)
 {
-    return !kn_plane_is_float(type) && kn_serves(type, rows, cols);
+    return kn_serves(type, rows, cols);
 }
 
 size_t kn_cuda_pack_bytes(int type, int64_t rows, int64_t cols)

@@ -10,34 +10,47 @@
 
 #define THREADS 256
 
+/* v[e]; an index that is not constant would need local memory. */
+template <typename T, int N> static __device__ __forceinline__ T pick(const T (&v)[N], int e)
+{
+    T of = v[0];
+
+    for (int i = 1; i < N; i++) {
+        of = e == i ? v[i] : of;
+    }
+    return of;
+}
+
 /* Element e of block b, as kn_dequantize_row. */
 template <int TYPE>
-static __device__ __forceinline__ float element(const weights &w, int64_t row, int64_t b,
-                                                unsigned e)
+static __device__ __forceinline__ float element(const weights &w, int64_t row, int64_t b, int e)
 {
-    constexpr int unit = kn_plane_unit(TYPE);
     block_raw<TYPE> raw;
-    unit_raw of = {};
-    int words[8], word = 0;
 
     block_fetch<TYPE>(w, row, b, &raw);
-    unit_fetch<TYPE>(w, row, b / unit, &of);
-    block_quants<TYPE>(raw, words);
-    for (unsigned i = 0; i < 8; i++) { /* an index that is not constant would need memory */
-        word = e / 4 == i ? words[i] : word;
+    if constexpr (kn_plane_is_float(TYPE)) {
+        float values[KN_BLOCK];
+        for (int i = 0; i < KN_BLOCK; i++) {
+            values[i] = block_float<TYPE>(raw, i);
+        }
+        return pick(values, e);
+    } else {
+        constexpr int unit = kn_plane_unit(TYPE);
+        unit_raw of = {};
+        int words[8];
+        unit_fetch<TYPE>(w, row, b / unit, &of);
+        block_quants<TYPE>(raw, words);
+        const float q =
+            static_cast<float>(static_cast<int8_t>(pick(words, e / 4) >> (8 * (e % 4))));
+        const scales s = block_scales<TYPE>(of, static_cast<int>(b % unit));
+        float d = s.d, m = s.m;
+        if constexpr (kn_plane_sub_elems(TYPE) == 16) {
+            d = d * static_cast<float>(pick(s.sc, e / 16));
+            m = m * static_cast<float>(pick(s.mn, e / 16));
+        }
+        const float v = d * q;
+        return kn_plane_has_min(TYPE) ? v + m : v;
     }
-    const float q = static_cast<float>(static_cast<int8_t>(word >> (8 * (e % 4))));
-    const scales s = block_scales<TYPE>(of, static_cast<int>(b % unit));
-    float d = s.d, m = s.m;
-    if constexpr (kn_plane_sub_elems(TYPE) == 16) {
-        d = d * static_cast<float>(e < 16 ? s.sc[0] : s.sc[1]);
-        m = m * static_cast<float>(e < 16 ? s.mn[0] : s.mn[1]);
-    }
-    const float v = d * q;
-    if constexpr (kn_plane_has_min(TYPE)) {
-        return v + m;
-    }
-    return v;
 }
 
 template <int TYPE>
@@ -50,13 +63,7 @@ __global__ void __launch_bounds__(THREADS)
     for (int64_t b = threadIdx.x / 32; b < w.blocks; b += THREADS / 32) {
         const int64_t c = b * KN_BLOCK + e;
         if (c < cols) {
-            float v;
-            if constexpr (kn_plane_is_float(TYPE)) {
-                v = float_element<TYPE>(w, row, b, e);
-            } else {
-                v = element<TYPE>(w, row, b, e);
-            }
-            x[blockIdx.x * cols + c] = scale * v;
+            x[blockIdx.x * cols + c] = scale * element<TYPE>(w, row, b, static_cast<int>(e));
         }
     }
 }

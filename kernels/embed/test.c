@@ -40,7 +40,7 @@ static void test_embed_has_the_same_bits_on_a_gpu(void **state)
     (void)state;
     struct random r = {2};
     for (uint64_t seed = 1; seed <= 2 * CUDA_SEEDS; seed++) {
-        int type = block_types[seed % N_BLOCK_TYPES];
+        int type = nth_type((int)(seed % N_TYPES));
         int64_t unit = kn_type_block(type);
         int64_t rows = 1 + random_below(&r, 30), n = 1 + random_below(&r, 4);
         int64_t cols = unit * (1 + random_below(&r, (uint32_t)(640 / unit)));

@@ -8,7 +8,10 @@
  *
  * Weights go by whole sectors from memory to registers, once: 16 lanes read 16 bytes of 16 rows,
  * side by side; the next group of blocks is loaded while one is used. Activations
- * are staged by cp.async, a group ahead, by the warp that reads them: 16 lanes share an address. */
+ * are staged by cp.async, a group ahead, by the warp that reads them: 16 lanes share an address.
+ *
+ * gate: gemv threads=128 blocks=4 shared=12544 loop=LDG.E.128,IDP.4A,LDGSTS
+ * gate: gemv_floats threads=128 blocks=3 shared=18688 loop=LDG.E.128,LDGSTS,FFMA */
 #include "kernels/simt/cuda.h"
 #include "kernels/simt/ptx.h"
 
@@ -81,7 +84,7 @@ static __device__ __forceinline__ void finish(const gemv_task &k, const float ac
 /* Blocks that are loaded at once. */
 template <int TOKENS> static __host__ __device__ constexpr int group_of()
 {
-    return TOKENS <= 4 ? 4 : 2;
+    return TOKENS <= 3 ? 4 : 2;
 }
 
 /* The activations of a group, for a segment: q as words, and what goes with each block. */
@@ -222,6 +225,96 @@ __global__ void __launch_bounds__(THREADS, 4) gemv(const gemv_task k)
     finish<TOKENS>(k, acc, &shared->sums);
 }
 
+/* ---- float types ----------------------------------------------------------------------------- */
+
+/* The activations of a block, for a segment. */
+template <int TOKENS> struct gemv_floats_stage {
+    float x[TOKENS][KN_BLOCK];
+    float pad[4]; /* so that the other segment's lies in other banks */
+};
+
+template <int TOKENS> struct gemv_floats_shared {
+    gemv_floats_stage<TOKENS> stage[KN_SEGMENTS][2];
+    gemv_sums<TOKENS> sums;
+};
+
+template <int TOKENS>
+static __device__ __forceinline__ void stage_floats(const kn_act &x, int64_t b, int64_t end,
+                                                    gemv_floats_stage<TOKENS> *s)
+{
+    const unsigned lane = threadIdx.x % KN_ROW_TILE;
+
+    for (unsigned i = lane; i < TOKENS * KN_BLOCK; i += KN_ROW_TILE) {
+        const unsigned t = i / KN_BLOCK, e = i % KN_BLOCK;
+        if (b < end && b * KN_BLOCK + e < x.k) {
+            ptx_cp_async4(&s->x[t][e], x.f + t * x.k + b * KN_BLOCK + e);
+        } else {
+            s->x[t][e] = 0.0f; /* read, but not used */
+        }
+    }
+}
+
+/* The first `left` elements of the block: all, but for a row's last. */
+template <int TYPE, int TOKENS, bool WHOLE>
+static __device__ __forceinline__ void add_floats(const block_raw<TYPE> &raw, int64_t left,
+                                                  const gemv_floats_stage<TOKENS> &s,
+                                                  float acc[TOKENS])
+{
+    for (int e = 0; e < KN_BLOCK; e += 4) {
+        for (int t = 0; t < TOKENS; t++) {
+            const float4 v = *reinterpret_cast<const float4 *>(&s.x[t][e]);
+            const float x[4] = {v.x, v.y, v.z, v.w};
+            for (int i = 0; i < 4; i++) {
+                if (WHOLE || e + i < left) {
+                    acc[t] = fmaf(block_float<TYPE>(raw, e + i), x[i], acc[t]);
+                }
+            }
+        }
+    }
+}
+
+template <int TYPE, int TOKENS>
+__global__ void __launch_bounds__(THREADS, 3) gemv_floats(const gemv_task k)
+{
+    DYNAMIC_SHARED(bytes);
+    gemv_floats_shared<TOKENS> *shared = reinterpret_cast<gemv_floats_shared<TOKENS> *>(bytes);
+    gemv_floats_stage<TOKENS> *staged = shared->stage[threadIdx.x / KN_ROW_TILE];
+    const int64_t row =
+        k.row_begin + static_cast<int64_t>(blockIdx.x) * KN_ROW_TILE + threadIdx.x % KN_ROW_TILE;
+    const gemv_range range = get_range(k.w.blocks, 1, 1);
+    block_raw<TYPE> block = {};
+    float acc[TOKENS];
+
+    for (int t = 0; t < TOKENS; t++) {
+        acc[t] = 0.0f;
+    }
+    int64_t b = range.begin;
+    stage_floats(k.x, b, range.end, &staged[0]);
+    ptx_cp_async_commit();
+    if (b < range.end) {
+        block_fetch<TYPE>(k.w, row, b, &block);
+    }
+    for (int64_t turn = 0; turn < range.turns; turn++, b++) {
+        const int64_t left = b < range.end ? k.x.k - b * KN_BLOCK : 0;
+        block_raw<TYPE> next = block;
+        stage_floats(k.x, b + 1, range.end, &staged[(turn + 1) % 2]);
+        ptx_cp_async_commit();
+        if (b + 1 < range.end) {
+            block_fetch<TYPE>(k.w, row, b + 1, &next);
+        }
+        ptx_cp_async_wait<1>();
+        __syncwarp();
+        if (left >= KN_BLOCK) {
+            add_floats<TYPE, TOKENS, true>(block, left, staged[turn % 2], acc);
+        } else if (left > 0) {
+            add_floats<TYPE, TOKENS, false>(block, left, staged[turn % 2], acc);
+        }
+        __syncwarp(); /* all have read what the next turn overwrites */
+        block = next;
+    }
+    finish<TOKENS>(k, acc, &shared->sums);
+}
+
 /* ---- launch ---------------------------------------------------------------------------------- */
 
 struct gemv_launch {
@@ -234,8 +327,13 @@ template <int TYPE, int TOKENS> static int launch_gemv(const gemv_launch &l)
     const int64_t rows = l.task.row_end - l.task.row_begin;
     const unsigned grid = static_cast<unsigned>((rows + KN_ROW_TILE - 1) / KN_ROW_TILE);
 
-    return launch("gemv", gemv<TYPE, TOKENS>, grid, THREADS, sizeof(gemv_shared<TOKENS>), l.stream,
-                  l.task);
+    if constexpr (kn_plane_is_float(TYPE)) {
+        return launch("gemv_floats", gemv_floats<TYPE, TOKENS>, grid, THREADS,
+                      sizeof(gemv_floats_shared<TOKENS>), l.stream, l.task);
+    } else {
+        return launch("gemv", gemv<TYPE, TOKENS>, grid, THREADS, sizeof(gemv_shared<TOKENS>),
+                      l.stream, l.task);
+    }
 }
 
 template <int TYPE> static int launch_tokens(const gemv_launch &l, int64_t n)
@@ -264,7 +362,7 @@ int kn_cuda_matmul(const struct kn_matrix *w, const struct kn_act *x, int64_t n,
     case type:     \
         return launch_tokens<type>(l, n);
     switch (w->type) {
-        KN_PLANE_BLOCK_TYPES(GEMV)
+        KN_PLANE_TYPES(GEMV)
     default:
         return -1;
     }

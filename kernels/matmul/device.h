@@ -106,18 +106,14 @@ static __device__ __forceinline__ void unit_fetch(const weights &w, int64_t row,
     }
 }
 
-/* Element e of block b of a row of floats. */
+/* Element e of a block of floats. */
 template <int TYPE>
-static __device__ __forceinline__ float float_element(const weights &w, int64_t row, int64_t b,
-                                                      unsigned e)
+static __device__ __forceinline__ float block_float(const block_raw<TYPE> &raw, int e)
 {
-    constexpr int pieces = kn_plane_low(TYPE) / 16, in_piece = KN_BLOCK / pieces;
-    const uint8_t *p = w.low + plane_at(row, w.blocks * pieces, b * pieces + e / in_piece) * 16;
-
     if constexpr (TYPE == KN_F32) {
-        return __ldg(reinterpret_cast<const float *>(p) + e % in_piece);
+        return __uint_as_float(raw.low[e]);
     }
-    const uint16_t bits = __ldg(reinterpret_cast<const uint16_t *>(p) + e % in_piece);
+    const uint16_t bits = static_cast<uint16_t>(raw.low[e / 2] >> (e % 2 * 16));
     return TYPE == KN_F16 ? __half2float(__ushort_as_half(bits)) : kn_bf16_to_f32(bits);
 }
 
