@@ -70,18 +70,48 @@ void buf_adds(struct buf *b, const char *s)
     buf_add(b, s, strlen(s));
 }
 
+/* The digits of v, at most 20, written to end at `end`; where they start. */
+static char *digits_before(char *end, uint64_t v)
+{
+    do
+        *--end = (char)('0' + v % 10);
+    while (v /= 10);
+    return end;
+}
+
+void buf_adduint(struct buf *b, uint64_t v)
+{
+    char text[20];
+    char *end = text + sizeof(text), *p = digits_before(end, v);
+    buf_add(b, p, (size_t)(end - p));
+}
+
+void buf_addint(struct buf *b, int64_t v)
+{
+    char text[21];
+    char *end = text + sizeof(text), *p = digits_before(end, v < 0 ? -(uint64_t)v : (uint64_t)v);
+    if (v < 0)
+        *--p = '-';
+    buf_add(b, p, (size_t)(end - p));
+}
+
 void buf_addvf(struct buf *b, const char *fmt, va_list ap)
 {
-    va_list again;
-    va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_list first;
+    /* Straight to its place when there is room, which is nearly always. */
+    size_t room = b->failed || !b->data ? 0 : b->cap - b->len;
+    va_copy(first, ap);
+    int n = vsnprintf(room ? b->data + b->len : NULL, room, fmt, first);
+    va_end(first);
+    bool written = n >= 0 && (size_t)n < room;
     char *p = n < 0 ? NULL : buf_reserve(b, (size_t)n);
     b->failed |= n < 0;
-    if (p) {
-        vsnprintf(p, (size_t)n + 1, fmt, again);
+    if (p && !written)
+        vsnprintf(p, (size_t)n + 1, fmt, ap);
+    if (p)
         b->len += (size_t)n;
-    }
-    va_end(again);
+    else if (room)
+        b->data[b->len] = '\0';
 }
 
 void buf_addf(struct buf *b, const char *fmt, ...)

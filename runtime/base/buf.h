@@ -30,6 +30,9 @@ void buf_clear(struct buf *b);
 void buf_add(struct buf *b, const void *bytes, size_t n);
 void buf_addc(struct buf *b, char c);
 void buf_adds(struct buf *b, const char *s);
+/* A number in decimal; for what is written so often that printf is felt. */
+void buf_adduint(struct buf *b, uint64_t v);
+void buf_addint(struct buf *b, int64_t v);
 void buf_addf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_addvf(struct buf *b, const char *fmt, va_list ap);
 /* Room for n more bytes at data + len, or NULL (failed is set). The caller then adds to len. */

@@ -1,6 +1,5 @@
 #include "runtime/base/json.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,10 +55,57 @@ void json_arr_end(struct json *w)
     close_level(w, ']');
 }
 
+/* Bytes at the start of s that stand for themselves in a JSON string: ASCII but control characters,
+ * quote and backslash. */
+static size_t plain_bytes(const unsigned char *s, size_t n)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    size_t i = 0;
+    for (; n - i >= 8; i += 8) {
+        uint64_t x;
+        memcpy(&x, s + i, 8);
+        /* A byte's top bit comes on where it is below 0x20, equal to '"' or '\\', or has it; a
+         * borrow can set more of them, never fewer. */
+        uint64_t quote = x ^ ones * '"', backslash = x ^ ones * '\\';
+        uint64_t special = (x - ones * 0x20) | (quote - ones) | (backslash - ones) | x;
+        if (special & tops)
+            break;
+    }
+    while (i < n && s[i] >= 0x20 && s[i] != '"' && s[i] != '\\' && s[i] < 0x80)
+        i++;
+    return i;
+}
+
+/* A string and, where it is not 0, what follows it. */
+static void write_string(struct json *w, const char *s, size_t n, char behind)
+{
+    before_value(w);
+    bool plain = plain_bytes((const unsigned char *)s, n) == n;
+    char *p = plain ? buf_reserve(w->out, n + 2 + (behind != 0)) : NULL;
+    if (p) { /* nearly all there is: one stretch */
+        char *start = p;
+        *p++ = '"';
+        if (n)
+            memcpy(p, s, n);
+        p += n;
+        *p++ = '"';
+        if (behind)
+            *p++ = behind;
+        *p = '\0';
+        w->out->len += (size_t)(p - start);
+        return;
+    }
+    buf_addc(w->out, '"');
+    json_escape(w->out, s, n);
+    buf_addc(w->out, '"');
+    if (behind)
+        buf_addc(w->out, behind);
+}
+
 void json_key(struct json *w, const char *key)
 {
-    json_str(w, key);
-    buf_addc(w->out, ':');
+    size_t n = strlen(key);
+    write_string(w, key, n, ':');
     w->need_comma[w->depth] = false; /* the value belongs to this key */
 }
 
@@ -70,22 +116,19 @@ void json_str(struct json *w, const char *s)
 
 void json_strn(struct json *w, const char *s, size_t n)
 {
-    before_value(w);
-    buf_addc(w->out, '"');
-    json_escape(w->out, s, n);
-    buf_addc(w->out, '"');
+    write_string(w, s, n, 0);
 }
 
 void json_int(struct json *w, int64_t v)
 {
     before_value(w);
-    buf_addf(w->out, "%" PRId64, v);
+    buf_addint(w->out, v);
 }
 
 void json_uint(struct json *w, uint64_t v)
 {
     before_value(w);
-    buf_addf(w->out, "%" PRIu64, v);
+    buf_adduint(w->out, v);
 }
 
 static void add_number(struct json *w, double v, int digits_min, int digits_max, bool is_float)
@@ -179,8 +222,10 @@ void json_escape(struct buf *out, const char *str, size_t n)
     size_t run = 0; /* start of the bytes that go out as they are */
     size_t i = 0;
     while (i < n) {
-        bool plain = s[i] >= 0x20 && s[i] != '"' && s[i] != '\\' && s[i] < 0x80;
-        size_t len = plain ? 1 : s[i] >= 0x80 ? utf8_valid_len(s + i, n - i) : 0;
+        i += plain_bytes(s + i, n - i);
+        if (i == n)
+            break;
+        size_t len = s[i] >= 0x80 ? utf8_valid_len(s + i, n - i) : 0;
         if (len) {
             i += len;
             continue;

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +74,47 @@ static void test_buf_stops_at_its_limit_and_stays_failed(void **state)
     buf_release(&b);
 }
 
+static void test_buf_writes_numbers_as_printf_does(void **state)
+{
+    (void)state;
+    static const int64_t values[] = {0, 1, -1, 9, 10, -10, 12345, INT64_MAX, INT64_MIN, 1LL << 40};
+    struct buf b;
+    char wanted[64];
+    buf_init(&b, 0);
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        buf_clear(&b);
+        buf_addint(&b, values[i]);
+        buf_addc(&b, ' ');
+        buf_adduint(&b, (uint64_t)values[i]);
+        snprintf(wanted, sizeof(wanted), "%lld %llu", (long long)values[i],
+                 (unsigned long long)values[i]);
+        assert_string_equal(buf_str(&b), wanted);
+    }
+    buf_release(&b);
+}
+
+static void test_buf_formats_at_every_distance_from_its_end(void **state)
+{
+    (void)state;
+    for (size_t before = 0; before < 140; before++) {
+        struct buf b, limited;
+        buf_init(&b, 0);
+        buf_init(&limited, before + 6);
+        for (size_t i = 0; i < before; i++) {
+            buf_addc(&b, 'x');
+            buf_addc(&limited, 'x');
+        }
+        buf_addf(&b, "<%d>", 12345);
+        assert_int_equal(b.len, before + 7);
+        assert_string_equal(buf_str(&b) + before, "<12345>");
+        buf_addf(&limited, "<%d>", 12345); /* one too many: nothing of it is kept */
+        assert_true(limited.failed);
+        assert_int_equal(strlen(buf_str(&limited)), before);
+        buf_release(&b);
+        buf_release(&limited);
+    }
+}
+
 static void test_buf_refuses_sizes_that_would_overflow(void **state)
 {
     (void)state;
@@ -105,6 +147,8 @@ int main(void)
         cmocka_unit_test(test_buf_appends_in_every_way),
         cmocka_unit_test(test_buf_grows_past_every_doubling),
         cmocka_unit_test(test_buf_stops_at_its_limit_and_stays_failed),
+        cmocka_unit_test(test_buf_writes_numbers_as_printf_does),
+        cmocka_unit_test(test_buf_formats_at_every_distance_from_its_end),
         cmocka_unit_test(test_buf_refuses_sizes_that_would_overflow),
         cmocka_unit_test(test_buf_detach_hands_the_bytes_over),
     };
