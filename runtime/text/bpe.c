@@ -4,6 +4,7 @@
  * meet, leftmost first, until none has one (merges.h). A byte whose token the vocabulary lacks
  * vanishes before merging, as it does there.
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +22,13 @@ struct bpe {
     struct vocab_map map;
     uint32_t byte_ids[256];
     struct merges merges;
+    /* (vocab.n), enum own_word: whether merging a token's bytes ends in that token. Found out when
+     * a text first has such a word: most words are one token, and are then looked up, not merged.
+     * Threads may find out the same at once, and write the same. */
+    _Atomic uint8_t *own;
 };
+
+enum own_word { OWN_UNKNOWN, OWN_TOKEN, OWN_OTHER };
 
 /* ---- the byte alphabet ------------------------------------------------------------------------
  */
@@ -148,11 +155,12 @@ static int encode_word(void *arg, const char *word, size_t n)
 {
     struct words *w = arg;
     const struct bpe *b = w->bpe;
-    if (b->traits.ignore_merges) {
-        uint32_t id = vocab_map_find(&b->map, word, n);
-        if (id != TOKENIZER_NONE)
-            return tokenizer_out_err(tokenvec_add(w->out, id), w->out, w->e);
-    }
+    uint32_t whole = vocab_map_find(&b->map, word, n);
+    _Atomic uint8_t *own = whole != TOKENIZER_NONE ? &b->own[whole] : NULL;
+    uint8_t known = own ? atomic_load_explicit(own, memory_order_relaxed) : OWN_OTHER;
+    if (known == OWN_TOKEN || (own && b->traits.ignore_merges))
+        return tokenizer_out_err(tokenvec_add(w->out, whole), w->out, w->e);
+    size_t before = w->out->n;
     int rc = mergeword_start(&w->word, &b->merges, n, w->e);
     if (rc < 0)
         return rc;
@@ -161,7 +169,12 @@ static int encode_word(void *arg, const char *word, size_t n)
         if (id != TOKENIZER_NONE)
             mergeword_add(&w->word, id);
     }
-    return mergeword_finish(&w->word, w->out, w->e);
+    rc = mergeword_finish(&w->word, w->out, w->e);
+    if (rc == 0 && known == OWN_UNKNOWN) {
+        bool one = w->out->n == before + 1 && w->out->ids[before] == whole;
+        atomic_store_explicit(own, one ? OWN_TOKEN : OWN_OTHER, memory_order_relaxed);
+    }
+    return rc;
 }
 
 /* ---- the table of functions -------------------------------------------------------------------
@@ -194,6 +207,9 @@ static int load(struct tokenizer *t, const struct gguf *g, struct err *e)
         char byte = (char)i;
         b->byte_ids[i] = vocab_map_find(&b->map, &byte, 1);
     }
+    b->own = arena_calloc(&t->arena, t->vocab.n, sizeof(*b->own));
+    if (!b->own)
+        return err_set(e, ERR_NOMEM, "tokenizer: no memory for %u tokens", t->vocab.n);
     return load_merges(t, b, g, e);
 }
 
@@ -214,9 +230,13 @@ static int encode(const struct tokenizer *t, const char *text, size_t n, struct 
                   struct err *e)
 {
     const struct bpe *b = t->impl;
-    struct words w = {.bpe = b, .out = out, .e = e};
+    struct words w;
     struct buf normal;
     int rc = 0;
+    w.bpe = b;
+    w.out = out;
+    w.e = e;
+    mergeword_init(&w.word);
     buf_init(&normal, 0);
     if (b->traits.nfc && !nfc_is_plain(text, n)) {
         if (!nfc_add(&normal, text, n) || normal.failed)

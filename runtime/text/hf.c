@@ -113,7 +113,17 @@ static int encode_text(const struct tokenizer *t, const char *text, size_t n, bo
                        struct tokenvec *out, struct err *e)
 {
     const struct hf *h = t->impl;
-    struct run r = {.t = t, .h = h, .special = special, .text = text, .out = out, .e = e};
+    struct run r;
+    r.t = t;
+    r.h = h;
+    r.special = special;
+    r.start = false;
+    r.text = text;
+    r.normal = NULL;
+    r.pieces = (struct hf_pieces){0};
+    r.out = out;
+    r.e = e;
+    mergeword_init(&r.word);
     buf_init(&r.normal_text, 0);
     buf_init(&r.pieces.text, 0);
     r.match = pcre2_match_data_create(1, NULL);

@@ -63,8 +63,8 @@ static inline int mergeheap_reserve(struct mergeheap *h, void **symbols, size_t 
     size_t room = n < 256 ? 256 : n;
     free(*symbols);
     free(h->at);
-    *symbols = calloc(room, bytes);
-    h->at = calloc(room, 2 * sizeof(*h->at));
+    *symbols = malloc(room * bytes); /* both are written before they are read */
+    h->at = malloc(room * 2 * sizeof(*h->at));
     *cap = *symbols && h->at ? room : 0;
     return *cap ? 0 : err_set(e, ERR_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
 }

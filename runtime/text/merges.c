@@ -13,11 +13,6 @@ struct merge {
     uint32_t id; /* of the two together */
 };
 
-struct merge_symbol {
-    uint32_t id; /* TOKENIZER_NONE: merged into the one before */
-    uint32_t prev, next;
-};
-
 static uint64_t pair_of(uint32_t left, uint32_t right)
 {
     return (uint64_t)left << 32 | right;
@@ -54,11 +49,29 @@ void merges_add(struct merges *m, uint32_t left, uint32_t right, uint32_t id, ui
         (struct merge){.pair = pair_of(left, right), .rank = rank, .id = id};
 }
 
+static bool is_few(const struct mergeword *w)
+{
+    return w->symbols == w->few_symbols;
+}
+
+void mergeword_init(struct mergeword *w)
+{
+    w->symbols = w->few_symbols;
+    w->heap.at = w->few_candidates;
+    w->cap = MERGEWORD_FEW;
+}
+
 int mergeword_start(struct mergeword *w, const struct merges *m, size_t n, struct err *e)
 {
     w->merges = m;
     w->n = 0;
     w->heap.n = 0;
+    if (n <= w->cap)
+        return 0;
+    if (is_few(w)) {
+        w->symbols = NULL;
+        w->heap.at = NULL;
+    }
     void *symbols = w->symbols;
     int rc = mergeheap_reserve(&w->heap, &symbols, sizeof(*w->symbols), n, &w->cap, e);
     w->symbols = symbols;
@@ -129,6 +142,8 @@ int mergeword_finish(struct mergeword *w, struct tokenvec *out, struct err *e)
 
 void mergeword_release(struct mergeword *w)
 {
+    if (is_few(w))
+        return;
     free(w->symbols);
     free(w->heap.at);
 }

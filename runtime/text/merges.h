@@ -25,7 +25,14 @@ int merges_init(struct merges *m, uint32_t count, struct arena *a, struct err *e
 /* left and right become id. A pair that is there already is replaced. */
 void merges_add(struct merges *m, uint32_t left, uint32_t right, uint32_t id, uint32_t rank);
 
-/* One word after the other; zeroed at first, released by mergeword_release. */
+#define MERGEWORD_FEW 48u
+
+struct merge_symbol {
+    uint32_t id; /* TOKENIZER_NONE: merged into the one before */
+    uint32_t prev, next;
+};
+
+/* One word after the other; not to be moved in between. */
 struct mergeword {
     const struct merges *merges;
     struct merge_symbol *symbols; /* room for `cap` */
@@ -33,8 +40,12 @@ struct mergeword {
                             * and brings two */
     size_t cap;
     uint32_t n;
+    /* Room for the words that there are; longer ones take memory. */
+    struct merge_symbol few_symbols[MERGEWORD_FEW];
+    struct merge_candidate few_candidates[2 * MERGEWORD_FEW];
 };
 
+void mergeword_init(struct mergeword *w);
 /* Starts a word of at most n symbols. */
 int mergeword_start(struct mergeword *w, const struct merges *m, size_t n, struct err *e);
 void mergeword_add(struct mergeword *w, uint32_t id);

@@ -9,6 +9,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/text/charclass.h"
+#include "runtime/text/pretokenizer_ascii.h"
 
 #define SPACE CHARCLASS_SPACE
 #define LETTER CHARCLASS_LETTER
@@ -24,20 +25,25 @@
 struct definition {
     const char *names; /* as tokenizer.ggml.pre has them, a space after each */
     const char *stages[STAGES_MAX];
+    ascii_match_fn *ascii[STAGES_MAX]; /* what each matches in ASCII */
     struct pretokenizer_traits traits;
 };
 
 static const struct definition DEFINITIONS[] = {
     /* openai/gpt-2 */
-    {"gpt-2 gpt2 phi-2 ", {GPT2, NULL}, {0}},
+    {"gpt-2 gpt2 phi-2 ", {GPT2, NULL}, {ascii_gpt2}, {0}},
     /* HuggingFaceTB/SmolLM2: Digits(individual_digits), then ByteLevel(use_regex) */
-    {"smollm starcoder refact codeshell ", {"[" NUMBER "]", GPT2}, {0}},
+    {"smollm starcoder refact codeshell ", {"[" NUMBER "]", GPT2}, {ascii_digit, ascii_gpt2}, {0}},
     /* meta-llama/Meta-Llama-3 */
     {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 ",
      {LLAMA3("{1,3}"), NULL},
+     {ascii_llama3},
      {.ignore_merges = true, .add_bos = true}},
     /* Qwen/Qwen2 */
-    {"qwen2 deepseek-r1-qwen megrez kormo f2llmv2 ", {LLAMA3(""), NULL}, {.nfc = true}},
+    {"qwen2 deepseek-r1-qwen megrez kormo f2llmv2 ",
+     {LLAMA3(""), NULL},
+     {ascii_qwen2},
+     {.nfc = true}},
 };
 
 struct pretokenizer {
@@ -129,6 +135,24 @@ struct split {
     struct err *e;
 };
 
+/* The next match at or after `at`, by PCRE2; n, n if there is none. */
+static int match(struct split *s, int stage, const char *text, size_t n, size_t at, size_t *start,
+                 size_t *end)
+{
+    if (!s->match[stage])
+        s->match[stage] = pcre2_match_data_create(1, NULL);
+    if (!s->match[stage])
+        return err_set(s->e, ERR_NOMEM, "pre-tokeniser: no memory");
+    int found = pcre2_match(s->p->codes[stage], (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK,
+                            s->match[stage], NULL);
+    if (found < 0 && found != PCRE2_ERROR_NOMATCH)
+        return err_set(s->e, ERR_LIMIT, "pre-tokeniser: PCRE2 gave up on the text (%d)", found);
+    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->match[stage]);
+    *start = found < 0 ? n : span[0];
+    *end = found < 0 ? n : span[1];
+    return 0;
+}
+
 /* Cuts a piece by the expressions from `stage` on. At most STAGES_MAX deep. */
 static int cut(struct split *s, int stage, const char *text, size_t n)
 {
@@ -137,12 +161,11 @@ static int cut(struct split *s, int stage, const char *text, size_t n)
     size_t at = 0;
     int rc = 0;
     while (at < n && rc >= 0) {
-        int found = pcre2_match(s->p->codes[stage], (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK,
-                                s->match[stage], NULL);
-        if (found < 0 && found != PCRE2_ERROR_NOMATCH)
-            return err_set(s->e, ERR_LIMIT, "pre-tokeniser: PCRE2 gave up on the text (%d)", found);
-        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->match[stage]);
-        size_t start = found < 0 ? n : span[0], end = found < 0 ? n : span[1];
+        size_t start, end;
+        if (!s->p->def->ascii[stage](text, n, at, &start, &end))
+            rc = match(s, stage, text, n, at, &start, &end);
+        if (rc < 0)
+            return rc;
         if (start > at)
             rc = cut(s, stage + 1, text + at, start - at);
         if (rc >= 0 && end > start)
@@ -156,14 +179,7 @@ int pretokenizer_split(const struct pretokenizer *p, const char *text, size_t n,
                        pretokenizer_word_fn *fn, void *arg, struct err *e)
 {
     struct split s = {.p = p, .fn = fn, .arg = arg, .e = e};
-    int rc = 0;
-    for (int i = 0; i < p->n_stages; i++) {
-        s.match[i] = pcre2_match_data_create(1, NULL);
-        if (!s.match[i])
-            rc = err_set(e, ERR_NOMEM, "pre-tokeniser: no memory");
-    }
-    if (rc == 0)
-        rc = cut(&s, 0, text, n);
+    int rc = cut(&s, 0, text, n);
     for (int i = 0; i < p->n_stages; i++)
         pcre2_match_data_free(s.match[i]);
     return rc;

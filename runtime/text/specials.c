@@ -44,16 +44,21 @@ int specials_build(struct specials *s, const struct vocab *v, unsigned types, st
     return 0;
 }
 
+/* The byte of token ids[i] at `depth`; -1 when it ends before. */
+static int byte_at(const struct specials *s, uint32_t i, size_t depth)
+{
+    size_t n;
+    const char *p = vocab_bytes(s->vocab, s->ids[i], &n);
+    return depth < n ? (unsigned char)p[depth] : -1;
+}
+
 /* The first index in [lo, hi) whose byte at `depth` is at least b; tokens that end before count as
  * less. */
 static uint32_t lower(const struct specials *s, uint32_t lo, uint32_t hi, size_t depth, int b)
 {
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        size_t n;
-        const char *p = vocab_bytes(s->vocab, s->ids[mid], &n);
-        int c = depth < n ? (unsigned char)p[depth] : -1;
-        if (c < b)
+        if (byte_at(s, mid, depth) < b)
             lo = mid + 1;
         else
             hi = mid;
@@ -75,8 +80,10 @@ size_t specials_prefix(const struct specials *s, const char *text, size_t n, uin
     size_t best = 0;
     for (size_t depth = 0; depth < n && lo < hi; depth++) {
         int b = (unsigned char)text[depth];
-        lo = lower(s, lo, hi, depth, b);
-        hi = lower(s, lo, hi, depth, b + 1);
+        if (byte_at(s, lo, depth) < b)
+            lo = lower(s, lo + 1, hi, depth, b);
+        if (lo < hi && byte_at(s, hi - 1, depth) > b) /* else all of them go on with b */
+            hi = lower(s, lo, hi - 1, depth, b + 1);
         if (lo == hi)
             break;
         size_t len;
@@ -84,6 +91,13 @@ size_t specials_prefix(const struct specials *s, const char *text, size_t n, uin
         if (len == depth + 1) { /* the shortest of the range comes first */
             best = len;
             *id = s->ids[lo];
+        } else if (hi - lo == 1) { /* one candidate is left: it is this, or none longer */
+            const char *bytes = vocab_bytes(s->vocab, s->ids[lo], &len);
+            if (len <= n && memcmp(bytes + depth, text + depth, len - depth) == 0) {
+                best = len;
+                *id = s->ids[lo];
+            }
+            break;
         }
     }
     return best;
@@ -95,6 +109,8 @@ size_t specials_find(const struct specials *s, const char *text, size_t n, size_
     if (s->n == 0)
         return n;
     for (size_t i = from; i < n; i++) {
+        if (!may_start(s, text[i]))
+            continue;
         *len = specials_prefix(s, text + i, n - i, id);
         if (*len)
             return i;

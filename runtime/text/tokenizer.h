@@ -5,8 +5,9 @@
  * further files behind the table in tokenizer_internal.h.
  *
  * A tokenizer is immutable once loaded and shared by any number of threads; a call keeps its
- * scratch to itself. It copies what it needs: the GGUF may be closed after tokenizer_load. Its
- * memory is one arena, bounded by a small multiple of the file's metadata.
+ * scratch to itself. (What it learns of words that are tokens, one byte a token, changes no result
+ * and is written atomically.) It copies what it needs: the GGUF may be closed after tokenizer_load.
+ * Its memory is one arena, bounded by a small multiple of the file's metadata.
  *
  * Text that is not valid UTF-8 is read as Python's bytes.decode(errors="replace") reads it: each
  * maximal invalid run of bytes becomes one U+FFFD (utf8.h).

@@ -7,7 +7,7 @@
  *   spm.c           SentencePiece's BPE over scores      struct tokenizer_model)
  *   unigram.c       SentencePiece's Unigram
  *   hf.c            what a tokenizer.json describes; tokenizer_json.c reads it
- *   pretokenizer.c  cuts a text into the words of BPE
+ *   pretokenizer.c  cuts a text into the words of BPE (pretokenizer_ascii.c: where it is ASCII)
  */
 #ifndef ARGOSY_TEXT_TOKENIZER_INTERNAL_H
 #define ARGOSY_TEXT_TOKENIZER_INTERNAL_H
@@ -51,7 +51,11 @@ int vocab_build(struct vocab *v, const struct vocab_text *texts, const uint8_t *
 /* The same from a file's metadata. */
 int vocab_load(struct vocab *v, const struct gguf *g, struct arena *a, vocab_decode_fn *decode,
                struct err *e);
-const char *vocab_bytes(const struct vocab *v, uint32_t id, size_t *n);
+static inline const char *vocab_bytes(const struct vocab *v, uint32_t id, size_t *n)
+{
+    *n = v->starts[id + 1] - v->starts[id] - 1;
+    return v->bytes + v->starts[id];
+}
 
 /* A map from bytes to the id of a token of some types. Equal bytes: the lowest id. */
 struct vocab_map {

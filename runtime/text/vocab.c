@@ -93,12 +93,6 @@ out:
     return rc;
 }
 
-const char *vocab_bytes(const struct vocab *v, uint32_t id, size_t *n)
-{
-    *n = v->starts[id + 1] - v->starts[id] - 1;
-    return v->bytes + v->starts[id];
-}
-
 /* Seeded, so that a file cannot be made to collide; the order of ids never depends on it. */
 static uint64_t hash(uint64_t seed, const char *bytes, size_t n)
 {
