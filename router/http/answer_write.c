@@ -3,7 +3,6 @@
  * In a stream what stays the same is made once (answer.head, answer.tail), so a chunk costs the
  * escape of its text and a few copies.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "router/http/answer.h"
@@ -15,35 +14,30 @@ static bool is_chat(const struct answer *a)
 }
 
 /* id to system_fingerprint, of an object that is open. */
-static void write_identity(const struct answer *a, struct json *w, bool chunk)
+static void write_identity(const struct answer *a, const char *object, struct buf *out)
 {
-    char fingerprint[20];
-    snprintf(fingerprint, sizeof(fingerprint), "fp_%.10s", a->api->model->manifest_sha256);
-    json_key(w, "id");
-    json_str(w, a->id);
-    json_key(w, "object");
-    json_str(w, !is_chat(a) ? "text_completion"
-                : chunk     ? "chat.completion.chunk"
-                            : "chat.completion");
-    json_key(w, "created");
-    json_int(w, a->created_s);
-    json_key(w, "model");
-    json_str(w, a->api->model->name);
-    json_key(w, "system_fingerprint");
-    json_str(w, fingerprint);
+    const char *manifest = a->api->model->manifest_sha256;
+    buf_adds(out, "\"id\":\"");
+    buf_adds(out, a->id); /* ours: nothing in it needs an escape */
+    buf_adds(out, "\",\"object\":\"");
+    buf_adds(out, object);
+    buf_adds(out, "\",\"created\":");
+    buf_addint(out, a->created_s);
+    buf_adds(out, ",\"model\":\"");
+    json_escape(out, a->api->model->name, strlen(a->api->model->name));
+    buf_adds(out, "\",\"system_fingerprint\":\"fp_");
+    buf_add(out, manifest, strnlen(manifest, 10));
+    buf_addc(out, '"');
 }
 
 int answer_prepare_chunks(struct answer *a)
 {
     struct buf text;
-    struct json w;
     if (!a->api->stream)
         return 0;
     buf_init(&text, 0);
-    buf_adds(&text, "data: ");
-    json_init(&w, &text);
-    json_obj(&w);
-    write_identity(a, &w, true);
+    buf_adds(&text, "data: {");
+    write_identity(a, is_chat(a) ? "chat.completion.chunk" : "text_completion", &text);
     buf_adds(&text, ",\"choices\":[");
     a->head_n = text.len;
     a->head = text.failed ? NULL : arena_strndup(&a->request->arena, text.data, text.len);
@@ -187,31 +181,34 @@ void answer_write_speech(struct answer *a, struct choice *c, struct buf *out)
     }
 }
 
-/* Members of a whole message behind its role. */
-static void write_said(const struct answer *a, const struct choice *c, struct json *w)
+static void write_string(struct buf *out, const char *s, size_t n)
+{
+    buf_addc(out, '"');
+    json_escape(out, s, n);
+    buf_addc(out, '"');
+}
+
+/* Behind "content": of a whole message. */
+static void write_said(const struct answer *a, const struct choice *c, struct buf *out)
 {
     const struct speech_said *said = &c->speech->said;
-    json_key(w, "content");
     if (said->content.len == 0 && said->n_calls > 0)
-        json_null(w);
+        buf_adds(out, "null");
     else
-        json_strn(w, buf_str(&said->content), said->content.len);
+        write_string(out, buf_str(&said->content), said->content.len);
     if (said->reasoning.len > 0) {
-        json_key(w, "reasoning_content");
-        json_strn(w, buf_str(&said->reasoning), said->reasoning.len);
+        buf_adds(out, ",\"reasoning_content\":");
+        write_string(out, buf_str(&said->reasoning), said->reasoning.len);
     }
-    if (said->n_calls == 0)
-        return;
-    json_key(w, "tool_calls");
-    json_arr(w);
     for (uint32_t i = 0; i < said->n_calls; i++) {
         const struct speech_call *call = &said->calls[i];
-        json_raw(w, "{", 1);
-        open_call(a, c, i, call, w->out);
-        json_escape(w->out, buf_str(&call->arguments), call->arguments.len);
-        buf_adds(w->out, "\"}}");
+        buf_adds(out, i ? ",{" : ",\"tool_calls\":[{");
+        open_call(a, c, i, call, out);
+        json_escape(out, buf_str(&call->arguments), call->arguments.len);
+        buf_adds(out, "\"}}");
     }
-    json_arr_end(w);
+    if (said->n_calls > 0)
+        buf_addc(out, ']');
 }
 
 static const char *finish_name(const struct choice *c)
@@ -229,7 +226,7 @@ void answer_write_finish(struct answer *a, const struct choice *c, struct buf *o
     close_chunk(a, c, c->n_tokens, finish_name(c), out);
 }
 
-static void write_usage(const struct answer *a, struct json *w)
+static void write_usage(const struct answer *a, struct buf *out)
 {
     uint64_t prompt = 0;
     uint64_t output = 0;
@@ -241,91 +238,72 @@ static void write_usage(const struct answer *a, struct json *w)
         cached += first ? c->usage.cached_tokens : 0;
         output += c->usage.output_tokens;
     }
-    json_obj(w);
-    json_key(w, "prompt_tokens");
-    json_uint(w, prompt);
-    json_key(w, "completion_tokens");
-    json_uint(w, output);
-    json_key(w, "total_tokens");
-    json_uint(w, prompt + output);
-    json_key(w, "prompt_tokens_details");
-    json_obj(w);
-    json_key(w, "cached_tokens");
-    json_uint(w, cached);
-    json_obj_end(w);
-    json_obj_end(w);
+    buf_adds(out, "{\"prompt_tokens\":");
+    buf_adduint(out, prompt);
+    buf_adds(out, ",\"completion_tokens\":");
+    buf_adduint(out, output);
+    buf_adds(out, ",\"total_tokens\":");
+    buf_adduint(out, prompt + output);
+    buf_adds(out, ",\"prompt_tokens_details\":{\"cached_tokens\":");
+    buf_adduint(out, cached);
+    buf_adds(out, "}}");
 }
 
 void answer_write_end(struct answer *a, struct buf *out)
 {
     if (a->api->include_usage) {
-        struct json w;
         buf_add(out, a->head, a->head_n);
         buf_adds(out, "],\"usage\":");
-        json_init(&w, out);
-        write_usage(a, &w);
+        write_usage(a, out);
         buf_adds(out, "}\n\n");
     }
     buf_adds(out, "data: [DONE]\n\n");
 }
 
-static void write_text(const struct answer *a, const struct choice *c, struct json *w)
+static void write_text(const struct answer *a, const struct choice *c, struct buf *out)
 {
     if (!is_chat(a)) {
-        json_key(w, "text");
-        /* One string of two parts: echo and answer. */
-        json_raw(w, "\"", 1);
+        buf_adds(out, ",\"text\":\"");
         if (a->api->echo)
-            json_escape(w->out, c->prompt->text, c->prompt->text_n);
-        json_escape(w->out, buf_str(&c->text), c->text.len);
-        buf_addc(w->out, '"');
+            json_escape(out, c->prompt->text, c->prompt->text_n);
+        json_escape(out, buf_str(&c->text), c->text.len);
+        buf_addc(out, '"');
         return;
     }
-    json_key(w, "message");
-    json_obj(w);
-    json_key(w, "role");
-    json_str(w, "assistant");
-    if (c->speech) {
-        write_said(a, c, w);
-    } else {
-        json_key(w, "content");
-        json_strn(w, buf_str(&c->text), c->text.len);
-    }
-    json_key(w, "refusal");
-    json_null(w);
-    json_obj_end(w);
+    buf_adds(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
+    if (c->speech)
+        write_said(a, c, out);
+    else
+        write_string(out, buf_str(&c->text), c->text.len);
+    buf_adds(out, ",\"refusal\":null}");
 }
 
-static void write_choice(const struct answer *a, const struct choice *c, struct json *w)
+static void write_choice(const struct answer *a, const struct choice *c, struct buf *out)
 {
-    json_obj(w);
-    json_key(w, "index");
-    json_uint(w, c->index);
-    write_text(a, c, w);
-    json_key(w, "logprobs");
-    if (c->logprobs) {
-        json_raw(w, "", 0);
-        logprobs_write(c->logprobs, w->out);
-    } else {
-        json_null(w);
-    }
-    json_key(w, "finish_reason");
-    json_str(w, finish_name(c));
-    json_obj_end(w);
+    buf_adds(out, "{\"index\":");
+    buf_adduint(out, c->index);
+    write_text(a, c, out);
+    buf_adds(out, ",\"logprobs\":");
+    if (c->logprobs)
+        logprobs_write(c->logprobs, out);
+    else
+        buf_adds(out, "null");
+    buf_adds(out, ",\"finish_reason\":\"");
+    buf_adds(out, finish_name(c));
+    buf_adds(out, "\"}");
 }
 
 void answer_write_whole(struct answer *a, struct buf *out)
 {
-    struct json w;
-    json_init(&w, out);
-    json_obj(&w);
-    write_identity(a, &w, false);
-    json_key(&w, "choices");
-    json_arr(&w);
-    for (uint32_t i = 0; i < a->n; i++)
-        write_choice(a, &a->choices[i], &w);
-    json_arr_end(&w);
-    json_key(&w, "usage");
-    write_usage(a, &w);
-    json_obj_end(&w);
+    buf_addc(out, '{');
+    write_identity(a, is_chat(a) ? "chat.completion" : "text_completion", out);
+    buf_adds(out, ",\"choices\":[");
+    for (uint32_t i = 0; i < a->n; i++) {
+        if (i)
+            buf_addc(out, ',');
+        write_choice(a, &a->choices[i], out);
+    }
+    buf_adds(out, "],\"usage\":");
+    write_usage(a, out);
+    buf_addc(out, '}');
 }

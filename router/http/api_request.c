@@ -13,20 +13,26 @@
 
 #define TEXT_MAX_TOKENS_DEFAULT 16 /* OpenAI's, for completions */
 
+static int refuse_json(enum json_check_result r, const struct json_check *check,
+                       struct api_error *e)
+{
+    char key[API_PARAM_BYTES];
+    size_t n = !check->key ? 0 : check->key_n < 60 ? check->key_n : 60;
+    snprintf(key, sizeof(key), "%.*s", (int)n, check->key ? check->key : "");
+    if (r == JSON_CHECK_COUNT)
+        return api_error_set(e, 400, "array_above_max_length", key,
+                             "The body holds too many values, in '%s'.", key);
+    return api_error_set(e, 400, NULL, key,
+                         "We could not parse the JSON body of your request: %s, at byte %zu.",
+                         check->why, check->at);
+}
+
 int api_parse_object(const char *body, size_t n, struct json_object **out, struct api_error *e)
 {
     struct json_check check;
     enum json_check_result r = json_check(body ? body : "", n, &check);
-    char key[API_PARAM_BYTES];
-    snprintf(key, sizeof(key), "%.*s", check.key ? (int)(check.key_n < 60 ? check.key_n : 60) : 0,
-             check.key ? check.key : "");
-    if (r == JSON_CHECK_COUNT)
-        return api_error_set(e, 400, "array_above_max_length", key,
-                             "The body holds too many values, in '%s'.", key);
     if (r)
-        return api_error_set(e, 400, NULL, key,
-                             "We could not parse the JSON body of your request: %s, at byte %zu.",
-                             check.why, check.at);
+        return refuse_json(r, &check, e);
     struct json_tokener *t = json_tokener_new_ex(JSON_CHECK_DEPTH_MAX + 1);
     struct json_object *root = t ? json_tokener_parse_ex(t, body, (int)n) : NULL;
     if (t && !root && json_tokener_get_error(t) == json_tokener_continue)

@@ -3,10 +3,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/listener.h>
-#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -14,7 +12,9 @@
 #include "router/http/conn.h"
 #include "router/http/http_internal.h"
 #include "router/model_text.h"
+#include "runtime/base/check.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/hex.h"
 #include "runtime/base/log.h"
 #include "runtime/base/rng.h"
 
@@ -23,6 +23,7 @@
 #define SOCKET_SEND_BYTES (256 * 1024)
 /* Out of file descriptors: connections wait in the backlog for so long. */
 #define ACCEPT_PAUSE_MS 100
+#define ID_BYTES 12 /* of the router, and of the answer */
 
 struct http_config http_config_default(void)
 {
@@ -52,7 +53,16 @@ struct http_config http_config_default(void)
 
 void http_make_id(struct http *h, const char *prefix, char *out, size_t n)
 {
-    snprintf(out, n, "%s%08" PRIx64 "%016" PRIx64, prefix, h->instance & 0xffffffffu, ++h->ids);
+    uint8_t bytes[ID_BYTES];
+    size_t at = strlen(prefix);
+    ASSERT(at + 2 * ID_BYTES < n);
+    uint64_t id = ++h->ids;
+    for (size_t i = 0; i < 4; i++)
+        bytes[i] = (uint8_t)(h->instance >> (24 - 8 * i));
+    for (size_t i = 0; i < 8; i++)
+        bytes[4 + i] = (uint8_t)(id >> (56 - 8 * i));
+    memcpy(out, prefix, at);
+    hex_write(bytes, sizeof(bytes), out + at);
 }
 
 const char *http_date(struct http *h)

@@ -18,9 +18,10 @@ static int wrong_type(struct api_error *e, const char *param, const char *wanted
 static int check_part(struct json_object *part, size_t message, size_t index, struct api_error *e)
 {
     char param[API_PARAM_BYTES];
-    snprintf(param, sizeof(param), "messages[%zu].content[%zu]", message, index);
-    if (!json_object_is_type(part, json_type_object))
+    if (!json_object_is_type(part, json_type_object)) {
+        snprintf(param, sizeof(param), "messages[%zu].content[%zu]", message, index);
         return wrong_type(e, param, "an object", part);
+    }
     struct json_object *type = json_object_object_get(part, "type");
     struct json_object *text = json_object_object_get(part, "text");
     if (!json_object_is_type(type, json_type_string) ||
@@ -38,13 +39,14 @@ static int check_part(struct json_object *part, size_t message, size_t index, st
 
 static int check_content(struct json_object *m, size_t index, bool may_lack, struct api_error *e)
 {
-    char param[API_PARAM_BYTES];
     struct json_object *content = json_object_object_get(m, "content");
-    snprintf(param, sizeof(param), "messages[%zu].content", index);
     if (json_object_is_type(content, json_type_string) || (!content && may_lack))
         return 0;
-    if (!json_object_is_type(content, json_type_array))
+    if (!json_object_is_type(content, json_type_array)) {
+        char param[API_PARAM_BYTES];
+        snprintf(param, sizeof(param), "messages[%zu].content", index);
         return wrong_type(e, param, "a string or an array of parts", content);
+    }
     size_t n = json_object_array_length(content);
     for (size_t i = 0; i < n; i++)
         if (check_part(json_object_array_get_idx(content, i), index, i, e))
@@ -94,23 +96,24 @@ static int refuse_member(struct json_object *m, size_t index, const char *name, 
 static int check_role(struct json_object *m, size_t index, const char **role, struct api_error *e)
 {
     static const char *const roles[] = {"system", "user", "assistant", "tool", "developer"};
-    char param[API_PARAM_BYTES];
     struct json_object *v = json_object_object_get(m, "role");
-    snprintf(param, sizeof(param), "messages[%zu].role", index);
-    if (!v)
-        return api_error_set(e, 400, "missing_required_parameter", param,
-                             "Missing required parameter: '%s'.", param);
-    if (!json_object_is_type(v, json_type_string))
-        return wrong_type(e, param, "a string", v);
+    bool is_string = json_object_is_type(v, json_type_string);
     *role = NULL;
-    for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
+    for (size_t i = 0; is_string && !*role && i < sizeof(roles) / sizeof(roles[0]); i++)
         if (strcmp(json_object_get_string(v), roles[i]) == 0)
             *role = roles[i];
-    if (!*role)
-        return api_error_set(e, 400, "invalid_value", param,
-                             "Invalid value: '%.40s'. Supported values are: 'system', 'user', "
-                             "'assistant', 'tool' and 'developer'.",
-                             json_object_get_string(v));
+    if (!*role) {
+        char param[API_PARAM_BYTES];
+        snprintf(param, sizeof(param), "messages[%zu].role", index);
+        if (v && !is_string)
+            return wrong_type(e, param, "a string", v);
+        return v ? api_error_set(e, 400, "invalid_value", param,
+                                 "Invalid value: '%.40s'. Supported values are: 'system', 'user', "
+                                 "'assistant', 'tool' and 'developer'.",
+                                 json_object_get_string(v))
+                 : api_error_set(e, 400, "missing_required_parameter", param,
+                                 "Missing required parameter: '%s'.", param);
+    }
     if (strcmp(*role, "developer") == 0) {
         *role = "system";
         json_object_object_add(m, "role", json_object_new_string("system"));
@@ -122,9 +125,10 @@ static int check_message(struct json_object *m, size_t index, struct api_error *
 {
     char param[API_PARAM_BYTES];
     const char *role;
-    snprintf(param, sizeof(param), "messages[%zu]", index);
-    if (!json_object_is_type(m, json_type_object))
+    if (!json_object_is_type(m, json_type_object)) {
+        snprintf(param, sizeof(param), "messages[%zu]", index);
         return wrong_type(e, param, "an object", m);
+    }
     if (check_role(m, index, &role, e) || refuse_member(m, index, "audio", e) ||
         refuse_member(m, index, "function_call", e) || refuse_member(m, index, "refusal", e))
         return -1;
@@ -133,9 +137,10 @@ static int check_message(struct json_object *m, size_t index, struct api_error *
         return -1;
     if (strcmp(role, "tool") == 0) {
         struct json_object *id = json_object_object_get(m, "tool_call_id");
-        snprintf(param, sizeof(param), "messages[%zu].tool_call_id", index);
-        if (!json_object_is_type(id, json_type_string))
+        if (!json_object_is_type(id, json_type_string)) {
+            snprintf(param, sizeof(param), "messages[%zu].tool_call_id", index);
             return wrong_type(e, param, "a string", id);
+        }
     }
     return check_content(m, index, strcmp(role, "assistant") == 0 && calls, e);
 }

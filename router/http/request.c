@@ -112,14 +112,27 @@ static void write_head(struct request *r, int status, const char *content_type)
     r->journal.status = status;
     if (h->stopping || ++c->n_answers >= h->config.connection_requests_max)
         c->keep_alive = false;
-    buf_addf(&c->out, "HTTP/1.1 %d %s\r\nDate: %s\r\nX-Request-Id: %s\r\n", status,
-             status_text(status), http_date(h), r->id);
-    if (content_type)
-        buf_addf(&c->out, "Content-Type: %s\r\n", content_type);
-    if (h->cors_origin)
-        buf_addf(&c->out, "Access-Control-Allow-Origin: %s\r\nVary: Origin\r\n", h->cors_origin);
-    buf_add(&c->out, r->headers, r->headers_n);
-    buf_addf(&c->out, "Connection: %s\r\n", c->keep_alive ? "keep-alive" : "close");
+    struct buf *out = &c->out;
+    buf_adds(out, "HTTP/1.1 ");
+    buf_adduint(out, (uint64_t)status);
+    buf_addc(out, ' ');
+    buf_adds(out, status_text(status));
+    buf_adds(out, "\r\nDate: ");
+    buf_adds(out, http_date(h));
+    buf_adds(out, "\r\nX-Request-Id: ");
+    buf_adds(out, r->id);
+    if (content_type) {
+        buf_adds(out, "\r\nContent-Type: ");
+        buf_adds(out, content_type);
+    }
+    if (h->cors_origin) {
+        buf_adds(out, "\r\nAccess-Control-Allow-Origin: ");
+        buf_adds(out, h->cors_origin);
+        buf_adds(out, "\r\nVary: Origin");
+    }
+    buf_adds(out, "\r\n");
+    buf_add(out, r->headers, r->headers_n);
+    buf_adds(out, c->keep_alive ? "Connection: keep-alive\r\n" : "Connection: close\r\n");
 }
 
 static void answer_complete(struct conn *c)
@@ -136,10 +149,15 @@ void request_header(struct request *r, const char *name, const char *value)
     for (const char *p = value; *p; p++)
         if (*p < 0x20 || *p > 0x7e)
             return;
-    size_t room = sizeof(r->headers) - r->headers_n;
-    int n = snprintf(r->headers + r->headers_n, room, "%s: %s\r\n", name, value);
-    if (n > 0 && (size_t)n < room)
-        r->headers_n += (size_t)n;
+    size_t name_n = strlen(name), value_n = strlen(value), room = sizeof(r->headers) - r->headers_n;
+    if (name_n > room || value_n > room || name_n + value_n + 4 > room)
+        return;
+    char *p = r->headers + r->headers_n;
+    memcpy(p, name, name_n);
+    memcpy(p + name_n, ": ", 2);
+    memcpy(p + name_n + 2, value, value_n);
+    memcpy(p + name_n + 2 + value_n, "\r\n", 2);
+    r->headers_n += name_n + value_n + 4;
 }
 
 void request_reply(struct request *r, int status, const char *content_type, const struct buf *body)
@@ -148,8 +166,11 @@ void request_reply(struct request *r, int status, const char *content_type, cons
     ASSERT(c->state == CONN_BUSY && !c->stream);
     c->chunked_out = false;
     write_head(r, status, body ? content_type : NULL);
-    if (status != 204 && status != 304)
-        buf_addf(&c->out, "Content-Length: %zu\r\n", body ? body->len : 0);
+    if (status != 204 && status != 304) {
+        buf_adds(&c->out, "Content-Length: ");
+        buf_adduint(&c->out, body ? body->len : 0);
+        buf_adds(&c->out, "\r\n");
+    }
     buf_adds(&c->out, "\r\n");
     if (body && r->method != HTTP_HEAD)
         buf_add(&c->out, body->data, body->len);

@@ -1,6 +1,6 @@
 #include "router/trace/journal.h"
 
-#include <stdio.h>
+#include <string.h>
 
 /* The choice's leg that goes on, or NULL. */
 static struct journal_leg *leg_of(struct journal *j, uint32_t choice)
@@ -29,7 +29,8 @@ void journal_place(struct journal *j, uint32_t choice, const char *worker, uint6
     uint64_t wait_ns = waits_since(j, choice);
     struct journal_leg *leg = &j->legs[j->n_legs++];
     *leg = (struct journal_leg){.choice = choice, .wait_ns = wait_ns, .start_ns = now_ns};
-    snprintf(leg->worker, sizeof(leg->worker), "%s", worker);
+    size_t n = strnlen(worker, sizeof(leg->worker) - 1);
+    memcpy(leg->worker, worker, n); /* the rest is zeros */
 }
 
 void journal_leave(struct journal *j, uint32_t choice, bool moved, uint64_t now_ns)

@@ -1,6 +1,5 @@
 #include "router/trace/traceparent.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "runtime/base/hex.h"
@@ -44,10 +43,11 @@ bool traceparent_parse(const char *text, size_t n, struct traceparent *out)
 
 void traceparent_write(const struct traceparent *t, char out[TRACEPARENT_BYTES])
 {
-    char trace[2 * TRACE_ID_BYTES + 1], span[2 * SPAN_ID_BYTES + 1];
-    hex_write(t->trace_id, sizeof(t->trace_id), trace);
-    hex_write(t->span_id, sizeof(t->span_id), span);
-    snprintf(out, TRACEPARENT_BYTES, "00-%s-%s-0%d", trace, span, t->sampled);
+    memcpy(out, "00-", 3);
+    hex_write(t->trace_id, sizeof(t->trace_id), out + TRACE_AT);
+    out[SPAN_AT - 1] = '-';
+    hex_write(t->span_id, sizeof(t->span_id), out + SPAN_AT);
+    memcpy(out + FLAGS_AT - 1, t->sampled ? "-01" : "-00", 4);
 }
 
 static void fill(struct rng *rng, uint8_t *id, size_t n)
