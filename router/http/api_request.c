@@ -7,6 +7,7 @@
 
 #include "router/http/fields.h"
 #include "router/http/json_check.h"
+#include "router/http/json_read.h"
 #include "runtime/base/check.h"
 #include "runtime/text/chat.h"
 #include "runtime/text/detok.h"
@@ -33,12 +34,9 @@ int api_parse_object(const char *body, size_t n, struct json_object **out, struc
     enum json_check_result r = json_check(body ? body : "", n, &check);
     if (r)
         return refuse_json(r, &check, e);
-    struct json_tokener *t = json_tokener_new_ex(JSON_CHECK_DEPTH_MAX + 1);
-    struct json_object *root = t ? json_tokener_parse_ex(t, body, (int)n) : NULL;
-    if (t && !root && json_tokener_get_error(t) == json_tokener_continue)
-        root = json_tokener_parse_ex(t, "", 1); /* a number at the very end */
-    if (t)
-        json_tokener_free(t);
+    struct json_object *root = NULL;
+    if (json_read(body, n, &root))
+        return api_error_set(e, 503, NULL, NULL, "There is no memory for the request now.");
     if (!root || !json_object_is_type(root, json_type_object)) {
         json_object_put(root);
         return api_error_set(e, 400, NULL, NULL, "The body of the request is not a JSON object.");

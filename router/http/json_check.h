@@ -2,7 +2,7 @@
  *
  * json-c builds what it reads: "[[],[],…" costs it more than 100 bytes a byte. So a body is walked
  * first, with no memory at all: grammar, UTF-8, depth, and how many values and containers there
- * are. What passes is read by json-c, which then can't surprise.
+ * are. What passes is built by json_read.c.
  */
 #ifndef ARGOSY_ROUTER_HTTP_JSON_CHECK_H
 #define ARGOSY_ROUTER_HTTP_JSON_CHECK_H
