@@ -26,12 +26,31 @@ $(GPU_TESTS:%=$(GPU)/%): $(GPU)/%: build/release/%.o $(GPU)/tests/cuda/hardware.
 	@echo "  ld  $@"
 	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(GPU_LIBS) -lcmocka
 
--include $(GPU_CU_OBJ:.o=.d) $(GPU)/tests/cuda/hardware.d
+# The benchmark calls CUDA's runtime itself, or what the emulator has of it.
+$(GPU)/benchmarks/gpu/bench_gpu.o: benchmarks/gpu/bench_gpu.c
+	@mkdir -p $(@D)
+	@echo "  cc  $<"
+	@$(CC) $(CFLAGS_ALL) -DARGOSY_CUDA -I$(dir $(NVCC))../include -MMD -MP -c $< -o $@
 
-.PHONY: gpu-tests gpu-check
+$(GPU)/benchmarks/gpu/bench_gpu: %: %.o $(GPU_CU_OBJ) build/release/libargosy.a
+	@echo "  ld  $@"
+	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(GPU_LIBS)
+
+build/release/benchmarks/gpu/bench_gpu: %: %.o $(FAST_OBJ) build/release/libargosy.a
+	@echo "  ld  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS)
+
+-include $(GPU_CU_OBJ:.o=.d) $(GPU)/benchmarks/gpu/bench_gpu.d build/release/benchmarks/gpu/bench_gpu.d $(GPU)/tests/cuda/hardware.d
+
+.PHONY: gpu-tests gpu-check gpu-bench
 gpu-tests: $(GPU_TESTS:%=$(GPU)/%)
 gpu-check: ## On a machine with a GPU: every kernel's bits against the reference (EMULATED=1: without one)
 	@deploy/setup.sh test
 	@$(if $(EMULATED)$(NVCC),,echo "gpu-check: there is no nvcc here: install CUDA 12.8 or later (EMULATED=1: the emulator)" >&2; exit 2)
 	@$(SUBMAKE) $(if $(EMULATED),$(GPU_TESTS:%=build/release/%),gpu-tests) >&2
 	@python3 tests/cuda/gpu_check.py $(if $(EMULATED),--emulated) $(if $(EMULATED),build/release,$(GPU)) $(GPU_TESTS)
+gpu-bench: ## On a machine with a GPU: what each kernel reaches of its bandwidth and peak (EMULATED=1: tiny shapes)
+	@deploy/setup.sh run
+	@$(if $(EMULATED)$(NVCC),,echo "gpu-bench: there is no nvcc here: install CUDA 12.8 or later (EMULATED=1: the emulator)" >&2; exit 2)
+	@$(SUBMAKE) $(if $(EMULATED),build/release,$(GPU))/benchmarks/gpu/bench_gpu >&2
+	@$(if $(EMULATED),build/release,$(GPU))/benchmarks/gpu/bench_gpu $(if $(EMULATED),small)

@@ -92,8 +92,8 @@ bench-kernels: ## What each kernel reaches on this machine (minutes)
 
 .PHONY: roofline
 roofline: ## What a pass costs on A100 and H100 at best, a kernel: bytes, operations, time, the bound
-	@$(SUBMAKE) build/release/benchmarks/kernels/roofline >&2
-	@build/release/benchmarks/kernels/roofline
+	@$(SUBMAKE) build/release/benchmarks/gpu/roofline >&2
+	@build/release/benchmarks/gpu/roofline
 
 # MODELS="smollm2-q4_1 …"  QUICK=1: one run of each, no long prompts  ISA=avx2|avx512: both held to it
 # THREADS=N: of each  SHARED=1: one thread, by processor time: for a machine that others use too
