@@ -86,6 +86,10 @@ static void plan_router(struct plan *p, const struct up_options *o)
     args_add(&a, "--rpc-listen", p->rpc_address);
     add_models(&a, "--models");
     args_add(&a, "--redis", o->redis ? o->redis : text(p, "unix:%s", p->redis_socket));
+    if (o->keys) {
+        args_add(&a, "--auth", "keys");
+        args_add(&a, "--keys", o->keys);
+    }
     p->router = a.argv;
 }
 

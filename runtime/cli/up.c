@@ -202,14 +202,15 @@ static void print_welcome(const struct up *u)
            (double)(clock_mono_ms() - u->started_ms) / 1000, model_names(p, names, sizeof names),
            u->options.workers, u->options.workers == 1 ? "" : "s", p->threads,
            p->threads == 1 ? "" : "s", url);
-    printf("curl       curl -N %s/chat/completions -H 'Content-Type: application/json' -d '{\n"
+    printf("curl       curl -N %s/chat/completions -H 'Content-Type: application/json'%s -d '{\n"
            "             \"model\": \"%s\", \"stream\": true, \"temperature\": 0, \"messages\": [\n"
            "               {\"role\": \"system\", \"content\": \"You are a helpful assistant.\"},\n"
            "               {\"role\": \"user\", \"content\": \"What is the capital of "
            "France?\"}]}'\n\n",
-           url, p->models[0].name);
+           url, u->options.keys ? " -H \"Authorization: Bearer $ARGOSY_KEY\"" : "",
+           p->models[0].name);
     printf("Python     from openai import OpenAI\n"
-           "           client = OpenAI(base_url=\"%s\", api_key=\"none\")\n"
+           "           client = OpenAI(base_url=\"%s\", api_key=\"%s\")\n"
            "           answer = client.chat.completions.create(\n"
            "               model=\"%s\", temperature=0, messages=[\n"
            "                   {\"role\": \"system\", \"content\": \"You are a helpful "
@@ -217,9 +218,10 @@ static void print_welcome(const struct up *u)
            "                   {\"role\": \"user\", \"content\": \"What is the capital of "
            "France?\"}])\n"
            "           print(answer.choices[0].message.content)\n\n",
-           url, p->models[0].name);
-    printf("Terminal   %s/argosy chat%s%.*s\n\nCtrl-C ends it.\n", p->bin_dir,
-           p->port == 8080 ? "" : " --url ", p->port == 8080 ? 0 : (int)strlen(url), url);
+           url, u->options.keys ? "the key" : "none", p->models[0].name);
+    printf("Terminal   %s/argosy chat%s%.*s%s\n\nCtrl-C ends it.\n", p->bin_dir,
+           p->port == 8080 ? "" : " --url ", p->port == 8080 ? 0 : (int)strlen(url), url,
+           u->options.keys ? " --key-file FILE" : "");
     fflush(stdout);
 }
 

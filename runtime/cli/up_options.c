@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { OPT_HOST = 256, OPT_REDIS, OPT_RPC_LISTEN, OPT_ONCE, OPT_THREADS, OPT_MEMORY };
+enum { OPT_HOST = 256, OPT_REDIS, OPT_RPC_LISTEN, OPT_ONCE, OPT_THREADS, OPT_MEMORY, OPT_KEYS };
 
 static const struct argp_option option_list[] = {
     {"model", 'm', "NAME|PATH", 0,
@@ -18,6 +18,8 @@ static const struct argp_option option_list[] = {
     {"redis", OPT_REDIS, "URL", 0, "Use this Redis instead of starting one", 0},
     {"rpc-listen", OPT_RPC_LISTEN, "HOST:PORT", 0,
      "Where more workers can attach (a private unix socket)", 0},
+    {"keys", OPT_KEYS, "FILE", 0,
+     "Requests need an API key of this file, which `argosy key --keys=FILE` makes", 0},
     {"once", OPT_ONCE, "PROMPT", 0, "Stream the answer to PROMPT and end", 0},
     {"verbose", 'v', NULL, 0, "Show what the parts of the cluster log", 0},
     {0},
@@ -64,6 +66,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_RPC_LISTEN:
         o->rpc_listen = arg;
         break;
+    case OPT_KEYS:
+        o->keys = arg;
+        break;
     case OPT_ONCE:
         o->once = arg;
         break;
@@ -72,6 +77,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "'%s' is too much: 'up' takes options only", arg);
+        break;
+    case ARGP_KEY_END:
+        if (o->once && o->keys)
+            argp_error(state, "--once has no API key, so it does not go with --keys");
         break;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -14,6 +14,7 @@ struct up_options {
     const char *host;
     const char *redis;      /* NULL: a child of ours */
     const char *rpc_listen; /* NULL: a unix socket in the cluster's own directory */
+    const char *keys;       /* file of API keys that requests need; NULL: they need none */
     const char *once;       /* NULL: serve until Ctrl-C */
     long workers;
     long threads; /* of each worker; 0: the cores shared out */

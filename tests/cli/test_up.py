@@ -102,6 +102,18 @@ def test_up_once_gives_the_status_of_the_answer(start):
     assert list(cluster.tmp.iterdir()) == []
 
 
+def test_up_once_has_no_key_to_send(build_dir):
+    done = run_up(build_dir / "argosy", "--once=hello", "--keys=keys")
+    assert done.returncode == 64 and "--once has no API key" in done.stderr
+
+
+def test_up_hands_its_keys_to_the_router(start, tmp_path):
+    cluster = start(args=("--keys", tmp_path / "keys"))
+    cluster.wait_ready()
+    assert f"--auth keys --keys {tmp_path}/keys" in cluster.err.read_text() + cluster.out.read_text()
+    assert "Authorization: Bearer" in cluster.out.read_text()
+
+
 def test_up_refuses_a_port_that_is_taken(build_dir, tmp_path):
     tree = Tree(build_dir / "argosy", tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:

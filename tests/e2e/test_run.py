@@ -7,8 +7,9 @@ import subprocess
 import time
 
 import pytest
+from openai import AuthenticationError, OpenAI
 
-from tests.cluster import children_of, command_of, is_alive, wait_until
+from tests.cluster import Cluster, children_of, command_of, is_alive, wait_until
 
 QUESTION = "What is the capital of France?"
 CHAT_OPTIONS = ["--temperature=0", "--max-tokens=64", "--system=You are a helpful assistant."]
@@ -41,6 +42,21 @@ def test_make_run_once_takes_any_characters():
 
 def test_make_run_once_says_the_same_every_time():
     assert run_once(QUESTION).stdout == run_once(QUESTION).stdout
+
+
+def test_up_with_keys_answers_their_owners_alone(build_dir, tmp_path):
+    made = subprocess.run([build_dir / "argosy", "key", "create", "--name=alice", f"--keys={tmp_path}/keys"],
+                          capture_output=True, text=True, timeout=30)
+    cluster = Cluster(build_dir / "argosy", tmp_path, args=("--keys", tmp_path / "keys"))
+    try:
+        cluster.wait_ready()
+        ask = {"model": cluster.model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 4}
+        answer = OpenAI(base_url=cluster.url, api_key=made.stdout.strip()).chat.completions.create(**ask)
+        assert answer.usage.completion_tokens == 4
+        with pytest.raises(AuthenticationError):
+            OpenAI(base_url=cluster.url, api_key="none").chat.completions.create(**ask)
+    finally:
+        assert cluster.stop() == 0
 
 
 def test_make_run_is_ready_within_three_seconds():
