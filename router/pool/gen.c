@@ -143,6 +143,22 @@ static void wait_for_worker(struct gen *g)
     dueheap_set(&p->due, &g->due, at_ms);
 }
 
+/* A stream that a client reads already is not turned away; a new one waits as long as in the queue,
+ * if the queue could take it. */
+static bool may_wait_for_room(struct gen *g)
+{
+    const struct pool *p = g->pool;
+    uint64_t now_ms = pool_now_ms(p);
+    if (g->moved)
+        return true;
+    if (!g->full_until_ms) {
+        if (p->queue.n + p->waiting.n >= p->config.queue_max)
+            return false;
+        g->full_until_ms = now_ms + p->config.queue_wait_ms;
+    }
+    return now_ms < g->full_until_ms;
+}
+
 /* Every worker has refused it, or is full: it comes again when the shortest of them said. */
 static void wait_for_room(struct gen *g)
 {
@@ -153,6 +169,8 @@ static void wait_for_room(struct gen *g)
     g->n_tried = 0;
     g->avoid = 0;
     g->retry_after_ms = 0;
+    if (!g->moved)
+        g->give_up_at_ms = g->full_until_ms;
     wait_for_worker(g);
 }
 
@@ -183,8 +201,11 @@ enum picked gen_place(struct gen *g)
         break;
     case PICKED_ALL_FULL:
         /* A stream that a client reads already is not turned away like a new one. */
-        if ((g->moved || g->give_up_at_ms) && (g->n_tried > 0 || g->avoid)) {
-            wait_for_room(g);
+        if ((g->moved || g->give_up_at_ms || g->n_tried > 0) && (g->n_tried > 0 || g->avoid)) {
+            if (may_wait_for_room(g))
+                wait_for_room(g);
+            else
+                gen_fail(g, GEN_FAULT_BUSY, "all workers are full", g->retry_after_ms);
         } else if (g->moved || g->give_up_at_ms) {
             g->retry_at_ms = 0; /* the next place is its */
             wait_for_worker(g);
@@ -344,7 +365,7 @@ void gen_refused(struct gen *g, const Argosy__Refused *r)
         g->retry_after_ms = r->retry_after_ms;
     if (g->n_tried < GEN_TRIES_MAX)
         gen_place(g);
-    else if (g->moved)
+    else if (may_wait_for_room(g))
         wait_for_room(g);
     else
         gen_fail(g, GEN_FAULT_BUSY, "all workers that were asked are full", g->retry_after_ms);
@@ -370,6 +391,9 @@ void gen_due(struct gen *g, uint64_t now_ms)
     if (now_ms >= g->give_up_at_ms) {
         if (g->moved)
             gen_fail(g, GEN_FAULT_WORKER, "its worker is gone and no other took over", 0);
+        else if (g->full_until_ms)
+            gen_fail(g, GEN_FAULT_BUSY, "all workers are full, and were for too long",
+                     GEN_RETRY_MS_MAX);
         else
             gen_fail(g, GEN_FAULT_NO_WORKER, "no worker came", 0);
         return;

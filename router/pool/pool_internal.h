@@ -132,6 +132,7 @@ struct gen {
     uint32_t cached_tokens;
     uint32_t cached_guess; /* tokens that its worker was taken to have, when it was picked */
     uint64_t deadline_at_ms, give_up_at_ms, retry_at_ms;
+    uint64_t full_until_ms; /* of a new one that all refused for want of room: how long it waits */
     uint64_t token_ms,
         first_ms;     /* patience.c: its last token here, or its Start; until its first */
     uint32_t stalls;  /* how often it waited for a token for too long */

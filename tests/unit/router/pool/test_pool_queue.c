@@ -245,6 +245,66 @@ static void test_a_stream_that_lost_its_worker_goes_first(void **state)
     world_release(&w);
 }
 
+/* A worker that has a place, but no KV pages for it. */
+static void test_refused_for_want_of_room_waits_and_comes_again(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    world_queue(&w);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    struct sent *s = last_sent(&w, SENT_START, 1);
+    event_refused(&w, 1, s->request, ARGOSY__REFUSED_REASON__REFUSED_FULL, 300);
+    assert_int_equal(c.failed, 0);
+    assert_int_equal(count_sent(&w, SENT_START, 1), 1);
+    pass_ms(&w, 301);
+    assert_int_equal(count_sent(&w, SENT_START, 1), 2);
+    event_tokens(&w, 1, last_sent(&w, SENT_START, 1)->request, 0, 3, ARGOSY__FINISH__FINISH_NONE);
+    assert_int_equal(c.n, 3);
+    world_release(&w);
+}
+
+static void test_refused_for_want_of_room_waits_no_longer_than_in_the_queue(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    world_queue(&w);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    uint64_t began_ms = w.now_ms;
+    for (uint32_t asked = 1; !c.failed && asked < 1000; asked++) {
+        assert_int_equal(count_sent(&w, SENT_START, 1), asked);
+        event_refused(&w, 1, last_sent(&w, SENT_START, 1)->request,
+                      ARGOSY__REFUSED_REASON__REFUSED_FULL, 400);
+        pass_ms(&w, 401);
+    }
+    assert_int_equal(c.failed, 1);
+    assert_int_equal(c.fault, GEN_FAULT_BUSY);
+    assert_in_range(w.now_ms - began_ms, 5000, 6000);
+    assert_int_not_equal(c.retry_after_ms, 0);
+    world_release(&w);
+}
+
+static void test_refused_for_want_of_room_is_told_at_once_when_the_queue_is_full(void **state)
+{
+    (void)state;
+    struct world w;
+    struct client c = client_of(10);
+    struct pool_config config = world_config();
+    config.queue_wait_ms = 5000;
+    config.queue_max = 0;
+    world_init(&w, &config);
+    join(&w, 1, "a", 1);
+    assert_true(client_start(&w, &c, NULL));
+    event_refused(&w, 1, last_sent(&w, SENT_START, 1)->request,
+                  ARGOSY__REFUSED_REASON__REFUSED_FULL, 300);
+    assert_int_equal(c.fault, GEN_FAULT_BUSY);
+    assert_int_equal(c.retry_after_ms, 300);
+    world_release(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +317,9 @@ int main(void)
         cmocka_unit_test(test_who_waits_can_leave_and_runs_out_of_time),
         cmocka_unit_test(test_who_needs_another_worker_holds_nobody_up),
         cmocka_unit_test(test_a_stream_that_lost_its_worker_goes_first),
+        cmocka_unit_test(test_refused_for_want_of_room_waits_and_comes_again),
+        cmocka_unit_test(test_refused_for_want_of_room_waits_no_longer_than_in_the_queue),
+        cmocka_unit_test(test_refused_for_want_of_room_is_told_at_once_when_the_queue_is_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
