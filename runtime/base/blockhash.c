@@ -3,9 +3,11 @@
 #include <stddef.h>
 #include <string.h>
 
+#define K 0x9e3779b97f4a7c15u
+
 static uint64_t add_word(uint64_t h, uint64_t word)
 {
-    h = (h ^ word) * 0x9e3779b97f4a7c15u;
+    h = (h ^ word) * K;
     return h ^ h >> 32;
 }
 
@@ -38,8 +40,8 @@ uint64_t blockhash_root(const char *manifest, const uint8_t salt[BLOCKHASH_SALT_
 
 uint64_t blockhash_next(uint64_t parent, const uint32_t *tokens, uint32_t n)
 {
-    uint64_t h = parent;
+    uint64_t h = K;
     for (uint32_t i = 0; i < n; i++)
         h = add_word(h, tokens[i]);
-    return end(h);
+    return end(add_word(parent, h));
 }

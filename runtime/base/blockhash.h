@@ -4,12 +4,16 @@
  * model, the adapter, the tenant's salt and every token up to the block's end:
  *
  *     root = H(salt as 2 words, the manifest's text as words, its length)
- *     block i = H(hash of block i - 1, or root; its tokens, a word each)
+ *     block i = end(mix(hash of block i - 1, or root; one word: mix(K; its tokens, a word each)))
+ *     H(words) = end(mix(0; words))
  *
- *     H(start, words): h = start (0 for the root); for each word w: h = (h ^ w) * K, h ^= h >> 32;
- *                      then h ^= h >> 33, h *= M1, h ^= h >> 33, h *= M2, h ^= h >> 33 (the end of
- *                      MurmurHash3 by Appleby); 0 becomes 1
+ *     mix(h; words): for each word w: h = (h ^ w) * K, h ^= h >> 32
+ *     end(h): h ^= h >> 33, h *= M1, h ^= h >> 33, h *= M2, h ^= h >> 33 (the end of MurmurHash3 by
+ *             Appleby); 0 becomes 1
  *     K = 0x9e3779b97f4a7c15, M1 = 0xff51afd7ed558ccd, M2 = 0xc4ceb9fe1a85ec53
+ *
+ * The tokens of a block are mixed apart from what is before them, so that a processor can work on
+ * several blocks at a time: a router does this for each prompt.
  *
  * Words have 64 bits, little-endian; text is filled up with zeros to whole words.
  *
