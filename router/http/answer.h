@@ -28,9 +28,11 @@ struct answer {
     char id[48];
     int64_t created_s;
     size_t kept_bytes; /* of texts and logprobs that wait for the end */
-    const char *head;  /* of each SSE chunk, up to the list of choices */
+    const char *head;  /* of each SSE chunk, up to the list of choices, and of a choice in it */
     const char *tail;  /* of each SSE chunk, behind that list */
-    size_t head_n, tail_n;
+    size_t head_n;     /* up to the list */
+    size_t open_n;     /* up to the choice's index */
+    size_t tail_n;
     uint8_t cache_salt[16];
     uint64_t session_hash;
 };

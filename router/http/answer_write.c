@@ -40,6 +40,8 @@ int answer_prepare_chunks(struct answer *a)
     write_identity(a, is_chat(a) ? "chat.completion.chunk" : "text_completion", &text);
     buf_adds(&text, ",\"choices\":[");
     a->head_n = text.len;
+    buf_adds(&text, "{\"index\":");
+    a->open_n = text.len;
     a->head = text.failed ? NULL : arena_strndup(&a->request->arena, text.data, text.len);
     buf_release(&text);
     a->tail = a->api->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
@@ -49,12 +51,11 @@ int answer_prepare_chunks(struct answer *a)
 
 static void open_chunk(const struct answer *a, const struct choice *c, struct buf *out)
 {
-    buf_add(out, a->head, a->head_n);
-    buf_adds(out, "{\"index\":");
+    buf_add(out, a->head, a->open_n);
     if (c->index < 10)
         buf_addc(out, (char)('0' + c->index));
     else
-        buf_addf(out, "%u", c->index);
+        buf_adduint(out, c->index);
 }
 
 /* n_tokens: of the output, this chunk's included. */
@@ -95,10 +96,17 @@ static void write_logprobs(const struct choice *c, struct buf *out)
 void answer_write_delta(struct answer *a, const struct choice *c, const char *text, size_t n,
                         struct buf *out)
 {
+    bool plain = !a->api->continuous_usage && (!c->logprobs || logprobs_empty(c->logprobs));
     open_chunk(a, c, out);
     buf_adds(out, is_chat(a) ? ",\"delta\":{\"content\":\"" : ",\"text\":\"");
     json_escape(out, text, n);
-    buf_adds(out, is_chat(a) ? "\"},\"logprobs\":" : "\",\"logprobs\":");
+    buf_adds(out, is_chat(a) ? "\"}" : "\"");
+    if (plain) { /* nearly all chunks: what follows is known */
+        buf_adds(out, ",\"logprobs\":null,\"finish_reason\":null}");
+        buf_add(out, a->tail, a->tail_n);
+        return;
+    }
+    buf_adds(out, ",\"logprobs\":");
     write_logprobs(c, out);
     close_chunk(a, c, c->n_tokens, NULL, out);
 }

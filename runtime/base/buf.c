@@ -24,7 +24,22 @@ void buf_clear(struct buf *b)
         b->data[0] = '\0';
 }
 
-char *buf_reserve(struct buf *b, size_t n)
+static bool grow(struct buf *b, size_t need)
+{
+    size_t cap = b->cap ? b->cap : 64;
+    while (cap < need)
+        cap *= 2;
+    char *p = realloc(b->data, cap);
+    b->failed = !p;
+    if (p) {
+        b->data = p;
+        b->cap = cap;
+    }
+    return p;
+}
+
+/* What buf_add does mostly is this and a copy: no call. */
+static inline char *reserve(struct buf *b, size_t n)
 {
     if (b->failed)
         return NULL;
@@ -33,25 +48,19 @@ char *buf_reserve(struct buf *b, size_t n)
         b->failed = true;
         return NULL;
     }
-    size_t need = b->len + n + 1;
-    if (need > b->cap) {
-        size_t cap = b->cap ? b->cap : 64;
-        while (cap < need)
-            cap *= 2;
-        char *p = realloc(b->data, cap);
-        if (!p) {
-            b->failed = true;
-            return NULL;
-        }
-        b->data = p;
-        b->cap = cap;
-    }
+    if (b->len + n + 1 > b->cap && !grow(b, b->len + n + 1))
+        return NULL;
     return b->data + b->len;
+}
+
+char *buf_reserve(struct buf *b, size_t n)
+{
+    return reserve(b, n);
 }
 
 void buf_add(struct buf *b, const void *bytes, size_t n)
 {
-    char *p = buf_reserve(b, n);
+    char *p = reserve(b, n);
     if (!p)
         return;
     if (n)
@@ -63,11 +72,6 @@ void buf_add(struct buf *b, const void *bytes, size_t n)
 void buf_addc(struct buf *b, char c)
 {
     buf_add(b, &c, 1);
-}
-
-void buf_adds(struct buf *b, const char *s)
-{
-    buf_add(b, s, strlen(s));
 }
 
 /* The digits of v, at most 20, written to end at `end`; where they start. */

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buf {
     char *data; /* NULL until the first append */
@@ -29,7 +30,11 @@ void buf_clear(struct buf *b);
 
 void buf_add(struct buf *b, const void *bytes, size_t n);
 void buf_addc(struct buf *b, char c);
-void buf_adds(struct buf *b, const char *s);
+/* Inline, for then a constant's length is one, too. */
+static inline void buf_adds(struct buf *b, const char *s)
+{
+    buf_add(b, s, strlen(s));
+}
 /* A number in decimal; for what is written so often that printf is felt. */
 void buf_adduint(struct buf *b, uint64_t v);
 void buf_addint(struct buf *b, int64_t v);
