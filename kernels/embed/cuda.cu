@@ -2,7 +2,9 @@
  *
  * W as ../cuda_layout.h has it. A thread block a token: grid (n); a warp a block of 32 in turn, an
  * element a lane. Moves 4 bytes out, and in what the file has for an element, by sectors of which
- * a row has 16 bytes. Share of the bandwidth: not measured. */
+ * a row has 16 bytes. Share of the bandwidth: not measured.
+ *
+ * gate: embed threads=256 blocks=6 */
 #include "kernels/simt/cuda.h"
 
 #include "kernels/cuda_kernels.h"
@@ -10,43 +12,46 @@
 
 #define THREADS 256
 
-/* v[e]; an index that is not constant would need local memory. */
-template <typename T, int N> static __device__ __forceinline__ T pick(const T (&v)[N], int e)
+/* The integer that element e of block b stands for. */
+template <int TYPE>
+static __device__ __forceinline__ int quant(const weights &w, int64_t row, int64_t b, int e)
 {
-    T of = v[0];
+    constexpr int width = kn_plane_width(TYPE) / 4;
+    constexpr int pieces = kn_plane_low(TYPE) / kn_plane_width(TYPE);
+    constexpr int high_words = kn_plane_high(TYPE) / 4;
+    const int64_t piece = b * pieces + (pieces == 2 ? e / 16 : 0);
+    const unsigned *low =
+        reinterpret_cast<const unsigned *>(w.low) + plane_at(row, w.blocks * pieces, piece) * width;
+    const unsigned *high =
+        reinterpret_cast<const unsigned *>(w.high) + plane_at(row, w.blocks, b) * high_words;
+    const int t = e / 4 % 4;
+    unsigned l[2], h[2] = {0, 0}, pair[2];
 
-    for (int i = 1; i < N; i++) {
-        of = e == i ? v[i] : of;
+    l[0] = __ldg(low + (width == 4 ? t : 0));
+    l[1] = width == 4 ? l[0] : __ldg(low + 1);
+    for (int i = 0; i < high_words; i++) {
+        h[i] = __ldg(high + i);
     }
-    return of;
+    word_pair<TYPE>(l, h, t, pair);
+    return static_cast<int8_t>((e < 16 ? pair[0] : pair[1]) >> (8 * (e % 4)));
 }
 
 /* Element e of block b, as kn_dequantize_row. */
 template <int TYPE>
 static __device__ __forceinline__ float element(const weights &w, int64_t row, int64_t b, int e)
 {
-    block_raw<TYPE> raw;
-
-    block_fetch<TYPE>(w, row, b, &raw);
     if constexpr (kn_plane_is_float(TYPE)) {
-        float values[KN_BLOCK];
-        for (int i = 0; i < KN_BLOCK; i++) {
-            values[i] = block_float<TYPE>(raw, i);
-        }
-        return pick(values, e);
+        return float_element<TYPE>(w, row, b, e);
     } else {
         constexpr int unit = kn_plane_unit(TYPE);
-        unit_raw of = {};
-        int words[8];
-        unit_fetch<TYPE>(w, row, b / unit, &of);
-        block_quants<TYPE>(raw, words);
-        const float q =
-            static_cast<float>(static_cast<int8_t>(pick(words, e / 4) >> (8 * (e % 4))));
-        const scales s = block_scales<TYPE>(of, static_cast<int>(b % unit));
+        const float q = static_cast<float>(quant<TYPE>(w, row, b, e));
+        unit_raw raw = {};
+        unit_fetch<TYPE>(w, row, b / unit, &raw);
+        const scales s = block_scales<TYPE>(raw, static_cast<int>(b % unit));
         float d = s.d, m = s.m;
         if constexpr (kn_plane_sub_elems(TYPE) == 16) {
-            d = d * static_cast<float>(pick(s.sc, e / 16));
-            m = m * static_cast<float>(pick(s.mn, e / 16));
+            d = d * static_cast<float>(e < 16 ? s.sc[0] : s.sc[1]);
+            m = m * static_cast<float>(e < 16 ? s.mn[0] : s.mn[1]);
         }
         const float v = d * q;
         return kn_plane_has_min(TYPE) ? v + m : v;

@@ -106,6 +106,11 @@ static __device__ __forceinline__ void unit_fetch(const weights &w, int64_t row,
     }
 }
 
+static __device__ __forceinline__ float half_bits(unsigned h)
+{
+    return __half2float(__ushort_as_half(static_cast<uint16_t>(h)));
+}
+
 /* Element e of a block of floats. */
 template <int TYPE>
 static __device__ __forceinline__ float block_float(const block_raw<TYPE> &raw, int e)
@@ -114,7 +119,23 @@ static __device__ __forceinline__ float block_float(const block_raw<TYPE> &raw, 
         return __uint_as_float(raw.low[e]);
     }
     const uint16_t bits = static_cast<uint16_t>(raw.low[e / 2] >> (e % 2 * 16));
-    return TYPE == KN_F16 ? __half2float(__ushort_as_half(bits)) : kn_bf16_to_f32(bits);
+    return TYPE == KN_F16 ? half_bits(bits) : kn_bf16_to_f32(bits);
+}
+
+/* Element e of block b of a row of floats, from memory. */
+template <int TYPE>
+static __device__ __forceinline__ float float_element(const weights &w, int64_t row, int64_t b,
+                                                      int e)
+{
+    constexpr int pieces = kn_plane_low(TYPE) / 16, in_piece = KN_BLOCK / pieces;
+    const uint8_t *p = w.low + plane_at(row, w.blocks * pieces, b * pieces + e / in_piece) * 16;
+
+    if constexpr (TYPE == KN_F32) {
+        return __ldg(reinterpret_cast<const float *>(p) + e % in_piece);
+    } else {
+        const uint16_t bits = __ldg(reinterpret_cast<const uint16_t *>(p) + e % in_piece);
+        return TYPE == KN_F16 ? half_bits(bits) : kn_bf16_to_f32(bits);
+    }
 }
 
 /* ---- quants ---------------------------------------------------------------------------------- */
@@ -157,40 +178,55 @@ template <int TYPE> static __device__ constexpr unsigned quant_zero()
                              : 0;
 }
 
+/* Words t and t + 4 of the block's values, t < 4. low: those words of 8 bits a quant, word t of 4
+ * bits, both words of 2 bits; high: all of the block's. */
+template <int TYPE>
+static __device__ __forceinline__ void word_pair(const unsigned low[2], const unsigned high[2],
+                                                 int t, unsigned pair[2])
+{
+    if constexpr (TYPE == KN_IQ4_NL || TYPE == KN_MXFP4) {
+        unsigned table[4];
+        codebook<TYPE>(table);
+        look_up(table, low[0], &pair[0], &pair[1]);
+    } else {
+        for (int i = 0; i < 2; i++) {
+            unsigned v;
+            if constexpr (kn_plane_low(TYPE) == 32) {
+                v = low[i];
+            } else if constexpr (kn_plane_low(TYPE) == 16) {
+                v = low[0] >> (4 * i) & 0x0f0f0f0fu;
+            } else {
+                v = low[i] >> (2 * t) & 0x03030303u;
+            }
+            if constexpr (kn_plane_high(TYPE) == 8) {
+                v |= (high[i] >> (2 * t) & 0x03030303u) << 4;
+            } else if constexpr (kn_plane_high(TYPE) == 4) {
+                v |= (high[0] >> (t + 4 * i) & 0x01010101u) << (kn_plane_low(TYPE) == 8 ? 2 : 4);
+            }
+            if constexpr (quant_zero<TYPE>() != 0) { /* byte by byte: none borrows of the next */
+                v = ((v | 0x80808080u) - quant_zero<TYPE>() * 0x01010101u) ^ 0x80808080u;
+            }
+            pair[i] = v;
+        }
+    }
+}
+
 /* The 32 values as int8, four a word, in the order of the activations: word i has elements 4 i to
  * 4 i + 3. */
 template <int TYPE>
 static __device__ __forceinline__ void block_quants(const block_raw<TYPE> &raw, int word[8])
 {
-    unsigned v[8];
-
-    if constexpr (TYPE == KN_IQ4_NL || TYPE == KN_MXFP4) {
-        unsigned table[4];
-        codebook<TYPE>(table);
-        for (int i = 0; i < 4; i++) {
-            look_up(table, raw.low[i], &v[i], &v[i + 4]);
+    for (int t = 0; t < 4; t++) {
+        unsigned low[2] = {raw.low[0], raw.low[1]}, pair[2];
+        if constexpr (kn_plane_low(TYPE) == 32) {
+            low[0] = raw.low[t];
+            low[1] = raw.low[t + 4];
+        } else if constexpr (kn_plane_low(TYPE) == 16) {
+            low[0] = raw.low[t];
         }
-    } else {
-        for (int i = 0; i < 8; i++) {
-            if constexpr (kn_plane_low(TYPE) == 32) {
-                v[i] = raw.low[i];
-            } else if constexpr (kn_plane_low(TYPE) == 16) {
-                v[i] = raw.low[i % 4] >> (i / 4 * 4) & 0x0f0f0f0fu;
-            } else {
-                v[i] = raw.low[i / 4] >> (i % 4 * 2) & 0x03030303u;
-            }
-            if constexpr (kn_plane_high(TYPE) == 8) {
-                v[i] |= (raw.high[i / 4] >> (i % 4 * 2) & 0x03030303u) << 4;
-            } else if constexpr (kn_plane_high(TYPE) == 4) {
-                v[i] |= (raw.high[0] >> i & 0x01010101u) << (kn_plane_low(TYPE) == 8 ? 2 : 4);
-            }
-            if constexpr (quant_zero<TYPE>() != 0) { /* byte by byte: none borrows of the next */
-                v[i] = ((v[i] | 0x80808080u) - quant_zero<TYPE>() * 0x01010101u) ^ 0x80808080u;
-            }
-        }
-    }
-    for (int i = 0; i < 8; i++) {
-        word[i] = static_cast<int>(v[i]);
+        word_pair<TYPE>(low, raw.high, t, pair);
+        word[t] = static_cast<int>(pair[0]);
+        word[t + 4] = static_cast<int>(pair[1]);
     }
 }
 
@@ -202,11 +238,6 @@ struct scales {
     float d, m;
     int sc[2], mn[2]; /* of the halves, where 16 elements share one */
 };
-
-static __device__ __forceinline__ float half_bits(unsigned h)
-{
-    return __half2float(__ushort_as_half(static_cast<uint16_t>(h)));
-}
 
 /* Of block j of the unit. What a type has not is 0. */
 template <int TYPE>
