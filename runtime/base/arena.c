@@ -32,6 +32,24 @@ void arena_release(struct arena *a)
     arena_init(a, a->max_bytes);
 }
 
+static struct arena_chunk *add_chunk(struct arena *a, size_t cap)
+{
+    struct arena_chunk *c = malloc(sizeof(*c) + cap);
+    if (!c)
+        return NULL;
+    c->next = a->head;
+    c->used = 0;
+    c->cap = cap;
+    a->head = c;
+    return c;
+}
+
+void arena_reserve(struct arena *a, size_t bytes)
+{
+    if (!a->head && bytes < SIZE_MAX / 4)
+        add_chunk(a, (bytes + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1));
+}
+
 void *arena_alloc(struct arena *a, size_t bytes)
 {
     if (bytes > SIZE_MAX / 4)
@@ -47,13 +65,8 @@ void *arena_alloc(struct arena *a, size_t bytes)
         /* Later chunks double, so that a large request takes few of them. */
         if (c && cap < 2 * c->cap && c->cap < (1u << 20))
             cap = 2 * c->cap;
-        c = malloc(sizeof(*c) + cap);
-        if (!c)
+        if (!(c = add_chunk(a, cap)))
             return NULL;
-        c->next = a->head;
-        c->used = 0;
-        c->cap = cap;
-        a->head = c;
     }
     void *p = c->bytes + c->used;
     c->used += n;

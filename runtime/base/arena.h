@@ -19,6 +19,8 @@ struct arena {
 
 void arena_init(struct arena *a, size_t max_bytes);
 void arena_release(struct arena *a);
+/* Of an empty arena: the first chunk has so many bytes, not the usual few thousand. */
+void arena_reserve(struct arena *a, size_t bytes);
 
 void *arena_alloc(struct arena *a, size_t bytes);
 /* n × size with an overflow check. */

@@ -87,11 +87,6 @@ int frame_next(struct frame_list *l, const uint8_t **frame, size_t *n, struct er
 /* ---- the bounded allocator ---------------------------------------------------------------------
  */
 
-struct budget {
-    size_t used;
-    size_t max;
-};
-
 size_t frame_budget(size_t n)
 {
     const size_t most = (size_t)32 << 20;
@@ -99,20 +94,22 @@ size_t frame_budget(size_t n)
     return want < most ? want : most;
 }
 
-/* What is freed in between is not given back: a peer pays for the work, too. */
-static void *budget_alloc(void *data, size_t size)
+/* What most frames become: a step of one-token deltas twentyfold. */
+static size_t usual_bytes(size_t n)
 {
-    struct budget *b = data;
-    if (size > b->max - b->used)
-        return NULL;
-    b->used += size;
-    return malloc(size);
+    return n < 4096 ? 20 * n + 128 : 81920;
 }
 
-static void budget_free(void *data, void *p)
+static void *take_bytes(void *memory, size_t size)
 {
-    (void)data;
-    free(p);
+    return arena_alloc(memory, size);
+}
+
+/* What is freed in between is not given back: a peer pays for the work, too. */
+static void keep_bytes(void *memory, void *p)
+{
+    (void)memory;
+    (void)p;
 }
 
 /* ---- checks that every frame shares ------------------------------------------------------------
@@ -393,21 +390,20 @@ static int check_to_worker(const Argosy__ToWorker *f, struct err *e)
 
 /* NULL: *rc says why. */
 static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data,
-                                size_t n, size_t *bytes, int *rc, struct err *e)
+                                size_t n, struct arena *memory, int *rc, struct err *e)
 {
-    *bytes = 0;
+    arena_init(memory, frame_budget(n));
     if (n > RPC_FRAME_BYTES_MAX) {
         *rc = err_set(e, ERR_RANGE, "a frame of %zu bytes is over the limit of %u", n,
                       RPC_FRAME_BYTES_MAX);
         return NULL;
     }
-    struct budget budget = {.used = 0, .max = frame_budget(n)};
-    ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
+    arena_reserve(memory, usual_bytes(n));
+    ProtobufCAllocator allocator = {take_bytes, keep_bytes, memory};
     ProtobufCMessage *m = protobuf_c_message_unpack(type, &allocator, n, data);
     if (!m)
         *rc = err_set(e, ERR_FORMAT, "%zu bytes are not a %s frame%s", n, type->short_name,
-                      budget.used > budget.max / 2 ? ", or expand too much" : "");
-    *bytes = budget.used;
+                      memory->used_bytes > memory->max_bytes / 2 ? ", or expand too much" : "");
     return m;
 }
 
@@ -416,12 +412,12 @@ static int unset(const ProtobufCMessage *m, struct err *e)
     return m->n_unknown_fields ? 0 : err_set(e, ERR_RANGE, "an empty frame");
 }
 
-int frame_unpack_from_worker(const uint8_t *data, size_t n, Argosy__FromWorker **out, size_t *bytes,
-                             struct err *e)
+int frame_unpack_from_worker(const uint8_t *data, size_t n, struct arena *memory,
+                             Argosy__FromWorker **out, struct err *e)
 {
     int rc = 0;
     *out = NULL;
-    ProtobufCMessage *m = unpack(&argosy__from_worker__descriptor, data, n, bytes, &rc, e);
+    ProtobufCMessage *m = unpack(&argosy__from_worker__descriptor, data, n, memory, &rc, e);
     if (!m)
         return rc;
     Argosy__FromWorker *f = (Argosy__FromWorker *)m;
@@ -429,17 +425,15 @@ int frame_unpack_from_worker(const uint8_t *data, size_t n, Argosy__FromWorker *
     rc = known ? check_from_worker(f, e) : unset(m, e);
     if (rc == 0 && known)
         *out = f;
-    else
-        protobuf_c_message_free_unpacked(m, NULL);
     return rc;
 }
 
-int frame_unpack_to_worker(const uint8_t *data, size_t n, Argosy__ToWorker **out, size_t *bytes,
-                           struct err *e)
+int frame_unpack_to_worker(const uint8_t *data, size_t n, struct arena *memory,
+                           Argosy__ToWorker **out, struct err *e)
 {
     int rc = 0;
     *out = NULL;
-    ProtobufCMessage *m = unpack(&argosy__to_worker__descriptor, data, n, bytes, &rc, e);
+    ProtobufCMessage *m = unpack(&argosy__to_worker__descriptor, data, n, memory, &rc, e);
     if (!m)
         return rc;
     Argosy__ToWorker *f = (Argosy__ToWorker *)m;
@@ -447,7 +441,5 @@ int frame_unpack_to_worker(const uint8_t *data, size_t n, Argosy__ToWorker **out
     rc = known ? check_to_worker(f, e) : unset(m, e);
     if (rc == 0 && known)
         *out = f;
-    else
-        protobuf_c_message_free_unpacked(m, NULL);
     return rc;
 }

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "runtime/base/arena.h"
 #include "runtime/base/err.h"
 
 #include "proto/cluster.pb-c.h"
@@ -58,12 +59,13 @@ int frame_next(struct frame_list *l, const uint8_t **frame, size_t *n, struct er
  * densest honest frame (a step of one-token deltas) expands about elevenfold. */
 size_t frame_budget(size_t n);
 
-/* On success *out is the caller's, freed with argosy__…__free_unpacked(*out, NULL), or NULL: a kind
- * of frame of a later version, to be ignored. *bytes is what it holds in memory.
+/* On success *out lies in `memory`, as long as that is not released (argosy__…__free_unpacked must
+ * not see it), or is NULL: a kind of frame of a later version, to be ignored. `memory` is
+ * initialised here, with that budget, and is the caller's to release whatever comes back.
  * ERR_FORMAT: not protobuf, or it needs more than the budget. ERR_RANGE: a bound is broken. */
-int frame_unpack_from_worker(const uint8_t *data, size_t n, Argosy__FromWorker **out, size_t *bytes,
-                             struct err *e);
-int frame_unpack_to_worker(const uint8_t *data, size_t n, Argosy__ToWorker **out, size_t *bytes,
-                           struct err *e);
+int frame_unpack_from_worker(const uint8_t *data, size_t n, struct arena *memory,
+                             Argosy__FromWorker **out, struct err *e);
+int frame_unpack_to_worker(const uint8_t *data, size_t n, struct arena *memory,
+                           Argosy__ToWorker **out, struct err *e);
 
 #endif

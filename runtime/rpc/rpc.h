@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "runtime/base/arena.h"
 #include "runtime/base/err.h"
 #include "runtime/base/mailbox.h"
 
@@ -41,8 +42,9 @@ struct rpc_event {
     char peer[64];                   /* RPC_OPENED: address of the other end */
     struct err why;                  /* RPC_CLOSED; code ERR_OK: ended in order */
     void *owner;                     /* as in rpc_config: tells endpoints of one mailbox apart */
-    /* Private: what the frame counts against its stream's share of memory. */
-    size_t bytes;
+    /* Private: what the frame counts against its stream's share of memory. A zeroed event has none.
+     */
+    struct arena memory; /* the frame's */
     struct rpc_gauge *gauge;
 };
 

@@ -38,14 +38,11 @@ void rpc_event_free(struct rpc_event *ev)
 {
     if (!ev)
         return;
-    if (ev->from_worker)
-        argosy__from_worker__free_unpacked(ev->from_worker, NULL);
-    if (ev->to_worker)
-        argosy__to_worker__free_unpacked(ev->to_worker, NULL);
     if (ev->gauge) {
-        atomic_fetch_sub(&ev->gauge->bytes, ev->bytes);
+        atomic_fetch_sub(&ev->gauge->bytes, ev->memory.used_bytes);
         gauge_unref(ev->gauge);
     }
+    arena_release(&ev->memory);
     free(ev);
 }
 
@@ -503,8 +500,8 @@ static int unpack_frame(const struct rpc_stream *s, const uint8_t *data, size_t 
     if (!ev)
         return err_set(e, ERR_NOMEM, "no memory for a frame");
     int rc = s->endpoint->is_server
-                 ? frame_unpack_from_worker(data, n, &ev->from_worker, &ev->bytes, e)
-                 : frame_unpack_to_worker(data, n, &ev->to_worker, &ev->bytes, e);
+                 ? frame_unpack_from_worker(data, n, &ev->memory, &ev->from_worker, e)
+                 : frame_unpack_to_worker(data, n, &ev->memory, &ev->to_worker, e);
     if (rc == 0 && (ev->from_worker || ev->to_worker)) {
         *out = ev;
         return 0;
@@ -529,7 +526,7 @@ static int unpack_list(const struct rpc_stream *s, grpc_slice slice, struct mail
             continue;
         *tail = &ev->mail;
         tail = &ev->mail.next;
-        bytes += ev->bytes;
+        bytes += ev->memory.used_bytes;
         if (bytes > frame_budget(RPC_FRAME_BYTES_MAX))
             return err_set(e, ERR_FORMAT, "a message of %zu bytes expands too much", list.n);
     }
@@ -560,7 +557,7 @@ static int unpack_received(struct rpc_stream *s, struct mail **out, struct err *
 static bool deliver(struct rpc_stream *s, struct rpc_event *ev)
 {
     struct rpc_gauge *g = s->gauge;
-    size_t bytes = ev->bytes;
+    size_t bytes = ev->memory.used_bytes;
     if (atomic_load(&g->bytes) > RPC_IN_BYTES_MAX)
         return false;
     ev->gauge = g;

@@ -37,32 +37,32 @@ static void from_worker(const uint8_t *data, size_t n)
 {
     Argosy__FromWorker *f;
     struct err e = {0};
-    size_t bytes = 0;
-    if (frame_unpack_from_worker(data, n, &f, &bytes, &e) < 0) {
+    struct arena memory;
+    if (frame_unpack_from_worker(data, n, &memory, &f, &e) < 0) {
         ASSERT(!f && e.code < 0 && e.msg[0]);
+        arena_release(&memory);
         return;
     }
-    ASSERT(bytes <= frame_budget(n));
+    ASSERT(memory.used_bytes <= frame_budget(n));
     if (f && f->frame_case == ARGOSY__FROM_WORKER__FRAME_STEP)
         trust_step(f->step);
-    if (f)
-        argosy__from_worker__free_unpacked(f, NULL);
+    arena_release(&memory);
 }
 
 static void to_worker(const uint8_t *data, size_t n)
 {
     Argosy__ToWorker *f;
     struct err e = {0};
-    size_t bytes = 0;
-    if (frame_unpack_to_worker(data, n, &f, &bytes, &e) < 0) {
+    struct arena memory;
+    if (frame_unpack_to_worker(data, n, &memory, &f, &e) < 0) {
         ASSERT(!f && e.code < 0 && e.msg[0]);
+        arena_release(&memory);
         return;
     }
-    ASSERT(bytes <= frame_budget(n));
+    ASSERT(memory.used_bytes <= frame_budget(n));
     if (f && f->frame_case == ARGOSY__TO_WORKER__FRAME_START)
         trust_start(f->start);
-    if (f)
-        argosy__to_worker__free_unpacked(f, NULL);
+    arena_release(&memory);
 }
 
 static void message(const uint8_t *data, size_t n, void (*take)(const uint8_t *, size_t))

@@ -31,6 +31,24 @@ static void test_arena_gives_zeroed_aligned_memory_of_its_own(void **state)
     assert_int_equal(a.used_bytes, 0);
 }
 
+static void test_arena_first_chunk_is_as_large_as_reserved(void **state)
+{
+    (void)state;
+    struct arena a;
+    arena_init(&a, 4096);
+    arena_reserve(&a, 100);
+    assert_int_equal(a.used_bytes, 0); /* counts when it is handed out */
+    char *p = arena_alloc(&a, 96);
+    char *q = arena_alloc(&a, 16); /* the last of 112 */
+    assert_ptr_equal(q, p + 96);
+    memset(p, 1, 112);
+    assert_non_null(arena_alloc(&a, 3000)); /* a chunk of its own */
+    assert_int_equal(q[15], 1);
+    arena_release(&a);
+    arena_reserve(&a, SIZE_MAX); /* nothing */
+    assert_null(a.head);
+}
+
 static void test_arena_stops_at_its_limit(void **state)
 {
     (void)state;
@@ -77,6 +95,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arena_gives_zeroed_aligned_memory_of_its_own),
+        cmocka_unit_test(test_arena_first_chunk_is_as_large_as_reserved),
         cmocka_unit_test(test_arena_stops_at_its_limit),
         cmocka_unit_test(test_arena_refuses_products_that_overflow),
         cmocka_unit_test(test_arena_copies_strings),

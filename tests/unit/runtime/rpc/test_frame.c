@@ -18,27 +18,27 @@ static struct err last;
 
 static int unpack_from(const Argosy__FromWorker *f)
 {
-    size_t n = argosy__from_worker__get_packed_size(f), bytes;
+    size_t n = argosy__from_worker__get_packed_size(f);
     uint8_t *data = malloc(n + 1);
     Argosy__FromWorker *out;
+    struct arena memory;
     argosy__from_worker__pack(f, data);
-    int rc = frame_unpack_from_worker(data, n, &out, &bytes, &last);
+    int rc = frame_unpack_from_worker(data, n, &memory, &out, &last);
     free(data);
-    if (out)
-        argosy__from_worker__free_unpacked(out, NULL);
+    arena_release(&memory);
     return rc;
 }
 
 static int unpack_to(const Argosy__ToWorker *f)
 {
-    size_t n = argosy__to_worker__get_packed_size(f), bytes;
+    size_t n = argosy__to_worker__get_packed_size(f);
     uint8_t *data = malloc(n + 1);
     Argosy__ToWorker *out;
+    struct arena memory;
     argosy__to_worker__pack(f, data);
-    int rc = frame_unpack_to_worker(data, n, &out, &bytes, &last);
+    int rc = frame_unpack_to_worker(data, n, &memory, &out, &last);
     free(data);
-    if (out)
-        argosy__to_worker__free_unpacked(out, NULL);
+    arena_release(&memory);
     return rc;
 }
 
@@ -146,8 +146,8 @@ static void test_frame_reads_the_encoding(void **state)
     static const uint8_t bytes[] = {0x1a, 0x12, 0x08, 0xac, 0x02, 0x12, 0x0d, 0x08, 0x07, 0x10,
                                     0x01, 0x1a, 0x03, 0x05, 0xac, 0x02, 0x28, 0x02, 0x38, 0x00};
     Argosy__FromWorker *f;
-    size_t held;
-    if (frame_unpack_from_worker(bytes, sizeof(bytes), &f, &held, &last) < 0)
+    struct arena memory;
+    if (frame_unpack_from_worker(bytes, sizeof(bytes), &memory, &f, &last) < 0)
         fail_msg("%s", last.msg);
     assert_int_equal(f->frame_case, ARGOSY__FROM_WORKER__FRAME_STEP);
     assert_int_equal(f->step->step, 300);
@@ -159,24 +159,25 @@ static void test_frame_reads_the_encoding(void **state)
     assert_int_equal(d->tokens[0], 5);
     assert_int_equal(d->tokens[1], 300);
     assert_int_equal(d->finish, ARGOSY__FINISH__FINISH_LENGTH);
-    assert_true(held > sizeof(*f));
-    argosy__from_worker__free_unpacked(f, NULL);
+    assert_true(memory.used_bytes > sizeof(*f));
+    arena_release(&memory);
 }
 
 static void test_frame_ignores_what_a_later_version_adds(void **state)
 {
     (void)state;
     Argosy__ToWorker *f;
-    size_t held;
+    struct arena memory;
     /* Field 15 of the oneof's message, with two bytes: a kind of frame that is not known. */
     static const uint8_t kind[] = {0x7a, 0x02, 0x08, 0x01};
-    assert_int_equal(frame_unpack_to_worker(kind, sizeof(kind), &f, &held, &last), 0);
+    assert_int_equal(frame_unpack_to_worker(kind, sizeof(kind), &memory, &f, &last), 0);
     assert_null(f);
+    arena_release(&memory);
     /* cancel (3) { request (1) = 9, field 14 = 1 } */
     static const uint8_t field[] = {0x1a, 0x04, 0x08, 0x09, 0x70, 0x01};
-    assert_int_equal(frame_unpack_to_worker(field, sizeof(field), &f, &held, &last), 0);
+    assert_int_equal(frame_unpack_to_worker(field, sizeof(field), &memory, &f, &last), 0);
     assert_int_equal(f->cancel->request, 9);
-    argosy__to_worker__free_unpacked(f, NULL);
+    arena_release(&memory);
 }
 
 static void test_frame_refuses_what_is_not_protobuf(void **state)
@@ -186,13 +187,18 @@ static void test_frame_refuses_what_is_not_protobuf(void **state)
     static const uint8_t group[] = {0x0b, 0x0b};
     static const uint8_t endless[] = {0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     Argosy__FromWorker *f;
-    size_t held;
-    assert_int_equal(frame_unpack_from_worker(cut, sizeof(cut), &f, &held, &last), ERR_FORMAT);
-    assert_int_equal(frame_unpack_from_worker(group, sizeof(group), &f, &held, &last), ERR_FORMAT);
-    assert_int_equal(frame_unpack_from_worker(endless, sizeof(endless), &f, &held, &last),
+    struct arena memory;
+    assert_int_equal(frame_unpack_from_worker(cut, sizeof(cut), &memory, &f, &last), ERR_FORMAT);
+    arena_release(&memory);
+    assert_int_equal(frame_unpack_from_worker(group, sizeof(group), &memory, &f, &last),
                      ERR_FORMAT);
+    arena_release(&memory);
+    assert_int_equal(frame_unpack_from_worker(endless, sizeof(endless), &memory, &f, &last),
+                     ERR_FORMAT);
+    arena_release(&memory);
     assert_null(f);
-    refused(frame_unpack_from_worker(cut, 0, &f, &held, &last), "an empty frame");
+    refused(frame_unpack_from_worker(cut, 0, &memory, &f, &last), "an empty frame");
+    arena_release(&memory);
 }
 
 static void test_frame_refuses_a_frame_that_expands(void **state)
@@ -202,14 +208,15 @@ static void test_frame_refuses_a_frame_that_expands(void **state)
     const size_t deltas = 1u << 20, n = 2 * deltas;
     uint8_t *bytes = malloc(n + 5);
     Argosy__FromWorker *f;
-    size_t held;
+    struct arena memory;
     bytes[0] = 0x1a;
     for (int i = 0; i < 4; i++)
         bytes[1 + i] = (uint8_t)((n >> (7 * i) & 0x7f) | (i < 3 ? 0x80 : 0));
     for (size_t i = 0; i < deltas; i++)
         memcpy(bytes + 5 + 2 * i, "\x12\x00", 2);
-    assert_int_equal(frame_unpack_from_worker(bytes, n + 5, &f, &held, &last), ERR_FORMAT);
+    assert_int_equal(frame_unpack_from_worker(bytes, n + 5, &memory, &f, &last), ERR_FORMAT);
     assert_non_null(strstr(last.msg, "expand too much"));
+    arena_release(&memory);
     free(bytes);
     assert_int_equal(frame_budget(0), 65536);
     assert_int_equal(frame_budget(1000), 97536);
@@ -221,10 +228,11 @@ static void test_frame_refuses_one_over_the_limit(void **state)
 {
     (void)state;
     Argosy__FromWorker *f;
-    size_t held;
+    struct arena memory;
     uint8_t *bytes = calloc(1, RPC_FRAME_BYTES_MAX + 1);
-    refused(frame_unpack_from_worker(bytes, RPC_FRAME_BYTES_MAX + 1, &f, &held, &last),
+    refused(frame_unpack_from_worker(bytes, RPC_FRAME_BYTES_MAX + 1, &memory, &f, &last),
             "over the limit");
+    arena_release(&memory);
     free(bytes);
 }
 
