@@ -35,7 +35,9 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 # ---- what there is to build -------------------------------------------------------------------
 
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
-LIB_SRC := $(filter-out $(MAINS),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
+# The engine's side of CUDA, in programs that have it; the library says that others have not.
+CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c cuda_memory.c cuda_pass.c cuda_probe.c)
+LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
            runtime/*/*.c router/*.c router/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/proto/cluster.pb-c.o
 LIB := $(B)/libargosy.a
@@ -127,10 +129,27 @@ $(GEN)/proto/%.pb-c.c $(GEN)/proto/%.pb-c.h: proto/%.proto
 	@mkdir -p $(GEN)
 	@protoc-c --c_out=$(GEN) $<
 
+# The worker with CUDA, where nvcc is (deploy/gpu.mk has the rule for kernels).
+# Without nvcc, and under sanitizers, which CUDA's libraries do not stand, it has the CPU alone.
+NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+CUDA_HOME = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUDA_OBJ := $(patsubst %.cu,build/gpu/%.cu.o,$(filter-out kernels/simt/%,$(CU_SRC))) \
+            $(CUDA_HOST_SRC:%.c=$(B)/cuda/%.o)
+CUDA_LIBS = -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lrt -ldl
+ifneq ($(and $(NVCC),$(filter release debug,$(BUILD))),)
+$(B)/argosy-worker: $(CUDA_OBJ)
+$(B)/argosy-worker: LIBS += $(CUDA_LIBS)
+endif
+
+$(B)/cuda/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  cc  $< (CUDA)"
+	@$(CC) $(CFLAGS_ALL) -DARGOSY_CUDA -isystem $(CUDA_HOME)/include -MMD -MP -c $< -o $@
+
 define link_bin
 $(B)/$(1): $(B)/$(BIN_$(1):%.c=%.o) $(LIB)
 	@echo "  ld  $$@"
-	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$< $(LIB) $$(LIBS)
+	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) $(LIB) $$(LIBS)
 endef
 $(foreach b,$(BINS),$(eval $(call link_bin,$(b))))
 
@@ -138,10 +157,20 @@ $(foreach b,$(BINS),$(eval $(call link_bin,$(b))))
 $(foreach o,$(CU_OBJ),$(eval $(dir $(o))test: $(o) $(SIMT_OBJ)))
 # So do the tests of the host side, over the emulated device.
 KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
+CUDA_HOST_OBJ := $(CUDA_HOST_SRC:%.c=$(B)/%.o)
 $(patsubst %.c,$(B)/%,$(filter tests/unit/kernels/simt/%,$(TEST_SRC))): $(KERNEL_CU_OBJ) $(SIMT_OBJ)
+EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda)
+$(EMULATED_TESTS): $(CUDA_HOST_OBJ) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) -lcmocka
+
+# A whole worker over the emulated device, fast but where sanitizers look.
+EMULATED := $(B)/argosy-worker-emulated
+$(EMULATED): $(B)/runtime/worker/main.o $(B)/tests/emulated/machine.o $(CUDA_HOST_OBJ) \
+             $(if $(filter release debug,$(BUILD)),$(FAST_OBJ),$(KERNEL_CU_OBJ) $(SIMT_OBJ)) $(LIB)
+	@echo "  ld  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
 # It has kernels of its own, to be compared.
 $(B)/benchmarks/exactness/%.o: CFLAGS_$(BUILD) += $(CFLAGS_kernels_$(BUILD))
@@ -196,12 +225,12 @@ $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 # ---- what the compiler found out about headers ---------------------------------------------------
 
 -include $(LIB_OBJ:.o=.d) $(MAINS:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TOOL_BIN:=.d) $(BENCH_BIN:=.d) $(B)/benchmarks/hash_worker/hash_engine.d \
-         $(SIM_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(SIMT_OBJ:.o=.d) $(FAST_OBJ:.o=.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
+         $(SIM_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(SIMT_OBJ:.o=.d) $(FAST_OBJ:.o=.d) $(CUDA_OBJ:.o=.d) $(CUDA_HOST_OBJ:.o=.d) $(B)/tests/emulated/machine.d $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
 
 .PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)
 tests-build: $(TEST_BIN)
-tools-build: $(TOOL_BIN) $(SHIM)
+tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for.
 TSAN_SRC := $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \

@@ -11,10 +11,11 @@ GPU_TEST_SRC := $(filter $(patsubst %,%test.c,$(sort $(dir $(filter-out kernels/
                 tests/unit/kernels/simt/test_probes.c
 GPU_TESTS := $(GPU_TEST_SRC:%.c=%)
 
+# What check-cuda says of registers is not looked at: a program that spills is a program.
 $(GPU)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	@echo "  nvcc $<"
-	@$(NVCC) $(NVCC_FLAGS) $(GPU_ARCH) -Xcompiler -fno-exceptions -MD -MF $(@:.o=.d) -c -o $@ $<
+	@$(shell command -v ccache) $(NVCC) $(filter-out -Xptxas --warn-on%,$(NVCC_FLAGS)) $(GPU_ARCH) -Xcompiler -fno-exceptions -MD -MF $(@:.o=.d) -c -o $@ $<
 
 $(GPU)/tests/cuda/%.o: tests/cuda/%.c
 	@mkdir -p $(@D)

@@ -202,7 +202,6 @@ check-lint: $(GEN)/proto/cluster.pb-c.h ## clang-tidy (minutes)
 	    { echo "clang-tidy: $$0"; exit 1; }'
 
 # The kernels for GPUs, by the real compiler. A spill or local memory is an error.
-NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 NVCC_FLAGS := -std=c++17 -I. -O3 --fmad=false --ftz=false --prec-div=true --prec-sqrt=true -lineinfo \
               -Werror all-warnings -Xptxas --warn-on-spills,--warn-on-local-memory-usage
 CUBIN := $(foreach a,sm_80 sm_90a,$(CU_SRC:%.cu=build/cuda/$(a)/%.cubin))

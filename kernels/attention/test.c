@@ -1,4 +1,5 @@
 /* attention/test.c: against softmax in double, and against the reference bit by bit. */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 /* A sequence with its pages; q and out of the rows of a span. */
@@ -224,11 +225,71 @@ static void test_attention_has_the_same_bits_everywhere(void **state)
     }
 }
 
+/* The span's rows, and its last one once more as another sequence that has the same pages. */
+static void check_on_gpu(const struct problem *p, uint64_t seed)
+{
+    const struct kn_span *span = &p->a.span;
+    uint32_t n_pages = (span->pos + span->rows + KN_PAGE_TOKENS - 1) / KN_PAGE_TOKENS,
+             n = span->rows;
+    const struct kn_span spans[] = {*span, {span->page_table, span->pos + n - 1, 1}};
+    struct kn_cuda_rows rows = device_rows(spans, 2);
+    struct kn_cuda_attn a = {.ldq = p->a.ldq,
+                             .ldo = p->a.ldo,
+                             .kv = p->a.kv,
+                             .rows = rows,
+                             .n_heads = p->a.n_heads,
+                             .scale = p->a.scale,
+                             .window = p->a.window,
+                             .softcap = p->a.softcap};
+    float *want = solve(p, KN_ISA_REF, 1), *q = get_floats((n + 1) * a.ldq);
+    float *got = get_floats((n + 1) * a.ldo);
+
+    memcpy(q, p->a.q, n * (size_t)a.ldq * sizeof *q);
+    memcpy(q + n * a.ldq, p->a.q + (n - 1) * a.ldq, (size_t)a.ldq * sizeof *q);
+    for (int64_t i = 0; i < (n + 1) * a.ldo; i++) {
+        got[i] = -7.0f; /* between the rows nobody writes */
+    }
+    set_schedule(seed);
+    a.q = to_device(q, (n + 1) * (size_t)a.ldq * sizeof *q, "q");
+    a.out = to_device(got, (n + 1) * (size_t)a.ldo * sizeof *got, "out");
+    a.kv.pages = to_device(a.kv.pages, n_pages * (size_t)a.kv.page_stride * 2, "pages");
+    assert_launched(kn_cuda_attention_whole(&a, NULL));
+    from_device(got, a.out, (n + 1) * (size_t)a.ldo * sizeof *got);
+    assert_same_rows(p, got, want, "out");
+    assert_same_floats(got + n * a.ldo, want + (n - 1) * a.ldo, p->width, "another sequence");
+    for (int64_t i = p->width; i < a.ldo; i++) {
+        assert_true(got[i] == -7.0f);
+    }
+    simt_free((void *)(uintptr_t)a.q);
+    simt_free(a.out);
+    simt_free(a.kv.pages);
+    free_device_rows(&rows);
+    free(want);
+    free(q);
+    free(got);
+}
+
+static void test_attention_has_the_same_bits_on_a_gpu(void **state)
+{
+    (void)state;
+    struct random r = {17};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS;) {
+        struct problem p;
+        problem_init(&p, &r, random_below(&r, seed % 4 == 0 ? 400 : 40), 1 + random_below(&r, 3));
+        if (p.a.kv.type == KN_KV_F16 && p.a.n_heads <= 6) {
+            spoil_the_future(&p);
+            check_on_gpu(&p, seed++);
+        }
+        problem_release(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention_is_softmax),
         cmocka_unit_test(test_attention_has_the_same_bits_everywhere),
+        cmocka_unit_test(test_attention_has_the_same_bits_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,9 @@ static struct named_barrier barriers[SIMT_BARRIERS];
 static uint16_t ready[SIMT_THREADS_MAX];
 static unsigned n_barriers; /* that somebody is at */
 static unsigned n_ready, n_exited;
-static unsigned first_ready; /* of the ring that `ready` is in the fast build */
+/* The fast build's: lanes of a warp, warps that have any, and the warp whose turn it is. */
+static uint32_t ready_lanes[SIMT_THREADS_MAX / SIMT_WARP], ready_warps;
+static unsigned turn;
 static uint8_t exited[SIMT_THREADS_MAX];
 static uint64_t random_state;
 
@@ -70,25 +72,40 @@ struct simt_dim simt_grid_size(void)
 
 void simt_wake(struct simt_thread *t)
 {
-    unsigned at = SIMT_CHECKED ? n_ready : (first_ready + n_ready) % SIMT_THREADS_MAX;
-
     t->state = SIMT_READY;
-    ready[at] = (uint16_t)t->index;
+    if (SIMT_CHECKED) {
+        ready[n_ready] = (uint16_t)t->index;
+    } else {
+        ready_lanes[t->index / SIMT_WARP] |= 1u << t->index % SIMT_WARP;
+        ready_warps |= 1u << t->index / SIMT_WARP;
+    }
     n_ready++;
 }
 
-/* One of those that may run: any, or in the fast build the one that waits longest. */
+/* A warp goes on until none of its lanes can: what its stacks have in the cache is used. */
+static struct simt_thread *take_ready_of_warp(void)
+{
+    n_ready--;
+    if (ready_lanes[turn] == 0) {
+        turn = (unsigned)__builtin_ctz(ready_warps);
+    }
+    unsigned lane = (unsigned)__builtin_ctz(ready_lanes[turn]);
+    ready_lanes[turn] &= ready_lanes[turn] - 1;
+    if (ready_lanes[turn] == 0) {
+        ready_warps &= ~(1u << turn);
+    }
+    return &threads[turn * SIMT_WARP + lane];
+}
+
+/* One of those that may run: any. */
 static struct simt_thread *take_ready(void)
 {
-    unsigned at = SIMT_CHECKED ? random_below(n_ready) : first_ready;
-    struct simt_thread *t = &threads[ready[at]];
-
-    n_ready--;
-    if (SIMT_CHECKED) {
-        ready[at] = ready[n_ready];
-    } else {
-        first_ready = (first_ready + 1) % SIMT_THREADS_MAX;
+    if (!SIMT_CHECKED) {
+        return take_ready_of_warp();
     }
+    unsigned at = random_below(n_ready);
+    struct simt_thread *t = &threads[ready[at]];
+    ready[at] = ready[--n_ready];
     return t;
 }
 
@@ -305,7 +322,9 @@ static void run_block(void)
         simt_shadow_begin_block();
     }
     memset(exited, 0, sizeof exited);
-    n_ready = n_exited = first_ready = 0;
+    memset(ready_lanes, 0, sizeof ready_lanes);
+    ready_warps = turn = 0;
+    n_ready = n_exited = 0;
     for (unsigned i = 0; i < SIMT_BARRIERS; i++) {
         if (barriers[i].expected != 0) { /* an arrival that nobody waited for */
             clear(&barriers[i]);

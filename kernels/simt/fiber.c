@@ -37,7 +37,8 @@ __asm__(".text\n"
         "  popq %r12\n"
         "  popq %rbx\n"
         "  popq %rbp\n"
-        "  ret\n"
+        "  popq %rcx\n" /* not ret, which the processor would expect to match a call */
+        "  jmp *%rcx\n"
         ".size simt_switch, .-simt_switch\n");
 
 #if SIMT_ASAN

@@ -9,8 +9,8 @@
  *     each with a struct pass of its own over shared registers. An operation does this thread's
  *     share and then meets the others at a barrier, or does all of it in every thread into private
  *     memory where that is cheaper than meeting.
- *   - A device with streams would run `forward` once, on the engine's thread: each call enqueues,
- *     and backend_run waits at the end.
+ *   - CUDA (backend_cuda.c): `forward` runs once, on the engine's thread: each call enqueues, and
+ *     backend_run waits at the end.
  *
  * What an element of a result is never depends on the batch, the threads or the backend
  * (kernels/NUMERICS.md).
@@ -28,6 +28,7 @@
 
 struct collective;
 struct adapter;
+struct gpu;
 struct model;
 struct threads;
 
@@ -77,8 +78,9 @@ struct backend_limits {
 struct backend {
     void (*run)(struct backend *b, struct batch *batch);
     void (*sample)(struct backend *b, struct batch *batch, const uint32_t *which, uint32_t n);
-    const float *(*logits)(const struct backend *b, uint32_t pick);
-    const float *(*hidden)(const struct backend *b, uint32_t row);
+    const float *(*logits)(struct backend *b, uint32_t pick);
+    const float *(*hidden)(struct backend *b, uint32_t row);
+    int (*check)(struct backend *b, struct err *e); /* NULL: it does not fail */
     void (*free)(struct backend *b);
 };
 
@@ -91,6 +93,13 @@ uint64_t backend_page_bytes(const struct model *m, enum kn_kv_type type);
  * leaves means nothing: the collective remembers. */
 int backend_cpu_create(const struct model *m, struct threads *threads, struct collective *group,
                        const struct backend_limits *limits, struct backend **out, struct err *e);
+
+/* A GPU that gpu_choose found; outlives nothing: the GPU's memory is taken now, and m's weights and
+ * vectors are brought there, from a model for KN_ISA_REF. ERR_CONFIG: the model, or something that
+ * limits ask for, is not served on a GPU, or there is too little memory; the words say what to do.
+ */
+int backend_cuda_create(const struct model *m, const struct gpu *gpu,
+                        const struct backend_limits *limits, struct backend **out, struct err *e);
 
 /* Computes the batch: KV of all its rows is in the pages, picks are answered. */
 static inline void backend_run(struct backend *b, struct batch *batch)
@@ -107,16 +116,23 @@ static inline void backend_sample(struct backend *b, struct batch *batch, const 
 }
 
 /* After a run, until the next: logits of a pick without sampling (vocab), on the host. */
-static inline const float *backend_logits(const struct backend *b, uint32_t pick)
+static inline const float *backend_logits(struct backend *b, uint32_t pick)
 {
     return b->logits(b, pick);
 }
 
 /* After a run, until the next: the residual stream of a row behind the last layer (n_embd); of a
  * row that was pooled, its state behind the output norm. */
-static inline const float *backend_hidden(const struct backend *b, uint32_t row)
+static inline const float *backend_hidden(struct backend *b, uint32_t row)
 {
     return b->hidden(b, row);
+}
+
+/* 0, or ERR_PEER with the words once the device has failed: nothing is computed any more, and what
+ * a run has left means nothing. */
+static inline int backend_check(struct backend *b, struct err *e)
+{
+    return b->check ? b->check(b, e) : 0;
 }
 
 static inline void backend_free(struct backend *b)

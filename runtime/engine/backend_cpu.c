@@ -6,6 +6,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/memory.h"
 #include "runtime/engine/collective.h"
+#include "runtime/engine/picking.h"
 #include "runtime/model/arch.h"
 
 #define LINE_BYTES 64u
@@ -224,30 +225,6 @@ static void plan(struct cpu *c, struct batch *batch)
     atomic_store_explicit(&c->next_pick, 0, memory_order_relaxed);
 }
 
-/* An exponent of all ones carries into the sign bit. */
-static bool all_finite(const float *v, uint32_t n)
-{
-    uint32_t carry = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &v[i], sizeof(bits));
-        carry |= (bits & 0x7f800000u) + 0x00800000u;
-    }
-    return carry >> 31 == 0;
-}
-
-/* FNV-1a over words: for comparing runs, not for trust. */
-static uint64_t digest_of(const float *v, uint32_t n)
-{
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &v[i], sizeof(bits));
-        hash = (hash ^ bits) * UINT64_C(0x100000001b3);
-    }
-    return hash;
-}
-
 static void sample_pick(struct cpu *c, uint32_t thread, uint32_t i)
 {
     struct pick *k = &c->batch->picks[i];
@@ -266,9 +243,7 @@ static void pick_tokens(struct cpu *c, uint32_t thread)
             return;
         struct pick *k = &c->batch->picks[i];
         const float *logits = c->logits + (uint64_t)i * vocab;
-        k->finite = all_finite(logits, vocab);
-        if (k->want_digest)
-            k->logits_digest = digest_of(logits, vocab);
+        picking_examine(k, logits, vocab);
         sample_pick(c, thread, i);
     }
 }
@@ -320,13 +295,13 @@ static void cpu_sample(struct backend *b, struct batch *batch, const uint32_t *w
         threads_run(c->threads, sample_thread, c);
 }
 
-static const float *cpu_logits(const struct backend *b, uint32_t pick)
+static const float *cpu_logits(struct backend *b, uint32_t pick)
 {
     const struct cpu *c = (const struct cpu *)b;
     return c->logits + (uint64_t)pick * c->model->h.vocab;
 }
 
-static const float *cpu_hidden(const struct backend *b, uint32_t row)
+static const float *cpu_hidden(struct backend *b, uint32_t row)
 {
     const struct cpu *c = (const struct cpu *)b;
     return c->x + (uint64_t)row * c->model->h.n_embd;
@@ -386,7 +361,11 @@ int backend_cpu_create(const struct model *m, struct threads *threads, struct co
     struct cpu *c = calloc(1, sizeof(*c));
     if (!c)
         return err_set(e, ERR_NOMEM, "engine: no memory");
-    c->base = (struct backend){cpu_run, cpu_sample, cpu_logits, cpu_hidden, cpu_free};
+    c->base = (struct backend){.run = cpu_run,
+                               .sample = cpu_sample,
+                               .logits = cpu_logits,
+                               .hidden = cpu_hidden,
+                               .free = cpu_free};
     c->model = m;
     c->ops = kn_ops(m->isa);
     c->threads = threads;

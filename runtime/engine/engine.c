@@ -17,6 +17,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
+#include "runtime/engine/gpu.h"
 #include "runtime/engine/kvpool.h"
 #include "runtime/engine/prefixcache.h"
 #include "runtime/engine/rank.h"
@@ -50,6 +51,7 @@ struct engine {
     struct grammar_store *grammars;
     struct threads *threads;
     struct backend *backend;
+    struct gpu gpu; /* index GPU_CPU: it computes on the CPU */
     struct kvpool pool;
     struct prefixcache cache;
     struct scheduler scheduler;
@@ -92,6 +94,23 @@ static int choose_isa(const char *name, enum kn_isa *out, struct err *e)
         return 0;
     }
     return err_set(e, ERR_CONFIG, "isa '%s': wanted auto, ref, avx2, avx512 or amx", name);
+}
+
+/* On a GPU weights are packed from the file's rows, which KN_ISA_REF keeps. */
+static int choose_device(const struct engine_config *c, struct gpu *gpu, enum kn_isa *isa,
+                         struct err *e)
+{
+    int rc = choose_isa(c->isa, isa, e);
+    if (rc == 0)
+        rc = gpu_choose(c->device ? c->device : "cpu", gpu, e);
+    if (rc == 0 && gpu->index != GPU_CPU) {
+        *isa = KN_ISA_REF;
+        if (c->ranks > 1)
+            rc = err_set(e, ERR_CONFIG,
+                         "device=cuda: several ranks (tp) are not served on a GPU; device=cpu "
+                         "serves them");
+    }
+    return rc;
 }
 
 static int check_config(const struct engine_config *c, struct err *e)
@@ -171,7 +190,7 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
     enum kn_isa isa = KN_ISA_REF;
     struct grammar_store_limits grammars;
     struct checkpoint *file = NULL;
-    int rc = choose_isa(c->isa, &isa, e);
+    int rc = choose_device(c, &g->gpu, &isa, e);
     if (rc == 0)
         rc = checkpoint_open(c->model_path, &file, e);
     if (rc < 0)
@@ -191,7 +210,7 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
 }
 
 /* How many pages there are, and with them how long a context can be: a request alone must fit. */
-static int size_cache(const struct model *m, const struct engine_config *c,
+static int size_cache(const struct model *m, const struct engine_config *c, const struct gpu *gpu,
                       struct backend_limits *l, struct err *e)
 {
     uint64_t page_bytes = backend_page_bytes(m, c->kv_type), pages = c->kv_bytes / page_bytes;
@@ -199,7 +218,9 @@ static int size_cache(const struct model *m, const struct engine_config *c,
     if (c->context_max > 0 && c->context_max < context)
         context = c->context_max;
     if (c->kv_bytes == 0) {
-        uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+        uint64_t memory = gpu->index != GPU_CPU
+                              ? gpu->memory_bytes
+                              : (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
         uint64_t most = (c->memory_bytes ? c->memory_bytes : memory) / 4 / page_bytes;
         pages = 4 * (uint64_t)sequence_pages(context);
         pages = pages < most ? pages : most;
@@ -266,19 +287,26 @@ static int create_backend(struct engine *g, const struct engine_config *c,
     int rc = g->ranks ? rank_send_limits(group_of(g), limits, e) : 0;
     if (rc < 0)
         return rc;
-    rc = backend_cpu_create(&g->model, g->threads, group_of(g), limits, &g->backend, e);
+    rc = g->gpu.index != GPU_CPU
+             ? backend_cuda_create(&g->model, &g->gpu, limits, &g->backend, e)
+             : backend_cpu_create(&g->model, g->threads, group_of(g), limits, &g->backend, e);
     rc = agree(g, rc, e);
     if (rc == 0 && g->ranks)
         collective_set_patience(group_of(g), c->ranks_patience_ms);
     return rc;
 }
 
+/* A draft model is the CPU's, also where the model itself is a GPU's. */
 static int open_speculator(struct engine *g, const struct engine_config *c,
                            const struct backend_limits *l, struct err *e)
 {
+    enum kn_isa isa = KN_ISA_REF;
+    int rc = choose_isa(c->isa, &isa, e);
+    if (rc < 0)
+        return rc;
     const struct drafter_host host = {.threads = g->threads,
                                       .tokenizer = g->tokenizer,
-                                      .isa = g->model.isa,
+                                      .isa = isa,
                                       .vocab = g->model.h.vocab,
                                       .context = l->context,
                                       .kv_pages = l->kv_pages,
@@ -319,7 +347,7 @@ static void describe(struct engine *g, const struct engine_config *c,
     g->info =
         (struct engine_info){.architecture = g->model.arch->name,
                              .manifest_sha256 = g->model.manifest_sha256,
-                             .isa = kn_isa_name(g->model.isa),
+                             .isa = g->gpu.index != GPU_CPU ? "cuda" : kn_isa_name(g->model.isa),
                              .context_tokens = l->context,
                              .vocab = g->model.h.vocab,
                              .n_embd = g->model.h.n_embd,
@@ -342,15 +370,16 @@ static int open_scheduler(struct engine *g, const struct engine_config *c, struc
     return scheduler_init(&g->scheduler, &g->cache, &limits, e);
 }
 
-static int outline(const struct engine_config *c, const struct checkpoint *file, enum kn_isa isa,
-                   struct engine_outline *out, struct err *e)
+static int outline(const struct engine_config *c, const struct checkpoint *file,
+                   const struct gpu *gpu, enum kn_isa isa, struct engine_outline *out,
+                   struct err *e)
 {
     struct model m;
     struct backend_limits limits;
     int rc = model_measure(&m, file, isa, e);
     if (rc < 0)
         return rc;
-    rc = size_cache(&m, c, &limits, e);
+    rc = size_cache(&m, c, gpu, &limits, e);
     if (rc == 0)
         *out = (struct engine_outline){.context_tokens = limits.context,
                                        .kv_pages = limits.kv_pages,
@@ -366,15 +395,16 @@ int engine_outline(const struct engine_config *config, bool with_manifest,
                    struct engine_outline *out, struct err *e)
 {
     enum kn_isa isa = KN_ISA_REF;
+    struct gpu gpu;
     struct checkpoint *file = NULL;
     int rc = check_config(config, e);
     if (rc == 0)
-        rc = choose_isa(config->isa, &isa, e);
+        rc = choose_device(config, &gpu, &isa, e);
     if (rc == 0)
         rc = checkpoint_open(config->model_path, &file, e);
     if (rc < 0)
         return rc;
-    rc = outline(config, file, isa, out, e);
+    rc = outline(config, file, &gpu, isa, out, e);
     if (rc == 0 && with_manifest)
         rc = checkpoint_manifest(file, out->manifest_sha256, e);
     checkpoint_close(file);
@@ -396,7 +426,7 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     buf_init(&g->message, 0);
     rc = load_model(g, config, e);
     if (rc == 0)
-        rc = size_cache(&g->model, config, &limits, e);
+        rc = size_cache(&g->model, config, &g->gpu, &limits, e);
     if (rc == 0)
         rc = load_adapters(g, config, &limits, e);
     if (rc == 0)
@@ -419,14 +449,15 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
         return rc;
     }
     describe(g, config, &limits);
-    log_info("model loaded",
-             "path=%s architecture=%s isa=%s ranks=%u threads=%u weight_bytes=%llu context=%u "
-             "kv_pages=%u "
-             "kv_bytes=%llu load_ms=%llu",
-             config->model_path, g->info.architecture, g->info.isa, g->model.shard.ranks,
-             threads_count(g->threads), (unsigned long long)g->info.weight_bytes,
-             g->info.context_tokens, g->info.kv_pages, (unsigned long long)g->info.kv_bytes,
-             (unsigned long long)(clock_mono_ms() - begin_ms));
+    log_info(
+        "model loaded",
+        "path=%s architecture=%s device=%s isa=%s ranks=%u threads=%u weight_bytes=%llu context=%u "
+        "kv_pages=%u "
+        "kv_bytes=%llu load_ms=%llu",
+        config->model_path, g->info.architecture, g->gpu.index != GPU_CPU ? g->gpu.name : "cpu",
+        g->info.isa, g->model.shard.ranks, threads_count(g->threads),
+        (unsigned long long)g->info.weight_bytes, g->info.context_tokens, g->info.kv_pages,
+        (unsigned long long)g->info.kv_bytes, (unsigned long long)(clock_mono_ms() - begin_ms));
     *out = g;
     return 0;
 }
@@ -693,7 +724,7 @@ static void take_embeddings(struct engine *g)
     }
 }
 
-/* False: a rank is lost, and the batch means nothing. */
+/* False: a rank is lost or the device has failed, and the batch means nothing. */
 static bool run(struct engine *g, struct batch *b)
 {
     struct collective *group = group_of(g);
@@ -702,6 +733,8 @@ static bool run(struct engine *g, struct batch *b)
     backend_run(g->backend, b);
     if (group)
         g->lost = group->lost;
+    else
+        backend_check(g->backend, &g->lost);
     return g->lost.code == 0;
 }
 

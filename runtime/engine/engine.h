@@ -48,6 +48,7 @@ struct engine_adapter {
 struct engine_config {
     const char *model_path;     /* a GGUF file, or a folder (checkpoint.h) */
     const char *isa;            /* "auto", "ref", "avx2", "avx512", "amx" */
+    const char *device;         /* gpu.h; "cpu", as NULL is here, "auto", "cuda", "cuda:N" */
     uint32_t threads;           /* of each rank; 0: one a core, shared out over the ranks */
     uint32_t ranks;             /* processes that share the model out; 0 or 1: this one alone */
     uint32_t ranks_patience_ms; /* how long a rank may keep the others waiting */
@@ -81,7 +82,7 @@ struct engine_config {
 struct engine_info {
     const char *architecture;    /* "llama" */
     const char *manifest_sha256; /* hex: equal manifests give equal bits */
-    const char *isa;
+    const char *isa;             /* of the CPU; "cuda" on a GPU */
     uint32_t context_tokens;
     uint32_t vocab;
     uint32_t n_embd;

@@ -5,6 +5,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "runtime/engine/gpu.h"
+
 /* Bytes over 0x7e are dropped: the wire wants UTF-8, and nobody promises it here. */
 static void copy_name(struct device *d, const char *s)
 {
@@ -15,11 +17,19 @@ static void copy_name(struct device *d, const char *s)
     d->name[n] = 0;
 }
 
-void device_probe(struct device *d)
+void device_probe(const char *option, struct device *d)
 {
     char line[512];
     struct utsname u;
+    struct gpu gpu;
+    struct err e;
     memset(d, 0, sizeof(*d));
+    if (gpu_choose(option, &gpu, &e) == 0 && gpu.index != GPU_CPU) {
+        snprintf(d->kind, sizeof(d->kind), "cuda");
+        copy_name(d, gpu.name);
+        d->memory_bytes = gpu.memory_bytes;
+        return;
+    }
     snprintf(d->kind, sizeof(d->kind), "cpu");
     FILE *f = fopen("/proc/cpuinfo", "re");
     while (f && fgets(line, sizeof(line), f)) {

@@ -5,11 +5,13 @@
 #include <stdint.h>
 
 struct device {
-    char kind[16];  /* "cpu" */
-    char name[128]; /* "AMD EPYC 9654"; the architecture's when the system does not say */
+    char kind[16];  /* "cpu", "cuda" */
+    char name[128]; /* "AMD EPYC 9654", "NVIDIA H100 80GB HBM3"; the architecture's when the system
+                       does not say */
     uint64_t memory_bytes;
 };
 
-void device_probe(struct device *d);
+/* option: as gpu_choose has it, and one that it finds; else the CPU. */
+void device_probe(const char *option, struct device *d);
 
 #endif

@@ -8,6 +8,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/gpu.h"
 
 #define MIB(bytes) ((unsigned long long)((bytes) + (1u << 20) - 1) >> 20)
 
@@ -236,13 +237,22 @@ static int load_first(struct roster *r, struct err *e)
     return rc == 0 ? check_fit(r, o, e) : rc;
 }
 
+/* Of what computes; of a GPU less a sixteenth, for what its driver and the engines take besides. */
+static uint64_t machine_memory(const struct worker_config *c)
+{
+    struct gpu gpu;
+    if (gpu_choose(c->device, &gpu, NULL) == 0 && gpu.index != GPU_CPU)
+        return gpu.memory_bytes - gpu.memory_bytes / 16;
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 int roster_init(struct roster *r, const struct worker_config *config,
                 const struct roster_events *events, struct err *e)
 {
     *r = (struct roster){.config = config, .events = *events};
     r->memory_max = (uint64_t)config->memory;
     if (r->memory_max == 0 && config->model.n > 1)
-        r->memory_max = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+        r->memory_max = machine_memory(config);
     int rc = add_offers(r, e);
     if (rc == 0 && r->memory_max > 0)
         rc = check_all(r, e);

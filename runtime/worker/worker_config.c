@@ -50,6 +50,10 @@ static const struct config_option options[] = {
      "How long a request waits for its model to be loaded"},
     {"unload_after", CONFIG_MS, AT(unload_after_ms), "0", 0, 86400000000, NULL, "TIME",
      "A model that nobody used for so long leaves the memory; 0 is never"},
+    {"device", CONFIG_STRING, AT(device), "auto", 0, 0, NULL, "auto|cpu|cuda[:N]",
+     "What computes: the CPU or an NVIDIA GPU, with the same bits; auto is GPU 0 where there is "
+     "one "
+     "that can be used, else the CPU"},
     {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512|amx", NULL,
      "Instruction set of the kernels; every one gives the same bits"},
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
@@ -220,6 +224,7 @@ struct engine_config worker_engine_config(const struct worker_config *c, const c
 {
     return (struct engine_config){
         .model_path = path,
+        .device = c->device,
         .isa = c->isa,
         .threads = (uint32_t)c->threads,
         .ranks = (uint32_t)c->tp,

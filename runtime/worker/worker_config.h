@@ -26,6 +26,7 @@ struct worker_config {
     int64_t memory;              /* 0: no limit for one model, the machine's for several */
     int64_t load_wait_ms;
     int64_t unload_after_ms; /* 0: never */
+    char *device;
     char *isa;
     int64_t threads;
     int64_t tp;

@@ -1,0 +1,183 @@
+#include "runtime/engine/backend_cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+#include "runtime/engine/picking.h"
+#include "runtime/model/arch.h"
+
+bool cuda_ok(struct cuda *c, int rc, const char *what)
+{
+    if (rc != 0 && c->failed.code == 0)
+        err_set(&c->failed, rc == cudaErrorMemoryAllocation ? ERR_CONFIG : ERR_PEER,
+                "GPU %d (%.60s): %s: %.200s", c->gpu.index, c->gpu.name, what,
+                rc < 0 ? "the kernel does not serve this" : cudaGetErrorString((cudaError_t)rc));
+    return c->failed.code == 0;
+}
+
+/* ---- a run -------------------------------------------------------------------------------------
+ */
+
+/* What differs from step to step goes to the staging, and up. */
+static void stage(struct cuda *c, const struct batch *batch)
+{
+    struct cuda_staging *s = &c->host;
+    uint32_t row = 0, pages = 0;
+    memcpy(s->ids, batch->ids, batch->n_rows * sizeof(*s->ids));
+    for (uint32_t i = 0; i < batch->n_spans; i++) {
+        const struct kn_span *span = &batch->spans[i];
+        uint32_t n = (span->pos + span->rows - 1) / KN_PAGE_TOKENS + 1;
+        ASSERT(n <= c->table_max - pages);
+        memcpy(s->table + pages, span->page_table, n * sizeof(*s->table));
+        for (uint32_t r = 0; r < span->rows; r++, row++) {
+            s->pos[row] = span->pos + r;
+            s->table_at[row] = pages;
+        }
+        pages += n;
+    }
+    ASSERT(row == batch->n_rows);
+    for (uint32_t i = 0; i < batch->n_picks; i++)
+        s->picks[i] = batch->picks[i].row;
+    size_t bytes = (size_t)((char *)(s->table + pages) - (char *)s->block);
+    cuda_ok(c, cudaMemcpyAsync(c->device.block, s->block, bytes, cudaMemcpyHostToDevice, c->stream),
+            "copying the batch");
+}
+
+static void bring_down(struct cuda *c, float *to, const float *from, uint64_t n)
+{
+    if (n > 0 && c->failed.code == 0)
+        cuda_ok(c, cudaMemcpyAsync(to, from, n * sizeof(*to), cudaMemcpyDeviceToHost, c->stream),
+                "copying results");
+}
+
+static void sample(struct cuda *c, uint32_t i)
+{
+    struct pick *k = &c->batch->picks[i];
+    uint32_t vocab = c->model->h.vocab;
+    if (k->sampling && k->finite)
+        c->ops->sample(c->host_logits + (uint64_t)i * vocab, vocab, k->sampling, k->position,
+                       c->scratch, &k->sampled);
+}
+
+static void pick_tokens(struct cuda *c)
+{
+    uint32_t vocab = c->model->h.vocab;
+    for (uint32_t i = 0; i < c->batch->n_picks; i++) {
+        picking_examine(&c->batch->picks[i], c->host_logits + (uint64_t)i * vocab, vocab);
+        sample(c, i);
+    }
+}
+
+static void add_pools(struct cuda *c)
+{
+    int64_t d = c->model->h.n_embd;
+    for (uint32_t i = 0; i < c->batch->n_pools; i++) {
+        const struct pooling *k = &c->batch->pools[i];
+        for (uint32_t r = 0; r < k->rows; r++)
+            for (int64_t j = 0; j < d; j++)
+                k->sum[j] = k->sum[j] + (double)c->host_x[(k->row + r) * d + j];
+    }
+}
+
+static void cuda_run(struct backend *b, struct batch *batch)
+{
+    struct cuda *c = (struct cuda *)b;
+    const struct hparams *h = &c->model->h;
+    struct cuda_pass p = {.base.ops = &cuda_pass_ops, .cuda = c, .rows = batch->n_rows, .x = c->x};
+    ASSERT(batch->n_rows <= c->limits.rows_max && batch->n_picks <= c->limits.picks_max);
+    c->batch = batch;
+    c->x_is_there = batch->n_pools > 0;
+    cuda_ok(c, cudaSetDevice(c->gpu.index), "choosing the GPU");
+    if (c->failed.code < 0)
+        return;
+    stage(c, batch);
+    c->model->arch->forward(c->model, &p.base);
+    bring_down(c, c->host_logits, c->logits, (uint64_t)batch->n_picks * h->vocab);
+    if (c->x_is_there)
+        bring_down(c, c->host_x, c->x, (uint64_t)batch->n_rows * h->n_embd);
+    if (cuda_ok(c, cudaStreamSynchronize(c->stream), "computing")) {
+        add_pools(c);
+        pick_tokens(c);
+    }
+}
+
+static void cuda_sample(struct backend *b, struct batch *batch, const uint32_t *which, uint32_t n)
+{
+    struct cuda *c = (struct cuda *)b;
+    ASSERT(batch == c->batch);
+    for (uint32_t i = 0; i < n && c->failed.code == 0; i++)
+        sample(c, which[i]);
+}
+
+static const float *cuda_logits(struct backend *b, uint32_t pick)
+{
+    const struct cuda *c = (const struct cuda *)b;
+    return c->host_logits + (uint64_t)pick * c->model->h.vocab;
+}
+
+static const float *cuda_hidden(struct backend *b, uint32_t row)
+{
+    struct cuda *c = (struct cuda *)b;
+    uint64_t d = c->model->h.n_embd;
+    if (!c->x_is_there) {
+        bring_down(c, c->host_x, c->x, c->batch->n_rows * d);
+        cuda_ok(c, cudaStreamSynchronize(c->stream), "copying states");
+        c->x_is_there = true;
+    }
+    return c->host_x + row * d;
+}
+
+static int cuda_check(struct backend *b, struct err *e)
+{
+    const struct cuda *c = (const struct cuda *)b;
+    return c->failed.code < 0 ? err_set(e, ERR_PEER, "%s", c->failed.msg) : 0;
+}
+
+/* ---- life --------------------------------------------------------------------------------------
+ */
+
+static void cuda_free(struct backend *b)
+{
+    struct cuda *c = (struct cuda *)b;
+    cudaSetDevice(c->gpu.index);
+    if (c->stream) {
+        cudaStreamSynchronize(c->stream);
+        cudaStreamDestroy(c->stream);
+    }
+    cuda_free_memory(c);
+    free(c);
+}
+
+int backend_cuda_create(const struct model *m, const struct gpu *gpu,
+                        const struct backend_limits *limits, struct backend **out, struct err *e)
+{
+    int rc = cuda_refuse(m, limits, e);
+    if (rc < 0)
+        return rc;
+    struct cuda *c = calloc(1, sizeof(*c));
+    if (!c)
+        return err_set(e, ERR_NOMEM, "engine: no memory");
+    c->base = (struct backend){.run = cuda_run,
+                               .sample = cuda_sample,
+                               .logits = cuda_logits,
+                               .hidden = cuda_hidden,
+                               .check = cuda_check,
+                               .free = cuda_free};
+    c->model = m;
+    c->gpu = *gpu;
+    c->limits = *limits;
+    c->ops = kn_ops(kn_isa_best());
+    c->page_elems = kn_kv_page_elems(limits->kv_type, (int)m->h.n_kv_heads, (int)m->h.head_dim);
+    if (cuda_ok(c, cudaSetDevice(gpu->index), "choosing the GPU") &&
+        cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "a stream"))
+        rc = cuda_take_memory(c, e);
+    else
+        rc = err_set(e, ERR_CONFIG, "%s", c->failed.msg);
+    if (rc < 0) {
+        cuda_free(&c->base);
+        return rc;
+    }
+    *out = &c->base;
+    return 0;
+}

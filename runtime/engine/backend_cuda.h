@@ -1,0 +1,102 @@
+/* backend_cuda.h: what backend_cuda.c (life, a run), cuda_memory.c (what lies on the device) and
+ * cuda_pass.c (the operations) share.
+ *
+ * The engine's thread queues a pass on one stream and waits at its end. Everything that differs
+ * from step to step lies in the staging, which goes up in one copy before the pass; the pass itself
+ * has the same addresses always, so that a graph of it can be launched again.
+ *
+ * An error of CUDA's stays: the first is kept, nothing is queued behind it, and backend_check
+ * tells.
+ */
+#ifndef ARGOSY_ENGINE_BACKEND_CUDA_H
+#define ARGOSY_ENGINE_BACKEND_CUDA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cuda_kernels.h"
+#include "kernels/simt/cuda_api.h"
+#include "runtime/engine/backend.h"
+#include "runtime/engine/gpu.h"
+#include "runtime/model/model.h"
+
+/* A matrix or vector of the model, by its address on the host. */
+struct cuda_weight {
+    const void *host;
+    void *device;
+};
+
+/* Of a step; the same layout on both sides. Arrays lie where limits have room for the most. */
+struct cuda_staging {
+    uint32_t *ids;      /* (rows_max) */
+    uint32_t *pos;      /* (rows_max): of each row */
+    uint32_t *table_at; /* (rows_max): where the row's pages begin in `table` */
+    uint32_t *picks;    /* (picks_max): rows */
+    uint32_t *table;    /* (table_max): the spans' pages, one behind another */
+    void *block;
+};
+
+struct cuda {
+    struct backend base;
+    const struct model *model;
+    struct backend_limits limits;
+    struct gpu gpu;
+    cudaStream_t stream;
+    struct err failed;  /* code 0: not */
+    int64_t page_elems; /* of a layer; a page of all layers is contiguous */
+
+    struct cuda_weight *weights; /* (n_weights), host addresses ascending */
+    size_t n_weights;
+    void *weight_block;
+
+    /* registers, on the device */
+    float *x;      /* (rows_max, n_embd) */
+    float *picked; /* (picks_max, n_embd): x behind select */
+    float *y;      /* (rows_max, y_width) */
+    float *out;    /* (rows_max, n_heads * head_dim): of attention */
+    float *logits; /* (picks_max, vocab) */
+    struct kn_act act;
+    uint16_t *kv; /* (kv_pages, n_layers, page_elems) */
+    float *rope_cos, *rope_sin, *local_cos, *local_sin;
+    struct kn_rope_table rope, local_rope;
+    void *blocks[32]; /* what cudaMalloc gave */
+    size_t n_blocks;
+
+    struct cuda_staging host, device; /* host: page-locked */
+    size_t staging_bytes;
+    uint32_t table_max;
+    float *host_logits; /* (picks_max, vocab), page-locked */
+    float *host_x;      /* (rows_max, n_embd), page-locked */
+    bool x_is_there;    /* host_x has the rows of the last run */
+
+    /* the step */
+    struct batch *batch;
+    const struct kn_ops *ops; /* of the host: samples */
+    void *scratch;            /* kn_sample_scratch_bytes */
+};
+
+struct cuda_pass {
+    struct pass base;
+    struct cuda *cuda;
+    uint32_t rows; /* of x: the batch's, or the picks' */
+    float *x;
+};
+
+extern const struct pass_ops cuda_pass_ops;
+
+/* Keeps the first error; `what` was asked for. True when there is none yet. */
+bool cuda_ok(struct cuda *c, int rc, const char *what);
+
+/* ---- cuda_memory.c ---- */
+/* ERR_CONFIG names what of the model the kernels don't serve. */
+int cuda_refuse(const struct model *m, const struct backend_limits *limits, struct err *e);
+/* Takes all memory of the device and of the host, and brings weights and angles up. ERR_CONFIG:
+ * there is too little; says how much, and which options want less. */
+int cuda_take_memory(struct cuda *c, struct err *e);
+void cuda_free_memory(struct cuda *c);
+/* The matrix or vector on the device. */
+struct kn_matrix cuda_matrix(const struct cuda *c, const struct kn_matrix *w);
+const float *cuda_vector(const struct cuda *c, const float *v);
+
+#endif

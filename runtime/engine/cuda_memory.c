@@ -1,0 +1,426 @@
+/* cuda_memory.c: what lies on the GPU: weights, registers, KV pages; and the staging. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/check.h"
+#include "runtime/engine/backend_cuda.h"
+
+#define ALIGN UINT64_C(256)
+/* What CUDA and the driver take besides: contexts, the kernels themselves. */
+#define RESERVE (UINT64_C(256) << 20)
+#define ROOMS_MAX 40
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + ALIGN - 1) & ~(ALIGN - 1);
+}
+
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- the model's matrices and vectors ----------------------------------------------------------
+ */
+
+struct walk {
+    void (*matrix)(void *ctx, const struct kn_matrix *w);
+    void (*vector)(void *ctx, const float *v, uint64_t n);
+    void *ctx;
+};
+
+static void visit(const struct walk *k, const struct kn_matrix *w)
+{
+    if (k->matrix && w->data)
+        k->matrix(k->ctx, w);
+}
+
+static void visit_all(const struct walk *k, const struct kn_matrix *w, uint32_t n)
+{
+    for (uint32_t i = 0; w && i < n; i++)
+        visit(k, &w[i]);
+}
+
+static void visit_vector(const struct walk *k, const float *v, uint64_t n)
+{
+    if (k->vector && v)
+        k->vector(k->ctx, v, n);
+}
+
+static void walk_layer(const struct walk *k, const struct hparams *h, const struct model_layer *y)
+{
+    const struct kn_matrix *const each[] = {&y->qkv,  &y->q,  &y->k,    &y->v,     &y->o,
+                                            &y->gate, &y->up, &y->down, &y->router};
+    for (size_t i = 0; i < ARRAY_LEN(each); i++)
+        visit(k, each[i]);
+    visit_all(k, y->gate_exps, h->n_experts);
+    visit_all(k, y->up_exps, h->n_experts);
+    visit_all(k, y->down_exps, h->n_experts);
+    visit_vector(k, y->attn_norm, h->n_embd);
+    visit_vector(k, y->attn_post, h->n_embd);
+    visit_vector(k, y->ffn_norm, h->n_embd);
+    visit_vector(k, y->ffn_post, h->n_embd);
+    visit_vector(k, y->q_norm, h->head_dim);
+    visit_vector(k, y->k_norm, h->head_dim);
+    visit_vector(k, y->qkv_bias, (uint64_t)(h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
+}
+
+/* Everything once, but a head that is the embedding. */
+static void walk(const struct walk *k, const struct model *m)
+{
+    visit(k, &m->embed);
+    if (m->head.data != m->embed.data)
+        visit(k, &m->head);
+    visit_vector(k, m->out_norm, m->h.n_embd);
+    for (uint32_t i = 0; i < m->h.n_layers; i++)
+        walk_layer(k, &m->h, &m->layers[i]);
+}
+
+/* ---- what is not served ------------------------------------------------------------------------
+ */
+
+static void check_matrix(void *ctx, const struct kn_matrix *w)
+{
+    struct err *e = ctx;
+    if (e->code == 0 && !kn_cuda_serves(w->type, w->rows, w->cols))
+        err_set(e, ERR_CONFIG,
+                "device=cuda: a matrix of %lld x %lld of type %s is not served on a GPU; "
+                "device=cpu serves it",
+                (long long)w->rows, (long long)w->cols, kn_type_name(w->type));
+}
+
+static int refuse(struct err *e, const char *what)
+{
+    return err_set(e, ERR_CONFIG, "device=cuda: %s not served on a GPU; device=cpu serves it",
+                   what);
+}
+
+int cuda_refuse(const struct model *m, const struct backend_limits *limits, struct err *e)
+{
+    struct err found = {0};
+    const struct walk check = {.matrix = check_matrix, .ctx = &found};
+    if (m->shard.ranks > 1)
+        return refuse(e, "several ranks (tp) are");
+    if (limits->adapter_rank > 0)
+        return refuse(e, "adapters are");
+    if (limits->kv_type != KN_KV_F16)
+        return refuse(e, "KV pages of kv_type=int8 are");
+    if (m->h.n_experts > 0)
+        return refuse(e, "mixtures of experts are");
+    walk(&check, m);
+    return found.code < 0 ? err_set(e, found.code, "%s", found.msg) : 0;
+}
+
+/* ---- weights -----------------------------------------------------------------------------------
+ */
+
+/* Counts, then brings up. */
+struct upload {
+    struct cuda *c;
+    uint64_t bytes;   /* so far */
+    uint64_t largest; /* of a matrix */
+    size_t n;
+    void *packed; /* largest bytes of the host; NULL: only counts */
+};
+
+static void put(struct upload *u, const void *key, const void *from, uint64_t bytes)
+{
+    struct cuda *c = u->c;
+    if (u->packed) {
+        char *to = (char *)c->weight_block + u->bytes;
+        c->weights[u->n] = (struct cuda_weight){key, to};
+        cuda_ok(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream),
+                "copying weights");
+    }
+    u->bytes += aligned(bytes);
+    u->n++;
+}
+
+static void put_matrix(void *ctx, const struct kn_matrix *w)
+{
+    struct upload *u = ctx;
+    uint64_t bytes = kn_cuda_pack_bytes(w->type, w->rows, w->cols);
+    u->largest = most(u->largest, bytes);
+    if (u->packed)
+        kn_cuda_pack(w->type, w->rows, w->cols, w->data, u->packed);
+    put(u, w->data, u->packed, bytes);
+}
+
+static void put_vector(void *ctx, const float *v, uint64_t n)
+{
+    put(ctx, v, v, n * sizeof(*v));
+}
+
+static int by_host(const void *a, const void *b)
+{
+    const struct cuda_weight *x = a, *y = b;
+    return (uintptr_t)x->host < (uintptr_t)y->host ? -1 : (uintptr_t)x->host > (uintptr_t)y->host;
+}
+
+static struct upload measure(struct cuda *c)
+{
+    struct upload u = {.c = c};
+    const struct walk count = {put_matrix, put_vector, &u};
+    walk(&count, c->model);
+    return u;
+}
+
+/* The copies are finished when their calls return, because `packed` is not page-locked. */
+static int bring_up(struct cuda *c, const struct upload *measured, struct err *e)
+{
+    struct upload u = {.c = c, .packed = malloc(measured->largest ? measured->largest : 1)};
+    const struct walk copy = {put_matrix, put_vector, &u};
+    c->weights = calloc(measured->n ? measured->n : 1, sizeof(*c->weights));
+    if (!u.packed || !c->weights) {
+        free(u.packed);
+        return err_set(e, ERR_NOMEM, "engine: no memory to pack weights");
+    }
+    walk(&copy, c->model);
+    free(u.packed);
+    c->n_weights = u.n;
+    qsort(c->weights, c->n_weights, sizeof(*c->weights), by_host);
+    return 0;
+}
+
+static void *find(const struct cuda *c, const void *host)
+{
+    const struct cuda_weight key = {.host = host};
+    const struct cuda_weight *w =
+        bsearch(&key, c->weights, c->n_weights, sizeof(*c->weights), by_host);
+    ASSERT(w);
+    return w->device;
+}
+
+struct kn_matrix cuda_matrix(const struct cuda *c, const struct kn_matrix *w)
+{
+    struct kn_matrix d = *w;
+    d.data = find(c, w->data);
+    return d;
+}
+
+const float *cuda_vector(const struct cuda *c, const float *v)
+{
+    return find(c, v);
+}
+
+/* ---- registers ---------------------------------------------------------------------------------
+ */
+
+struct room {
+    void *dst; /* of any pointer type: where its address goes */
+    uint64_t bytes;
+};
+
+struct rooms {
+    struct room v[ROOMS_MAX];
+    size_t n;
+    uint64_t bytes;
+};
+
+/* No product can wrap: rows and widths are bounded (model.h), and pages were counted in bytes. */
+static void want(struct rooms *r, void *dst, uint64_t n, size_t elem_bytes)
+{
+    ASSERT(r->n < ROOMS_MAX);
+    r->v[r->n++] = (struct room){dst, n * elem_bytes};
+    r->bytes += aligned(n * elem_bytes);
+}
+
+static void want_act(struct rooms *r, const struct cuda *c, struct kn_act *a, uint64_t rows,
+                     uint64_t k)
+{
+    uint64_t blocks = (k + KN_BLOCK - 1) / KN_BLOCK;
+    want(r, &a->q, rows * blocks * KN_BLOCK, sizeof(*a->q));
+    want(r, &a->d, rows * blocks, sizeof(*a->d));
+    want(r, &a->s, rows * blocks, sizeof(*a->s));
+    want(r, &a->h, rows * blocks, sizeof(*a->h));
+    if (c->model->has_float_matrix)
+        want(r, &a->f, rows * k, sizeof(*a->f));
+}
+
+static void plan_registers(struct cuda *c, struct rooms *r)
+{
+    const struct hparams *h = &c->model->h;
+    const struct backend_limits *l = &c->limits;
+    uint64_t rows = l->rows_max, width = (uint64_t)h->n_heads * h->head_dim;
+    uint64_t qkv = width + 2 * (uint64_t)h->n_kv_heads * h->head_dim;
+    uint64_t angles = (uint64_t)l->context * (c->model->rope.dim / 2);
+    uint64_t local_angles = (uint64_t)l->context * (c->model->local_rope.dim / 2);
+
+    want(r, &c->x, rows * h->n_embd, sizeof(float));
+    want(r, &c->picked, (uint64_t)l->picks_max * h->n_embd, sizeof(float));
+    want(r, &c->y, rows * most(most(qkv, 2 * (uint64_t)h->n_ff), h->n_embd), sizeof(float));
+    want(r, &c->out, rows * width, sizeof(float));
+    want(r, &c->logits, (uint64_t)l->picks_max * h->vocab, sizeof(float));
+    want_act(r, c, &c->act, rows, most(most(h->n_embd, width), h->n_ff));
+    want(r, &c->rope_cos, angles, sizeof(float));
+    want(r, &c->rope_sin, angles, sizeof(float));
+    if (local_angles > 0) {
+        want(r, &c->local_cos, local_angles, sizeof(float));
+        want(r, &c->local_sin, local_angles, sizeof(float));
+    }
+}
+
+static uint64_t kv_bytes(const struct cuda *c)
+{
+    return (uint64_t)c->limits.kv_pages * c->model->h.n_layers * (uint64_t)c->page_elems *
+           sizeof(uint16_t);
+}
+
+/* ---- staging -----------------------------------------------------------------------------------
+ */
+
+/* Every row may be of another sequence with a whole context, but pages are each of one sequence,
+ * or shared by several that begin alike. */
+static uint64_t table_max(const struct backend_limits *l)
+{
+    uint64_t pages = ((uint64_t)l->context + KN_PAGE_TOKENS - 1) / KN_PAGE_TOKENS;
+    return pages * l->rows_max;
+}
+
+static void lay_out(const struct cuda *c, struct cuda_staging *s)
+{
+    const struct backend_limits *l = &c->limits;
+    uint32_t *at = s->block;
+    s->ids = at;
+    s->pos = s->ids + l->rows_max;
+    s->table_at = s->pos + l->rows_max;
+    s->picks = s->table_at + l->rows_max;
+    s->table = s->picks + l->picks_max;
+}
+
+static uint64_t staging_bytes(const struct cuda *c)
+{
+    const struct backend_limits *l = &c->limits;
+    return (3 * (uint64_t)l->rows_max + l->picks_max + table_max(l)) * sizeof(uint32_t);
+}
+
+static int take_host(struct cuda *c, struct err *e)
+{
+    const struct hparams *h = &c->model->h;
+    const struct backend_limits *l = &c->limits;
+    void *staging = NULL, *logits = NULL, *x = NULL;
+    if (cuda_ok(c, cudaMallocHost(&staging, c->staging_bytes), "page-locked memory") &&
+        cuda_ok(c, cudaMallocHost(&logits, (size_t)l->picks_max * h->vocab * sizeof(float)),
+                "page-locked memory") &&
+        cuda_ok(c, cudaMallocHost(&x, (size_t)l->rows_max * h->n_embd * sizeof(float)),
+                "page-locked memory")) {
+        c->scratch = malloc(kn_sample_scratch_bytes(h->vocab));
+        if (!c->scratch)
+            err_set(&c->failed, ERR_NOMEM, "engine: no memory");
+    }
+    c->host.block = staging;
+    c->host_logits = logits;
+    c->host_x = x;
+    if (c->failed.code < 0)
+        return err_set(e, c->failed.code, "%s", c->failed.msg);
+    lay_out(c, &c->host);
+    return 0;
+}
+
+/* ---- angles ------------------------------------------------------------------------------------
+ */
+
+static int fill_rope(struct cuda *c, const struct model_rope *r, float *to_cos, float *to_sin,
+                     struct kn_rope_table *table, struct err *e)
+{
+    size_t n = (size_t)c->limits.context * (r->dim / 2), bytes = n * sizeof(float);
+    float *cos = malloc(bytes ? bytes : 1), *sin = malloc(bytes ? bytes : 1);
+    if (cos && sin) {
+        kn_rope_fill(r->inv_freq, (int)r->dim, r->magnitude, 0, c->limits.context, cos, sin);
+        cuda_ok(c, cudaMemcpyAsync(to_cos, cos, bytes, cudaMemcpyHostToDevice, c->stream),
+                "copying angles");
+        cuda_ok(c, cudaMemcpyAsync(to_sin, sin, bytes, cudaMemcpyHostToDevice, c->stream),
+                "copying angles");
+        cuda_ok(c, cudaStreamSynchronize(c->stream), "copying angles");
+        *table = (struct kn_rope_table){to_cos, to_sin, (int)r->dim, c->limits.context};
+    }
+    int rc = cos && sin ? 0 : err_set(e, ERR_NOMEM, "engine: no memory for angles");
+    free(cos);
+    free(sin);
+    return rc;
+}
+
+static int fill_ropes(struct cuda *c, struct err *e)
+{
+    const struct model *m = c->model;
+    int rc = fill_rope(c, &m->rope, c->rope_cos, c->rope_sin, &c->rope, e);
+    c->local_rope = c->rope;
+    if (rc == 0 && m->local_rope.inv_freq)
+        rc = fill_rope(c, &m->local_rope, c->local_cos, c->local_sin, &c->local_rope, e);
+    return rc;
+}
+
+/* ---- taking and giving back --------------------------------------------------------------------
+ */
+
+#define MIB(bytes) ((unsigned long long)(((bytes) + (1u << 20) - 1) >> 20))
+
+static int too_little(const struct cuda *c, uint64_t weights, uint64_t buffers, uint64_t left,
+                      struct err *e)
+{
+    uint64_t need = weights + buffers + kv_bytes(c) + RESERVE;
+    return err_set(e, ERR_CONFIG,
+                   "device=cuda:%d: %lluM of memory are missing: %lluM of weights, %lluM of KV "
+                   "pages and %lluM of buffers want %lluM, and %.60s has %lluM free; kv_bytes and "
+                   "context_max make the pages smaller, step_tokens_max and sequences_max the "
+                   "buffers",
+                   c->gpu.index, MIB(need - left), MIB(weights), MIB(kv_bytes(c)),
+                   MIB(buffers + RESERVE), MIB(need), c->gpu.name, MIB(left));
+}
+
+static bool take(struct cuda *c, void *dst, uint64_t bytes)
+{
+    void *p = NULL;
+    ASSERT(c->n_blocks < ARRAY_LEN(c->blocks));
+    if (!cuda_ok(c, cudaMalloc(&p, bytes ? bytes : ALIGN), "memory of the GPU"))
+        return false;
+    c->blocks[c->n_blocks++] = p;
+    memcpy(dst, &p, sizeof(p));
+    return true;
+}
+
+static int take_device(struct cuda *c, const struct upload *weights, struct err *e)
+{
+    struct rooms r = {.n = 0};
+    size_t left = 0, total = 0;
+    plan_registers(c, &r);
+    c->staging_bytes = staging_bytes(c);
+    r.bytes += c->staging_bytes;
+    if (!cuda_ok(c, cudaMemGetInfo(&left, &total), "asking for free memory"))
+        return err_set(e, ERR_CONFIG, "%s", c->failed.msg);
+    if (weights->bytes + r.bytes + kv_bytes(c) + RESERVE > left)
+        return too_little(c, weights->bytes, r.bytes, left, e);
+    bool ok = take(c, &c->weight_block, weights->bytes) && take(c, &c->kv, kv_bytes(c)) &&
+              take(c, &c->device.block, c->staging_bytes);
+    for (size_t i = 0; ok && i < r.n; i++)
+        ok = take(c, r.v[i].dst, r.v[i].bytes);
+    if (!ok)
+        return err_set(e, ERR_CONFIG, "%s", c->failed.msg);
+    lay_out(c, &c->device);
+    return 0;
+}
+
+int cuda_take_memory(struct cuda *c, struct err *e)
+{
+    struct upload weights = measure(c);
+    c->table_max = (uint32_t)table_max(&c->limits);
+    int rc = take_device(c, &weights, e);
+    if (rc == 0)
+        rc = take_host(c, e);
+    if (rc == 0)
+        rc = bring_up(c, &weights, e);
+    if (rc == 0)
+        rc = fill_ropes(c, e);
+    return rc == 0 && c->failed.code < 0 ? err_set(e, c->failed.code, "%s", c->failed.msg) : rc;
+}
+
+void cuda_free_memory(struct cuda *c)
+{
+    for (size_t i = 0; i < c->n_blocks; i++)
+        cudaFree(c->blocks[i]);
+    cudaFreeHost(c->host.block);
+    cudaFreeHost(c->host_logits);
+    cudaFreeHost(c->host_x);
+    free(c->weights);
+    free(c->scratch);
+}

@@ -1,0 +1,227 @@
+/* cuda_pass.c: the operations of a pass on a GPU: each queues its kernels and returns. */
+#include "runtime/base/check.h"
+#include "runtime/engine/backend_cuda.h"
+
+static struct cuda_pass *of(struct pass *p)
+{
+    return (struct cuda_pass *)p;
+}
+
+/* Nothing is queued behind an error. */
+static bool goes_on(const struct cuda_pass *p)
+{
+    return p->cuda->failed.code == 0 && p->rows > 0;
+}
+
+static struct kn_act *shape_act(struct cuda_pass *p, int64_t k)
+{
+    p->cuda->act.k = k;
+    return &p->cuda->act;
+}
+
+static void cuda_embed(struct pass *base, const struct kn_matrix *w, float scale)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    const struct kn_matrix m = cuda_matrix(c, w);
+    if (goes_on(p))
+        cuda_ok(c, kn_cuda_embed(&m, c->device.ids, p->rows, scale, p->x, c->stream), "embed");
+}
+
+static void cuda_norm(struct pass *base, const float *w, float w_offset, float eps)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    int64_t d = c->model->h.n_embd;
+    const struct kn_act *act = shape_act(p, d);
+    if (goes_on(p))
+        cuda_ok(c,
+                kn_cuda_rmsnorm_quantize(p->x, cuda_vector(c, w), w_offset, eps, 0, p->rows, d, act,
+                                         c->stream),
+                "rmsnorm");
+}
+
+static struct kn_act act_from(const struct kn_act *a, int64_t row)
+{
+    int64_t nb = (a->k + KN_BLOCK - 1) / KN_BLOCK;
+    return (struct kn_act){.f = a->f ? a->f + row * a->k : NULL,
+                           .q = a->q + row * nb * KN_BLOCK,
+                           .d = a->d + row * nb,
+                           .s = a->s + row * nb,
+                           .h = a->h + row * nb,
+                           .k = a->k};
+}
+
+static void multiply(struct cuda_pass *p, const struct kn_matrix *w, bool accumulate, float *y,
+                     int64_t ldy)
+{
+    struct cuda *c = p->cuda;
+    const struct kn_matrix m = cuda_matrix(c, w);
+    for (int64_t t = 0, n; t < p->rows && goes_on(p); t += n) {
+        const struct kn_act act = act_from(&c->act, t);
+        n = p->rows - t < KN_CUDA_TOKENS_MAX ? p->rows - t : KN_CUDA_TOKENS_MAX;
+        cuda_ok(c, kn_cuda_matmul(&m, &act, n, 0, m.rows, accumulate, y + t * ldy, ldy, c->stream),
+                "matmul");
+    }
+}
+
+static void cuda_project(struct pass *base, const struct kn_matrix *const *w, int n,
+                         const float *bias)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    int64_t ldy = 0, column = 0;
+    for (int i = 0; i < n; i++)
+        ldy += w[i]->rows;
+    for (int i = 0; i < n; column += w[i]->rows, i++)
+        multiply(p, w[i], false, c->y + column, ldy);
+    if (bias && goes_on(p))
+        cuda_ok(c, kn_cuda_add_bias(c->y, ldy, p->rows, ldy, cuda_vector(c, bias), c->stream),
+                "add_bias");
+}
+
+static void cuda_project_add(struct pass *base, const struct kn_matrix *w)
+{
+    struct cuda_pass *p = of(base);
+    multiply(p, w, true, p->x, p->cuda->model->h.n_embd);
+}
+
+static void cuda_add_norm(struct pass *base, const float *w, float w_offset, float eps)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    if (goes_on(p))
+        cuda_ok(c,
+                kn_cuda_add_norm(c->y, cuda_vector(c, w), w_offset, eps, p->rows,
+                                 c->model->h.n_embd, p->x, c->stream),
+                "add_norm");
+}
+
+static void cuda_gate(struct pass *base, enum pass_gate kind)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    int64_t ff = c->model->h.n_ff;
+    const struct kn_act *act = shape_act(p, ff);
+    if (goes_on(p))
+        cuda_ok(c,
+                (kind == PASS_GEGLU ? kn_cuda_geglu_quantize : kn_cuda_swiglu_quantize)(
+                    c->y, 2 * ff, 0, p->rows, ff, act, c->stream),
+                "gate");
+}
+
+/* ---- attention ---------------------------------------------------------------------------------
+ */
+
+static void norm_heads(struct cuda_pass *p, const struct pass_attention *a, int64_t ldy)
+{
+    struct cuda *c = p->cuda;
+    const struct hparams *h = &c->model->h;
+    const float *q = a->q_norm ? cuda_vector(c, a->q_norm) : NULL;
+    const float *k = a->k_norm ? cuda_vector(c, a->k_norm) : NULL;
+    if ((q || k) && goes_on(p))
+        cuda_ok(c,
+                kn_cuda_norm_heads(c->y, ldy, p->rows, (int)h->n_heads, (int)h->n_kv_heads,
+                                   (int)h->head_dim, q, k, a->norm_eps, c->stream),
+                "norm_heads");
+}
+
+static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_attention *a)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    const struct hparams *h = &c->model->h;
+    int64_t width = (int64_t)h->n_heads * h->head_dim;
+    int64_t ldy = width + 2 * (int64_t)h->n_kv_heads * h->head_dim;
+    const struct kn_rope_table *rope = a->local_rope ? &c->local_rope : &c->rope;
+    const struct kn_kv kv = {.pages = c->kv + layer * c->page_elems,
+                             .page_stride = c->page_elems * h->n_layers,
+                             .n_kv_heads = (int)h->n_kv_heads,
+                             .head_dim = (int)h->head_dim,
+                             .type = c->limits.kv_type};
+
+    const struct kn_cuda_rows rows = {.pos = c->device.pos,
+                                      .table = c->device.table,
+                                      .table_at = c->device.table_at,
+                                      .n = p->rows};
+    const struct kn_cuda_attn attn = {.q = c->y,
+                                      .ldq = ldy,
+                                      .out = c->out,
+                                      .ldo = width,
+                                      .kv = kv,
+                                      .rows = rows,
+                                      .n_heads = (int)h->n_heads,
+                                      .scale = a->scale,
+                                      .window = a->window,
+                                      .softcap = a->softcap};
+
+    norm_heads(p, a, ldy);
+    if (goes_on(p))
+        cuda_ok(c,
+                kn_cuda_rope_kv(c->y, ldy, (int)h->n_heads, &kv, &rows, rope, a->rope, c->stream),
+                "rope");
+    if (goes_on(p))
+        cuda_ok(c, kn_cuda_attention_whole(&attn, c->stream), "attention");
+    const struct kn_act *act = shape_act(p, width);
+    if (goes_on(p))
+        cuda_ok(c, kn_cuda_quantize(c->out, width, 0, p->rows, act, c->stream), "quantize");
+}
+
+/* ---- the end -----------------------------------------------------------------------------------
+ */
+
+/* In place, as nobody takes logits of these rows; backend_cuda.c adds them up behind the pass. */
+static void cuda_pool(struct pass *base, const float *w, float w_offset, float eps)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    int64_t d = c->model->h.n_embd;
+    for (uint32_t i = 0; i < c->batch->n_pools && goes_on(p); i++) {
+        const struct pooling *k = &c->batch->pools[i];
+        float *x = p->x + k->row * d;
+        cuda_ok(c, kn_cuda_rmsnorm(x, cuda_vector(c, w), w_offset, eps, k->rows, d, x, c->stream),
+                "rmsnorm");
+    }
+}
+
+static void cuda_select(struct pass *base)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    p->rows = c->batch->n_picks;
+    if (goes_on(p))
+        cuda_ok(c,
+                kn_cuda_gather(p->x, c->device.picks, p->rows, c->model->h.n_embd, c->picked,
+                               c->stream),
+                "gather");
+    p->x = c->picked;
+}
+
+static void cuda_head(struct pass *base, const struct kn_matrix *w)
+{
+    struct cuda_pass *p = of(base);
+    multiply(p, w, false, p->cuda->logits, p->cuda->model->h.vocab);
+}
+
+static void cuda_softcap(struct pass *base, float cap)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    int64_t vocab = c->model->h.vocab;
+    if (goes_on(p))
+        cuda_ok(c, kn_cuda_softcap(c->logits, vocab, p->rows, vocab, cap, c->stream), "softcap");
+}
+
+const struct pass_ops cuda_pass_ops = {
+    .embed = cuda_embed,
+    .norm = cuda_norm,
+    .project = cuda_project,
+    .attend = cuda_attend,
+    .gate = cuda_gate,
+    .project_add = cuda_project_add,
+    .add_norm = cuda_add_norm,
+    .pool = cuda_pool,
+    .select = cuda_select,
+    .head = cuda_head,
+    .softcap = cuda_softcap,
+};

@@ -1,0 +1,31 @@
+/* gpu.h: which device computes: the CPU, or a GPU by CUDA.
+ *
+ * A program without CUDA (cuda_absent.c) has the CPU alone, and says so to who asks for a GPU.
+ * Any thread, one at a time.
+ */
+#ifndef ARGOSY_ENGINE_GPU_H
+#define ARGOSY_ENGINE_GPU_H
+
+#include <stdint.h>
+
+#include "runtime/base/err.h"
+
+#define GPU_CPU (-1)
+/* Compute capability: the kernels are for sm_80 and what came after. */
+#define GPU_MAJOR_MIN 8
+
+struct gpu {
+    int index; /* GPU_CPU: none */
+    char name[128];
+    int major, minor;
+    uint64_t memory_bytes;
+};
+
+/* What `device` says: "cpu"; "cuda" or "cuda:N", a GPU; "auto" or NULL: GPU 0 where there is one
+ * that can be used, else the CPU. ERR_CONFIG: why a GPU that was asked for can't be used. */
+int gpu_choose(const char *device, struct gpu *out, struct err *e);
+
+/* Of the CUDA side: GPU `index` of this machine. ERR_CONFIG: why it can't be used. */
+int cuda_probe(int index, struct gpu *out, struct err *e);
+
+#endif
