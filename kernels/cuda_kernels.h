@@ -139,6 +139,63 @@ int kn_cuda_route(const float *logits, int64_t ld, int64_t n, int n_experts, int
 int kn_cuda_combine(const float *y, const uint32_t *expert_slots, const float *weights, int64_t n,
                     int n_used, int64_t d, float *x, int64_t ldx, void *stream);
 
+/* ---- sampling -------------------------------------------------------------------------------- */
+
+#define KN_CUDA_VOCAB_MAX (1u << 20)
+
+/* One pick: struct kn_sampling with its position, for a device. Lists are in the same buffer,
+ * so many words of 4 bytes behind its beginning. */
+struct kn_cuda_sampling {
+    uint64_t seed, position;
+    uint32_t row; /* of the logits */
+    float temperature;
+    uint32_t top_k;
+    float top_p, min_p;
+    float presence_penalty, frequency_penalty, repetition_penalty;
+    uint32_t n_seen, n_context, n_bias;
+    uint32_t seen_ids_at, seen_counts_at, context_ids_at, bias_ids_at, bias_values_at;
+    uint32_t mask_at; /* 0: all tokens are allowed */
+    uint32_t n_top;   /* 0 unless want_logprobs */
+    bool want_token;  /* false: only whether all logits are finite */
+    bool want_logprobs;
+};
+
+/* What pack takes, on the host. */
+struct kn_cuda_pick {
+    const struct kn_sampling *sampling; /* NULL: no token, only whether all logits are finite */
+    uint64_t position;
+    uint32_t row; /* of the logits */
+};
+
+/* What a batch wants beyond the highest logit; a step that no pick wants may be launched too. */
+enum {
+    KN_CUDA_SAMPLE_DRAW = 1, /* with the next two: a temperature above 0 */
+    KN_CUDA_SAMPLE_TOP_K = 2,
+    KN_CUDA_SAMPLE_TOP_P = 4,
+    KN_CUDA_SAMPLE_LOGPROBS = 8,
+    KN_CUDA_SAMPLE_ALL = 15
+};
+
+/* Bytes of the packed parameters of n picks (host): below 16 GiB. */
+size_t kn_cuda_sampling_bytes(const struct kn_cuda_pick *picks, uint32_t n, uint32_t vocab);
+/* Packs them (host) into dst, 8-byte aligned: n of struct kn_cuda_sampling, then the lists. Returns
+ * the steps that they want. */
+unsigned kn_cuda_pack_sampling(const struct kn_cuda_pick *picks, uint32_t n, uint32_t vocab,
+                               void *dst);
+size_t kn_cuda_sample_scratch_bytes(uint32_t n, uint32_t vocab);
+/* sample of kernels.h for n picks, from rows of logits (any, vocab), row stride ld, 16-byte aligned
+ * with ld a multiple of 4 where they are to be read fast. Logits stay as they are. packed: a copy
+ * of what kn_cuda_pack_sampling made, 16-byte aligned, like scratch (kn_cuda_sample_scratch_bytes).
+ * steps: at least what it returned; KN_CUDA_SAMPLE_ALL in a graph that serves any batch. out (n),
+ * finite (n): 1 where all raw logits are finite. vocab at most KN_CUDA_VOCAB_MAX (more, or 0: -1).
+ *
+ * The digest of a pick's logits is not made here: FNV-1a goes word by word, each waiting for the
+ * one before, 2 ms of a GPU's thread for 128k. Who wants one copies the row and has the host do it.
+ */
+int kn_cuda_sample(const float *logits, int64_t ld, uint32_t vocab, const void *packed, uint32_t n,
+                   unsigned steps, void *scratch, struct kn_sampled *out, uint32_t *finite,
+                   void *stream);
+
 #ifdef __cplusplus
 }
 #endif

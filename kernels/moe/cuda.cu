@@ -10,7 +10,10 @@
  * earlier rows in its block. So slots of an expert lie together, experts ascending, rows ascending
  * in each. Grid as route, 8 n_experts bytes of shared memory; each block counts all of `taken` (4
  * bytes an expert and 32 rows, from L2). combine: x (n, d), stride ldx; y (slots, d). A thread four
- * columns: grid (ceil(d / 1024), n). Moves 4 n_used + 8 bytes an element: bound by memory. */
+ * columns: grid (ceil(d / 1024), n). Moves 4 n_used + 8 bytes an element: bound by memory.
+ * gate: route threads=256 blocks=6 shared=16384 loop=REDUX
+ * gate: slots threads=256 blocks=4 shared=32768 loop=POPC
+ * gate: combine threads=256 blocks=8 loop=LDG.E.128 */
 #include "kernels/rows/device.h"
 #include "kernels/sample/order.h"
 

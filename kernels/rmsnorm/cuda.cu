@@ -9,7 +9,12 @@
  * (12 for add_norm), w besides. norm_heads: a warp a head, which stays in registers: grid
  * (ceil(heads / 8), n). A lane has sums l and l + 32. 8 bytes an element. add_bias: a thread four
  * elements: grid (ceil(d / 1024), n). 8 bytes an element. All bound by memory; a single row by the
- * latency of d / 1024 loads and d / 64 sums. */
+ * latency of d / 1024 loads and d / 64 sums.
+ * gate: rmsnorm threads=256 blocks=8 loop=LDG.E.128,STG.E.128
+ * gate: add_norm threads=256 blocks=8 loop=LDG.E.128,STG.E.128
+ * gate: rmsnorm_quantize threads=256 blocks=8
+ * gate: norm_heads threads=256 blocks=8
+ * gate: add_bias threads=256 blocks=8 has=LDG.E.128,STG.E.128 */
 #include "kernels/quantize/device.h"
 #include "kernels/rows/device.h"
 

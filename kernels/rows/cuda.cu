@@ -6,62 +6,65 @@
  * grid (n). Twice 1 + 12 / 32 bytes an element, and 8 for f. pool:       sum[j] = sum[j] +
  * (double)x[r][j], r ascending. x (n, d), sum (d). A thread a column: grid (ceil(d / 256)), the
  * row's order being the page's (NUMERICS.md, 5); 4 bytes an element, eight rows of them under way
- * at a time. No shared memory. All bound by memory. */
-#include "kernels/rows/device.h"
+ * at a time. No shared memory. All bound by memory.
+ * gate: gather threads=256 blocks=8 has=LDG.E.128,STG.E.128
+ * gate: gather_act threads=256 blocks=8 loop=LDG.E.128,STG.E.128
+ * gate: pool threads=256 blocks=6 loop=LDG.E */
+#include "kernels/simt/cuda.h"
 
 #include "kernels/cuda_kernels.h"
 
 #define THREADS 256
+#define PART 1024 /* floats of a row that a thread block of gather copies */
 #define POOL_AHEAD 8
 
-__global__ void __launch_bounds__(THREADS)
-    gather(const float *x, const uint32_t *rows, int64_t d, float *out)
+/* n words from row `from_row` to row `to_row` of rows of n words, [first, end) of them: 16 bytes at
+ * a time where rows begin at multiples of that. All threads of the block. */
+static __device__ __forceinline__ void copy_row(void *to, int64_t to_row, const void *from,
+                                                int64_t from_row, int n, int first, int end)
 {
-    const int64_t i = 4 * (static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x);
+    const int t = static_cast<int>(threadIdx.x);
 
-    if (i < d) {
-        float v[4];
-        load_quad(x + rows[blockIdx.y] * d, i, d, v);
-        store_quad(out + blockIdx.y * d, i, d, v);
+    if (n % 4 == 0) {
+        uint4 *dst = static_cast<uint4 *>(to) + to_row * (n / 4);
+        const uint4 *src = static_cast<const uint4 *>(from) + from_row * (n / 4);
+        for (int i = first / 4 + t; i < end / 4; i += THREADS) {
+            const uint4 v = __ldg(src + i);
+            dst[i] = make_uint4(v.x, v.y, v.z, v.w);
+        }
+    } else {
+        uint32_t *dst = static_cast<uint32_t *>(to) + to_row * n;
+        const uint32_t *src = static_cast<const uint32_t *>(from) + from_row * n;
+        for (int i = first + t; i < end; i += THREADS) {
+            dst[i] = __ldg(src + i);
+        }
     }
 }
 
-/* All threads of the block; n words. */
-static __device__ __forceinline__ void copy_words(uint32_t *to, const uint32_t *from, int64_t n)
+__global__ void __launch_bounds__(THREADS)
+    gather(const float *x, const uint32_t *rows, int d, float *out)
 {
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-        to[i] = from[i];
-    }
+    const int first = static_cast<int>(blockIdx.x) * PART;
+
+    copy_row(out, blockIdx.y, x, rows[blockIdx.y], d, first, first + PART < d ? first + PART : d);
 }
 
 __global__ void __launch_bounds__(THREADS)
     gather_act(struct kn_act a, const uint32_t *rows, struct kn_act to)
 {
-    const int64_t nb = (a.k + KN_BLOCK - 1) / KN_BLOCK, i = blockIdx.x, from = rows[i];
+    const int k = static_cast<int>(a.k), nb = (k + KN_BLOCK - 1) / KN_BLOCK;
+    const int64_t i = blockIdx.x, from = rows[i];
 
     if (a.f != nullptr) {
-        for (int64_t c = 4 * threadIdx.x; c < a.k; c += 4 * THREADS) {
-            float v[4];
-            load_quad(a.f + from * a.k, c, a.k, v);
-            store_quad(to.f + i * a.k, c, a.k, v);
+        copy_row(to.f, i, a.f, from, k, 0, k);
+    }
+    if (a.q != nullptr) {
+        copy_row(to.q, i, a.q, from, nb * KN_BLOCK / 4, 0, nb * KN_BLOCK / 4);
+        copy_row(to.d, i, a.d, from, nb, 0, nb);
+        copy_row(to.s, i, a.s, from, nb, 0, nb);
+        if (a.h != nullptr) {
+            copy_row(to.h, i, a.h, from, nb, 0, nb);
         }
-    }
-    if (a.q == nullptr) {
-        return;
-    }
-    const uint4 *q = reinterpret_cast<const uint4 *>(a.q + from * nb * KN_BLOCK);
-    uint4 *to_q = reinterpret_cast<uint4 *>(to.q + i * nb * KN_BLOCK);
-    for (int64_t c = threadIdx.x; c < 2 * nb; c += THREADS) {
-        const uint4 v = __ldg(q + c);
-        to_q[c] = make_uint4(v.x, v.y, v.z, v.w);
-    }
-    copy_words(reinterpret_cast<uint32_t *>(to.d + i * nb),
-               reinterpret_cast<const uint32_t *>(a.d + from * nb), nb);
-    copy_words(reinterpret_cast<uint32_t *>(to.s + i * nb),
-               reinterpret_cast<const uint32_t *>(a.s + from * nb), nb);
-    if (a.h != nullptr) {
-        copy_words(reinterpret_cast<uint32_t *>(to.h + i * nb),
-                   reinterpret_cast<const uint32_t *>(a.h + from * nb), nb);
     }
 }
 
@@ -91,8 +94,9 @@ int kn_cuda_gather(const float *x, const uint32_t *rows, int64_t n, int64_t d, f
     if (n <= 0 || d <= 0) {
         return 0;
     }
-    return launch("gather", gather, quad_grid(d, THREADS, n), THREADS, 0,
-                  static_cast<cudaStream_t>(stream), x, rows, d, out);
+    return launch("gather", gather,
+                  dim3(static_cast<unsigned>((d + PART - 1) / PART), static_cast<unsigned>(n)),
+                  THREADS, 0, static_cast<cudaStream_t>(stream), x, rows, static_cast<int>(d), out);
 }
 
 int kn_cuda_gather_act(const struct kn_act *a, const uint32_t *rows, int64_t n,

@@ -1,5 +1,6 @@
 /* sample/test.c: Philox's published vectors, the filters against a plain sort, the distribution
  * against its probabilities, and every version against the reference. */
+#include "kernels/cuda_testing.h"
 #include "kernels/testing.h"
 
 /* One row, its parameters and its scratch. */
@@ -351,6 +352,267 @@ static void test_sample_is_the_same_everywhere(void **state)
     }
 }
 
+/* ---- on a GPU ------------------------------------------------------------------------------- */
+
+#define PICKS_MAX 3
+
+/* A row with the lists that its parameters point to. */
+struct drawing {
+    struct row row;
+    uint32_t ids[8], counts[8], *mask;
+    float bias[8];
+    uint64_t position;
+    bool asked; /* false: only whether its logits are finite */
+};
+
+static void drawing_init(struct drawing *d, struct random *r, uint32_t vocab)
+{
+    row_init(&d->row, vocab);
+    d->mask = get_memory((size_t)(vocab + 31) / 32 * sizeof *d->mask);
+    random_parameters(r, &d->row, d->ids, d->counts, d->bias, d->mask);
+    if (random_below(r, 3) == 0) { /* nothing that needs a copy of the logits */
+        d->row.p.n_seen = d->row.p.n_context = d->row.p.n_bias = 0;
+    }
+    d->position = (uint64_t)random_u32(r) * random_u32(r);
+    d->asked = random_below(r, 8) != 0;
+}
+
+static void drawing_release(struct drawing *d)
+{
+    row_release(&d->row);
+    free(d->mask);
+}
+
+/* Many equal, so that ids decide; a wide range, so that most masses are 0; nothing to take; a few
+ * that weigh all. */
+static void make_odd(struct drawing *d, struct random *r)
+{
+    struct row *row = &d->row;
+    uint32_t kind = random_below(r, 5);
+
+    for (uint32_t i = 0; i < row->vocab; i++) {
+        float coarse = (float)(int)random_below(r, 3) - (float)(i % 2);
+        row->logits[i] = kind == 0   ? 1.5f
+                         : kind == 1 ? coarse
+                         : kind == 2 ? -28.5f * (float)random_below(r, 1000) / 999.0f
+                         : kind == 3 ? -INFINITY
+                                     : -40.0f;
+    }
+    if (kind == 4) {
+        row->logits[random_below(r, row->vocab)] = -0.0f;
+        row->logits[random_below(r, row->vocab)] = 0.0f;
+    }
+    row->p.temperature = random_below(r, 8) == 0 ? 0.0f : 1.0f;
+    row->p.top_k = random_below(r, 2) != 0 ? random_below(r, row->vocab + 1) : 0;
+    row->p.top_p = (float)random_below(r, 12) / 10.0f;
+    row->p.min_p = random_below(r, 4) == 0 ? 1.5f : 0.0f;
+    row->p.n_seen = row->p.n_context = row->p.n_bias = 0;
+}
+
+/* All picks in one sequence of launches; row i of the logits is pick n - 1 - i's. */
+static void sample_on_device(struct drawing *d, uint32_t n, int64_t ld, bool all_steps,
+                             struct kn_sampled *out, uint32_t *finite)
+{
+    uint32_t vocab = d[0].row.vocab;
+    size_t bytes = (size_t)(n * ld) * sizeof(float), packed_bytes;
+    struct kn_cuda_pick picks[PICKS_MAX];
+    float *logits = get_floats(n * ld);
+    for (uint32_t i = 0; i < n; i++) {
+        picks[i] = (struct kn_cuda_pick){.sampling = d[i].asked ? &d[i].row.p : NULL,
+                                         .position = d[i].position,
+                                         .row = n - 1 - i};
+        memcpy(logits + (n - 1 - i) * ld, d[i].row.logits, vocab * sizeof(float));
+    }
+    packed_bytes = kn_cuda_sampling_bytes(picks, n, vocab);
+    void *packed = get_memory(packed_bytes);
+    unsigned steps = kn_cuda_pack_sampling(picks, n, vocab, packed);
+    float *device = simt_malloc(bytes, "logits");
+    for (uint32_t i = 0; i < n; i++) { /* what lies between the rows is nobody's */
+        simt_upload(device + i * ld, logits + i * ld, vocab * sizeof(float));
+    }
+    void *device_packed = to_device(packed, packed_bytes, "packed");
+    void *scratch = simt_malloc(kn_cuda_sample_scratch_bytes(n, vocab), "scratch");
+    struct kn_sampled *device_out = simt_malloc(n * sizeof *out, "out");
+    uint32_t *device_finite = simt_malloc(n * sizeof *finite, "finite");
+    assert_launched(kn_cuda_sample(device, ld, vocab, device_packed, n,
+                                   all_steps ? (unsigned)KN_CUDA_SAMPLE_ALL : steps, scratch,
+                                   device_out, device_finite, NULL));
+    from_device(out, device_out, n * sizeof *out);
+    from_device(finite, device_finite, n * sizeof *finite);
+    for (uint32_t i = 0; i < n; i++) { /* the logits stay */
+        float *row = get_floats(vocab);
+        from_device(row, device + (n - 1 - i) * ld, vocab * sizeof(float));
+        assert_same_floats(row, d[i].row.logits, vocab, "logits");
+        free(row);
+    }
+    simt_free(device);
+    simt_free(device_packed);
+    simt_free(scratch);
+    simt_free(device_out);
+    simt_free(device_finite);
+    free(logits);
+    free(packed);
+}
+
+static void assert_sampled(struct drawing *d, const struct kn_sampled *got, uint32_t finite)
+{
+    struct kn_sampled want;
+    uint32_t all_finite = 1;
+
+    memset(&want, 0, sizeof want);
+    if (d->asked) {
+        want = row_sample(&d->row, KN_ISA_REF, d->position);
+    }
+    for (uint32_t i = 0; i < d->row.vocab; i++) {
+        all_finite = all_finite && isfinite(d->row.logits[i]);
+    }
+    assert_int_equal(finite, all_finite);
+    assert_int_equal(got->id, want.id);
+    assert_same_floats(&got->logprob, &want.logprob, 1, "logprob");
+    assert_memory_equal(got, &want, sizeof want);
+}
+
+static void test_sample_is_the_same_on_a_gpu(void **state)
+{
+    (void)state;
+    static const uint32_t vocabs[] = {1, 5, 15, 16, 17, 100, 1000, 1027, 2500};
+    struct random r = {8};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        uint32_t n = 1 + random_below(&r, PICKS_MAX), finite[PICKS_MAX];
+        uint32_t vocab = vocabs[seed % 9];
+        int64_t ld = seed % 4 == 0 ? vocab : ((int64_t)vocab + 3) / 4 * 4;
+        struct drawing d[PICKS_MAX];
+        struct kn_sampled got[PICKS_MAX];
+        for (uint32_t i = 0; i < n; i++) {
+            drawing_init(&d[i], &r, vocab);
+            if ((seed + i) % 3 == 0) {
+                make_odd(&d[i], &r);
+            }
+        }
+        set_schedule(seed);
+        sample_on_device(d, n, ld, seed % 5 == 0, got, finite);
+        for (uint32_t i = 0; i < n; i++) {
+            assert_sampled(&d[i], &got[i], finite[i]);
+            drawing_release(&d[i]);
+        }
+    }
+}
+
+/* How many tokens top_k and top_p keep, by their definition: a sort, and sums of integers. */
+static uint32_t n_kept(const struct row *row, struct ranked *sorted)
+{
+    const struct kn_sampling *p = &row->p;
+    uint32_t n = p->top_k != 0 && p->top_k < row->vocab ? p->top_k : row->vocab, kept = 0;
+    uint64_t total = 0, target, sum = 0;
+    float max = row->logits[0];
+
+    for (uint32_t i = 1; i < row->vocab; i++) {
+        max = fmaxf(max, row->logits[i]);
+    }
+    for (uint32_t i = 0; i < row->vocab; i++) {
+        sorted[i] = (struct ranked){(double)(row->logits[i] - max), i}; /* a temperature of 1 */
+    }
+    qsort(sorted, row->vocab, sizeof *sorted, by_rank);
+    for (uint32_t i = 0; i < n; i++) {
+        total += (uint64_t)(kn_exp((float)sorted[i].z) * 0x1p40f);
+    }
+    target = (uint64_t)((double)p->top_p * (double)total);
+    while (p->top_p < 1.0f && kept < n && (kept == 0 || sum < target)) {
+        sum += (uint64_t)(kn_exp((float)sorted[kept++].z) * 0x1p40f);
+    }
+    return p->top_p < 1.0f ? kept : n;
+}
+
+/* A position at which one token more or less at the end of the kept ones changes the draw. */
+static uint64_t telling_position(struct row *row, uint32_t kept, uint32_t other)
+{
+    struct kn_sampling p = row->p;
+    uint64_t position = 0;
+    uint32_t a, b;
+
+    row->p.top_p = 1.0f;
+    do {
+        position++;
+        row->p.top_k = kept;
+        a = row_sample(row, KN_ISA_REF, position).id;
+        row->p.top_k = other;
+        b = row_sample(row, KN_ISA_REF, position).id;
+    } while (a == b);
+    row->p = p;
+    return position;
+}
+
+static void random_filters(struct random *r, struct drawing *d, uint64_t seed)
+{
+    struct row *row = &d->row;
+    uint32_t levels = 1 + random_below(r, 3);
+
+    d->asked = true;
+    row->p = (struct kn_sampling){.temperature = 1.0f, .repetition_penalty = 1.0f, .seed = seed};
+    for (uint32_t i = 0; i < row->vocab; i++) {
+        row->logits[i] = 3.0f - 0.1f * (float)random_below(r, levels);
+    }
+    row->logits[random_below(r, row->vocab)] = seed % 2 != 0 ? 7.0f : 3.0f;
+    const uint32_t top_k[] = {0, 2 + random_below(r, 20), row->vocab - 1};
+    const float top_p[] = {0.2f + 0.007f * (float)random_below(r, 100), 1.0f, 0.999f, 0.0f};
+    row->p.top_k = top_k[seed % 3];
+    row->p.top_p = top_p[seed / 3 % 4];
+}
+
+static void test_filters_cut_at_the_same_token_on_a_gpu(void **state)
+{
+    (void)state;
+    struct random r = {10};
+    struct ranked sorted[300];
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        uint32_t vocab = 3 + random_below(&r, 297), finite[2];
+        struct drawing d[2];
+        struct kn_sampled got[2];
+        drawing_init(&d[0], &r, vocab);
+        random_filters(&r, &d[0], seed);
+        drawing_init(&d[1], &r, vocab);
+        memcpy(d[1].row.logits, d[0].row.logits, vocab * sizeof(float));
+        d[1].row.p = d[0].row.p;
+        d[1].asked = true;
+        uint32_t kept = n_kept(&d[0].row, sorted);
+        if (kept > 1) {
+            d[0].position = telling_position(&d[0].row, kept, kept - 1);
+        }
+        if (kept < vocab) {
+            d[1].position = telling_position(&d[1].row, kept, kept + 1);
+        }
+        set_schedule(seed);
+        sample_on_device(d, 2, (vocab + 3) / 4 * 4, false, got, finite);
+        for (uint32_t i = 0; i < 2; i++) {
+            assert_sampled(&d[i], &got[i], finite[i]);
+            drawing_release(&d[i]);
+        }
+    }
+}
+
+/* So many tokens that a thread has more than one turn; both filters, logprobs. */
+static void test_sample_of_a_large_vocabulary_is_the_same_on_a_gpu(void **state)
+{
+    (void)state;
+    struct random r = {9};
+    struct drawing d;
+    struct kn_sampled got;
+    uint32_t finite;
+    drawing_init(&d, &r, 66003);
+    random_fill(&r, d.row.logits, 66003, 2.5f);
+    d.asked = true;
+    d.row.p.temperature = 0.9f;
+    d.row.p.top_k = 500;
+    d.row.p.top_p = 0.95f;
+    d.row.p.min_p = 0.0f;
+    d.row.p.want_logprobs = true;
+    d.row.p.n_top = 3;
+    set_schedule(1);
+    sample_on_device(&d, 1, 66004, false, &got, &finite);
+    assert_sampled(&d, &got, finite);
+    drawing_release(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +624,9 @@ int main(void)
         cmocka_unit_test(test_draws_follow_the_probabilities),
         cmocka_unit_test(test_logprobs_are_those_of_the_model),
         cmocka_unit_test(test_sample_is_the_same_everywhere),
+        cmocka_unit_test(test_sample_is_the_same_on_a_gpu),
+        cmocka_unit_test(test_filters_cut_at_the_same_token_on_a_gpu),
+        cmocka_unit_test(test_sample_of_a_large_vocabulary_is_the_same_on_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,8 @@
  *
  * x (n, d), row stride ld. A thread four elements: grid (ceil(d / 1024), n), no shared memory.
  * Moves 8 bytes an element; a division and, at most, exp and another division each: bound by
- * memory. */
+ * memory.
+ * gate: softcap threads=256 blocks=8 has=LDG.E.128,STG.E.128 */
 #include "kernels/rows/device.h"
 
 #include "kernels/cuda_kernels.h"
