@@ -174,8 +174,9 @@ static int want_pool(struct request *r, const struct key *k, struct api_request 
 
 struct applicant {
     struct request *request;
-    struct api_request *api;
+    struct api_request *api; /* NULL: no worker will see it */
     void (*run)(struct request *r, struct api_request *a);
+    void (*run_here)(struct request *r); /* in place of run, without `api` */
 };
 
 static void finish(struct applicant *a, const struct refusal *why)
@@ -186,7 +187,10 @@ static void finish(struct applicant *a, const struct refusal *why)
     r->ctx = NULL;
     add_limits(r);
     if (!why) {
-        a->run(r, a->api);
+        if (a->api)
+            a->run(r, a->api);
+        else
+            a->run_here(r);
         return;
     }
     explain(why, &e);
@@ -198,23 +202,19 @@ static void on_decided(void *ctx, const struct refusal *why)
     finish(ctx, why);
 }
 
-void auth_admit(struct request *r, struct api_request *api, uint64_t tokens,
-                void (*run)(struct request *r, struct api_request *a))
+/* Asks for `tokens` in the name of *by, which need not outlive the call. */
+static void apply(const struct applicant *by, uint64_t tokens)
 {
-    struct api_error e;
+    struct request *r = by->request;
     struct refusal why;
-    if (!r->tenant) {
-        run(r, api);
-        return;
-    }
-    const struct key *k = tenant_key(r->tenant);
     struct applicant *a = arena_alloc(&r->arena, sizeof(*a));
-    int rc = a ? 0 : api_error_set(&e, 503, NULL, NULL, "There is no memory for the request now.");
-    if (rc || check_priority(k, api, &e) || want_pool(r, k, api, &e)) {
+    if (!a) {
+        struct api_error e;
+        api_error_set(&e, 503, NULL, NULL, "There is no memory for the request now.");
         request_fail(r, &e);
         return;
     }
-    *a = (struct applicant){.request = r, .api = api, .run = run};
+    *a = *by;
     switch (
         keyring_admit(r->http->config.keys, r->tenant, tokens, &r->grant, on_decided, a, &why)) {
     case ADMITTED:
@@ -226,4 +226,28 @@ void auth_admit(struct request *r, struct api_request *api, uint64_t tokens,
     case UNDECIDED:
         return; /* a client that goes away settles it with its request */
     }
+}
+
+void auth_admit(struct request *r, struct api_request *api, uint64_t tokens,
+                void (*run)(struct request *r, struct api_request *a))
+{
+    struct api_error e;
+    if (!r->tenant) {
+        run(r, api);
+        return;
+    }
+    const struct key *k = tenant_key(r->tenant);
+    if (check_priority(k, api, &e) || want_pool(r, k, api, &e)) {
+        request_fail(r, &e);
+        return;
+    }
+    apply(&(struct applicant){.request = r, .api = api, .run = run}, tokens);
+}
+
+void auth_count(struct request *r, void (*run)(struct request *r))
+{
+    if (r->tenant)
+        apply(&(struct applicant){.request = r, .run_here = run}, 0);
+    else
+        run(r);
 }

@@ -19,6 +19,8 @@ const char *auth_check(struct request *r, const struct head *h);
  * arena. */
 void auth_admit(struct request *r, struct api_request *a, uint64_t tokens,
                 void (*run)(struct request *r, struct api_request *a));
+/* The same for a request that no worker sees: it counts for the key's requests a minute alone. */
+void auth_count(struct request *r, void (*run)(struct request *r));
 /* Who the pool is to be fair to: the key, or, where none is asked for, the client's address. */
 uint64_t auth_tenant(const struct request *r);
 /* The salt of the prefix cache, 16 bytes: of the key and what the client calls cache_salt (or

@@ -192,6 +192,8 @@ static void dispatch(struct conn *c)
         api_error_set(&e, 405, "method_not_supported", NULL,
                       "This path does not take that method.");
         request_fail(r, &e);
+    } else if (r->route->access == ROUTE_COUNTED) {
+        auth_count(r, r->route->handle);
     } else {
         r->route->handle(r);
     }

@@ -8,8 +8,8 @@ static const struct route routes[] = {
     {"/v1/chat/completions", false, HTTP_POST, chat_handle, ROUTE_KEYED},
     {"/v1/completions", false, HTTP_POST, completions_handle, ROUTE_KEYED},
     {"/v1/embeddings", false, HTTP_POST, embeddings_handle, ROUTE_KEYED},
-    {"/v1/models", false, HTTP_GET, models_list_handle, ROUTE_KEYED},
-    {"/v1/models/", true, HTTP_GET, models_one_handle, ROUTE_KEYED},
+    {"/v1/models", false, HTTP_GET, models_list_handle, ROUTE_COUNTED},
+    {"/v1/models/", true, HTTP_GET, models_one_handle, ROUTE_COUNTED},
     {"/health", false, HTTP_GET, health_handle, ROUTE_OPEN},
     {"/ready", false, HTTP_GET, ready_handle, ROUTE_OPEN},
     {"/metrics", false, HTTP_GET, metrics_handle, ROUTE_METRICS},
@@ -21,8 +21,8 @@ static const struct route routes[] = {
     {"/explorer/events", false, HTTP_GET, explorer_events_handle, ROUTE_KEYED},
     {"/explorer/snapshot", false, HTTP_GET, explorer_snapshot_handle, ROUTE_KEYED},
     {"/explorer/worker/", true, HTTP_GET, explorer_worker_handle, ROUTE_KEYED},
-    {"/tokenize", false, HTTP_POST, tokenize_handle, ROUTE_KEYED},
-    {"/detokenize", false, HTTP_POST, detokenize_handle, ROUTE_KEYED},
+    {"/tokenize", false, HTTP_POST, tokenize_handle, ROUTE_COUNTED},
+    {"/detokenize", false, HTTP_POST, detokenize_handle, ROUTE_COUNTED},
 };
 
 _Static_assert(ARRAY_LEN(routes) < ROUTES_MAX, "tables by route have ROUTES_MAX places");

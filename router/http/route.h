@@ -12,8 +12,9 @@
 
 /* Who may call it when keys are asked for (http_config.keys). */
 enum route_access {
-    ROUTE_KEYED, /* who has a key */
-    ROUTE_OPEN,  /* everybody: it tells nothing but whether the router works, and the empty page */
+    ROUTE_KEYED,   /* who has a key; the handler asks what the key has left, if it costs anything */
+    ROUTE_COUNTED, /* who has a key with a request left this minute: dispatch takes it */
+    ROUTE_OPEN, /* everybody: it tells nothing but whether the router works, and the empty page */
     ROUTE_METRICS, /* everybody if http_config.metrics_open, else who has a key */
 };
 

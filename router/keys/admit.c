@@ -36,7 +36,14 @@ static uint32_t minute_left_ms(void)
 
 static uint64_t need_of(enum pot_kind kind, uint64_t tokens)
 {
-    return kind == POT_REQUESTS || kind == POT_RUNNING ? 1 : tokens;
+    switch (kind) {
+    case POT_REQUESTS:
+        return 1;
+    case POT_RUNNING:
+        return tokens > 0; /* nothing runs without */
+    default:
+        return tokens;
+    }
 }
 
 static void explain(const struct pot *p, enum pot_answer answer, uint64_t need, struct refusal *why)
@@ -186,7 +193,7 @@ void grant_settle(struct grant *g, uint64_t tokens)
         tenant_turn(t);
         pot_give_back(&t->pots[POT_TOKENS], unused, g->minute);
         pot_give_back(&t->pots[POT_BUDGET], unused, 0);
-        pot_give_back(&t->pots[POT_RUNNING], 1, 0);
+        pot_give_back(&t->pots[POT_RUNNING], need_of(POT_RUNNING, g->tokens), 0);
         t->used_ms = clock_mono_ms();
         tenant_mark(r, t);
     }

@@ -82,7 +82,8 @@ struct grant {
 
 enum admission { ADMITTED, REFUSED, UNDECIDED };
 
-/* Asks for one request of `tokens` tokens at most. UNDECIDED: `decided` is called later, unless
+/* Asks for one request of `tokens` tokens at most; one of 0 runs nowhere, and counts for requests a
+ * minute alone. UNDECIDED: `decided` is called later, unless
  * grant_settle comes before. `why` is filled for REFUSED. */
 enum admission keyring_admit(struct keyring *r, struct tenant *t, uint64_t tokens, struct grant *g,
                              void (*decided)(void *ctx, const struct refusal *why), void *ctx,

@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import openai
@@ -58,12 +60,15 @@ class Keyed:
         return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=120)
 
     def known(self, key, yes=True):
-        """Waits until the router knows the key, or knows it no more."""
+        """Waits until the router knows the key, or knows it no more. Takes none of its requests."""
         def look():
+            asked = urllib.request.Request(self.url.removesuffix("/v1") + "/explorer/snapshot",
+                                           headers={"Authorization": f"Bearer {key}"})
             try:
-                self.client(key).models.list()
+                urllib.request.urlopen(asked, timeout=30).close()
                 return yes
-            except openai.AuthenticationError:
+            except urllib.error.HTTPError as e:
+                assert e.code == 401
                 return not yes
         wait_until(look, NOTICED_S, f"known: {yes}")
         return self.client(key)
@@ -142,6 +147,22 @@ def test_429_and_its_headers(keyed):
     assert 0 < int(headers["retry-after-ms"]) <= 60000
     assert headers["x-ratelimit-remaining-requests"] == "0"
     assert re.fullmatch(r"\d+ms|[\d.]+s|\d+m\d+s", headers["x-ratelimit-reset-requests"])
+
+
+def test_what_the_router_answers_itself_counts(keyed):
+    wait_for_room_in_the_minute()
+    client = keyed.known(keyed.key("create", "--requests=3"))
+    tokenize = keyed.url.removesuffix("/v1") + "/tokenize"
+    assert client.models.with_raw_response.list().headers["x-ratelimit-remaining-requests"] == "2"
+    said = client.post(tokenize, body={"model": "smol", "prompt": "Hi"}, cast_to=object)
+    assert said["count"] == len(said["tokens"]) > 0
+    client.models.retrieve("smol")
+    with pytest.raises(openai.RateLimitError):
+        client.models.list()
+    with pytest.raises(openai.RateLimitError):
+        client.post(tokenize, body={"model": "smol", "prompt": "Hi"}, cast_to=object)
+    with pytest.raises(openai.RateLimitError):
+        ask(client)
 
 
 def test_a_stream_counts_as_whole_answers_do(keyed):

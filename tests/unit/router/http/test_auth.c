@@ -219,6 +219,71 @@ static void test_auth_limits_are_told_and_kept(void **state)
     reply_release(&r);
 }
 
+static void expect_status(const char *method, const char *path, const char *body, int status)
+{
+    struct reply r;
+    send_request(method, path, "Bearer abc", body, &r);
+    if (r.status != status)
+        fail_msg("%s %s: %d %s", method, path, r.status, buf_str(&r.body));
+    reply_release(&r);
+}
+
+/* What no worker sees is a request of the key all the same, and takes none of its tokens. */
+static void test_auth_counts_what_the_router_answers_itself(void **state)
+{
+    static const char text[] = "{\"model\":\"tiny\",\"prompt\":\"hi\"}";
+    static const char ids[] = "{\"model\":\"tiny\",\"tokens\":[1]}";
+    struct reply r;
+    (void)state;
+    serve(ABC " requests=4 tokens=300\n");
+    while (time(NULL) % 60 > 57)
+        usleep(100000); /* not over a minute's end */
+    send_request("GET", "/v1/models", "Bearer abc", "", &r);
+    assert_int_equal(r.status, 200);
+    assert_string_equal(reply_header(&r, "x-ratelimit-remaining-requests"), "3");
+    assert_string_equal(reply_header(&r, "x-ratelimit-remaining-tokens"), "300");
+    reply_release(&r);
+    expect_status("GET", "/v1/models/tiny", "", 200);
+    expect_status("POST", "/tokenize", text, 200);
+    expect_status("POST", "/detokenize", ids, 200);
+    send_request("POST", "/tokenize", "Bearer abc", text, &r);
+    assert_int_equal(r.status, 429);
+    int ms = atoi(reply_header(&r, "retry-after-ms"));
+    assert_true(ms > 0 && ms <= 60000);
+    reply_release(&r);
+    expect_status("POST", "/detokenize", ids, 429);
+    expect_status("GET", "/v1/models", "", 429);
+    expect_status("HEAD", "/v1/models/tiny", "", 429);
+    expect("abc", 5, "", 429, "requests a minute");
+    expect_status("GET", "/health", "", 200);
+    expect_status("GET", "/explorer/snapshot", "", 200); /* who watches asks again and again */
+}
+
+/* It is answered while another runs, and gives no place of another back. */
+static void test_auth_what_runs_nowhere_takes_no_place(void **state)
+{
+    (void)state;
+    serve(ABC " concurrency=1\n");
+    char text[512];
+    static const char body[] = "{\"model\":\"tiny\",\"prompt\":\"hi\",\"max_tokens\":5}";
+    fake.hold = true;
+    int fd = dial();
+    snprintf(text, sizeof(text),
+             "POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n"
+             "Content-Length: %zu\r\n\r\n%s",
+             strlen(body), body);
+    send_text(fd, text);
+    for (uint64_t until = clock_mono_ms() + WAIT_MS; !fake.live && clock_mono_ms() < until;)
+        pump();
+    assert_int_equal(fake.live, 1);
+    expect_status("GET", "/v1/models", "", 200);
+    expect("abc", 5, "", 429, "requests at once");
+    close(fd);
+    for (uint64_t until = clock_mono_ms() + WAIT_MS; fake.live && clock_mono_ms() < until;)
+        pump();
+    fake.hold = false;
+}
+
 static void test_auth_concurrency_ends_with_the_request(void **state)
 {
     (void)state;
@@ -294,6 +359,8 @@ int main(void)
         T(test_auth_what_is_no_key_is_401),
         T(test_auth_refuses_before_the_body),
         T(test_auth_limits_are_told_and_kept),
+        T(test_auth_counts_what_the_router_answers_itself),
+        T(test_auth_what_runs_nowhere_takes_no_place),
         T(test_auth_concurrency_ends_with_the_request),
         T(test_auth_priority_and_pool_are_the_keys),
         T(test_auth_keys_share_no_cache_and_no_session),
