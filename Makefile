@@ -37,7 +37,9 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
 # The engine's side of CUDA, in programs that have it; the library says that others have not.
 CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c cuda_memory.c cuda_pass.c cuda_probe.c)
-LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
+# What the ranks with GPUs will exchange by: no program has it yet.
+NCCL_HOST_SRC := runtime/engine/collective_nccl.c
+LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) $(NCCL_HOST_SRC),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
            runtime/*/*.c router/*.c router/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/proto/cluster.pb-c.o
 LIB := $(B)/libargosy.a
@@ -155,12 +157,16 @@ $(foreach b,$(BINS),$(eval $(call link_bin,$(b))))
 
 # The test of an operation that has a kernel for GPUs runs it too.
 $(foreach o,$(CU_OBJ),$(eval $(dir $(o))test: $(o) $(SIMT_OBJ)))
+# Parts of an operation's test: kernels/<op>/test_*.c.
+TEST_PARTS := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/*/test_*.c))
+$(foreach o,$(TEST_PARTS),$(eval $(dir $(o))test: $(o)))
 # So do the tests of the host side, over the emulated device.
 KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
 CUDA_HOST_OBJ := $(CUDA_HOST_SRC:%.c=$(B)/%.o)
 $(patsubst %.c,$(B)/%,$(filter tests/unit/kernels/simt/%,$(TEST_SRC))): $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda)
 $(EMULATED_TESTS): $(CUDA_HOST_OBJ) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
+$(B)/tests/unit/runtime/engine/test_collective_nccl: $(NCCL_HOST_SRC:%.c=$(B)/%.o) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) -lcmocka
@@ -225,7 +231,7 @@ $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 # ---- what the compiler found out about headers ---------------------------------------------------
 
 -include $(LIB_OBJ:.o=.d) $(MAINS:%.c=$(B)/%.d) $(TEST_BIN:=.d) $(TOOL_BIN:=.d) $(BENCH_BIN:=.d) $(B)/benchmarks/hash_worker/hash_engine.d \
-         $(SIM_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(SIMT_OBJ:.o=.d) $(FAST_OBJ:.o=.d) $(CUDA_OBJ:.o=.d) $(CUDA_HOST_OBJ:.o=.d) $(B)/tests/emulated/machine.d $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
+         $(SIM_OBJ:.o=.d) $(CU_OBJ:.o=.d) $(SIMT_OBJ:.o=.d) $(FAST_OBJ:.o=.d) $(TEST_PARTS:.o=.d) $(CUDA_OBJ:.o=.d) $(CUDA_HOST_OBJ:.o=.d) $(B)/tests/emulated/machine.d $(FUZZ_OBJ:.o=.d) $(FUZZ_SRC:%.c=build/fuzz/%.d)
 
 .PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)

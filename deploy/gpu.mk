@@ -27,6 +27,8 @@ $(GPU_TESTS:%=$(GPU)/%): $(GPU)/%: build/release/%.o $(GPU)/tests/cuda/hardware.
 	@echo "  ld  $@"
 	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(GPU_LIBS) -lcmocka
 
+$(foreach o,$(TEST_PARTS),$(eval $(GPU)/$(dir $(o:$(B)/%=%))test: $(o:$(B)/%=build/release/%)))
+
 # The benchmark calls CUDA's runtime itself, or what the emulator has of it.
 $(GPU)/benchmarks/gpu/bench_gpu.o: benchmarks/gpu/bench_gpu.c
 	@mkdir -p $(@D)

@@ -33,10 +33,21 @@ void kn_cuda_pack_rows(int type, int64_t rows, int64_t cols, const void *src, vo
  * is not served. */
 int kn_cuda_embed(const struct kn_matrix *w, const uint32_t *ids, int64_t n, float scale, float *x,
                   void *stream);
-/* n at most KN_CUDA_TOKENS_MAX (more: -1): for decoding. */
+/* Up to KN_CUDA_TOKENS_MAX tokens by the kernels for decoding (matmul/gemv.h), which read W once;
+ * above by matmul/gemm.cu's tiles of tokens. */
 #define KN_CUDA_TOKENS_MAX 8
 int kn_cuda_matmul(const struct kn_matrix *w, const struct kn_act *x, int64_t n, int64_t row_begin,
                    int64_t row_end, bool accumulate, float *y, int64_t ldy, void *stream);
+/* Mixtures of experts: all matrices of one operation in one launch. Slots are rows of y, ordered by
+ * expert: those of expert e are [slot_begin[e], slot_begin[e + 1]), slot_begin (n_experts + 1)
+ * ascending from 0; the host knows but n_slots, which is at least slot_begin[n_experts], and slots
+ * from there on are left alone. y[slot] = experts[e] · x[x_rows[slot]], or x[slot] without x_rows
+ * (NULL). experts (n_experts): what kn_cuda_pack made of each. w says their type and shape; its
+ * data is not looked at. */
+int kn_cuda_matmul_experts(const struct kn_matrix *w, const void *const *experts, int n_experts,
+                           const struct kn_act *x, const uint32_t *x_rows,
+                           const uint32_t *slot_begin, int64_t n_slots, float *y, int64_t ldy,
+                           void *stream);
 int kn_cuda_quantize(const float *x, int64_t ldx, int64_t row_begin, int64_t row_end,
                      const struct kn_act *a, void *stream);
 int kn_cuda_rmsnorm(const float *x, const float *w, float w_offset, float eps, int64_t n, int64_t d,

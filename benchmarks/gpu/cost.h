@@ -1,8 +1,8 @@
 /* cost.h: what a kernel must at least move and compute, and the rates of the GPUs that are known.
  *
  * Exact mode (kernels/NUMERICS.md): above the int8 dot product of a block of 32, a product of a row
- * and a token takes a subtraction (the accumulator's magic number off), a multiply and one or two
- * fmaf. Any kernel with a scale for each block of 32 pays the same.
+ * and a token takes two fmaf as a rule, with a minimum a subtraction and a multiply more. Any
+ * kernel with a scale for each block of 32 pays the same.
  */
 #ifndef ARGOSY_BENCHMARKS_GPU_COST_H
 #define ARGOSY_BENCHMARKS_GPU_COST_H
@@ -66,6 +66,16 @@ static inline bool gpu_has_minimum(int type)
 /* Up to how many tokens a matmul is by dp4a, and by tensor cores above. */
 #define GPU_GEMV_TOKENS_MAX 8
 
+/* fp32 instructions that a product of a row and a token takes a block of 32: with dp4a a conversion
+ * is one, with tensor cores (kernels/matmul/gemm.cu) a subtraction, or none. */
+static inline int gpu_block_fp32(int type, bool gemv)
+{
+    if (gemv) {
+        return gpu_has_minimum(type) ? 4 : 3;
+    }
+    return type == KN_Q6_K || type == KN_Q2_K ? 5 : gpu_has_minimum(type) ? 4 : 2;
+}
+
 static inline struct gpu_cost gpu_matmul(int type, int64_t rows, int64_t cols, int64_t n)
 {
     double macs = (double)rows * (double)cols * (double)n, blocks = macs / KN_BLOCK;
@@ -74,7 +84,7 @@ static inline struct gpu_cost gpu_matmul(int type, int64_t rows, int64_t cols, i
         .bytes = (double)rows * (double)(cols / kn_type_block(type)) *
                      (double)kn_type_block_bytes(type) +
                  gpu_act_bytes(n, cols) + (double)(n * rows) * sizeof(float),
-        .fp32 = blocks * (gpu_has_minimum(type) ? 4 : 3),
+        .fp32 = blocks * gpu_block_fp32(type, gemv),
         .dp4a = gemv ? macs / 4 : 0,
         .imma = gemv ? 0 : macs,
     };

@@ -1,4 +1,5 @@
 /* matmul/cuda.cu: y[t, r] = W[r] · x[t] on a GPU: which kernel serves what. */
+#include "kernels/matmul/gemm.h"
 #include "kernels/matmul/gemv.h"
 
 int kn_cuda_matmul(const struct kn_matrix *w, const struct kn_act *x, int64_t n, int64_t row_begin,
@@ -7,8 +8,11 @@ int kn_cuda_matmul(const struct kn_matrix *w, const struct kn_act *x, int64_t n,
     if (n <= 0 || row_end <= row_begin) {
         return 0;
     }
-    if (n > KN_CUDA_TOKENS_MAX || !kn_cuda_serves(w->type, w->rows, w->cols)) {
+    if (!kn_cuda_serves(w->type, w->rows, w->cols)) {
         return -1;
+    }
+    if (n > KN_CUDA_TOKENS_MAX) {
+        return kn_cuda_gemm(w, x, n, row_begin, row_end, accumulate, y, ldy, stream);
     }
     const gemv_task k = {
         weights_of(*w), *x, static_cast<int>(n), row_begin, row_end, accumulate, y, ldy,

@@ -1,5 +1,6 @@
 /* matmul/test.c: against double arithmetic, and against the reference bit by bit. */
 #include "kernels/cuda_testing.h"
+#include "kernels/matmul/test_gemm.h"
 #include "kernels/testing.h"
 
 static bool is_float(int type)
@@ -425,5 +426,5 @@ int main(void)
         cmocka_unit_test(test_matmul_has_the_same_bits_on_a_gpu),
         cmocka_unit_test(test_matmul_on_a_gpu_moves_no_more_than_it_must),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL) + test_gemm();
 }

@@ -16,11 +16,22 @@
 /* Dynamic shared memory, as bytes. One name a file. */
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) uint8_t name[]
 
+/* More dynamic shared memory than this a kernel must ask for. */
+#define SHARED_UNASKED 49152
+
 /* Runs kernel<<<grid, block, shared, stream>>>(args…). 0 or an error of CUDA's; neither waits. */
 template <typename... P, typename... A>
 static int launch(const char *, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
                   cudaStream_t stream, A... args)
 {
+    if (shared > SHARED_UNASKED) {
+        const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
+                                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                       static_cast<int>(shared));
+        if (error != cudaSuccess) {
+            return static_cast<int>(error);
+        }
+    }
     kernel<<<grid, block, shared, stream>>>(static_cast<P>(args)...);
     return static_cast<int>(cudaGetLastError());
 }

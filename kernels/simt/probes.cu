@@ -28,6 +28,28 @@ int probe_mma(const uint32_t *a, const uint32_t *b, int *c)
     return launch("mma_probe", mma_probe, 1, 32, 0, nullptr, a, b, c);
 }
 
+/* The halves of k apart: 16 each. */
+__global__ void mma_k16_probe(const uint32_t *a, const uint32_t *b, int *c)
+{
+    unsigned t = threadIdx.x;
+    int c4[4];
+    for (int i = 0; i < 4; i++) {
+        c4[i] = c[4 * t + i];
+    }
+    for (int half = 0; half < 2; half++) {
+        const uint32_t a2[2] = {a[4 * t + 2 * half], a[4 * t + 2 * half + 1]};
+        ptx_mma_s8_k16(c4, a2, b[2 * t + half]);
+    }
+    for (int i = 0; i < 4; i++) {
+        c[4 * t + i] = c4[i];
+    }
+}
+
+int probe_mma_k16(const uint32_t *a, const uint32_t *b, int *c)
+{
+    return launch("mma_k16_probe", mma_k16_probe, 1, 32, 0, nullptr, a, b, c);
+}
+
 __global__ void ldmatrix_probe(int n, const uint16_t *matrices, uint32_t *out)
 {
     __shared__ __align__(16) uint16_t s[4 * 8 * 8];

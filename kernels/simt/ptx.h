@@ -39,6 +39,16 @@ PTX void ptx_bar_arrive(unsigned id, unsigned threads PTX_AT)
 #endif
 }
 
+/* Keeps v in a register: the compiler may not compute it anew where it is used. */
+PTX void ptx_keep(int &v)
+{
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(v));
+#else
+    (void)v;
+#endif
+}
+
 /* ---- loads and stores of global memory ------------------------------------------------------- */
 
 /* 16 bytes that nobody writes during the launch, not kept in L1. p: a multiple of 16. */
@@ -54,6 +64,31 @@ PTX uint4 ptx_load_stream(const void *p)
     return __ldg(static_cast<const uint4 *>(p));
 #endif
 }
+
+/* 16 bytes of shared memory at once. p: a multiple of 16. */
+#ifdef __CUDACC__
+PTX uint4 ptx_load_shared16(const void *p)
+{
+    return *static_cast<const uint4 *>(p);
+}
+PTX void ptx_store_shared16(void *p, uint4 v)
+{
+    *static_cast<uint4 *>(p) = v;
+}
+#else
+__attribute__((noinline, no_sanitize("thread"))) static inline uint4
+ptx_load_shared16(const void *p)
+{
+    simt_touch(p, sizeof(uint4), SIMT_READ, __builtin_return_address(0));
+    return *static_cast<const uint4 *>(p);
+}
+__attribute__((noinline, no_sanitize("thread"))) static inline void ptx_store_shared16(void *p,
+                                                                                       uint4 v)
+{
+    simt_touch(p, sizeof v, SIMT_WRITE, __builtin_return_address(0));
+    *static_cast<uint4 *>(p) = v;
+}
+#endif
 
 /* ---- cp.async: global to shared memory, behind the thread's back ----------------------------- */
 
@@ -79,6 +114,18 @@ PTX void ptx_cp_async16_zfill(void *shared, const void *global, unsigned zeros P
                  : "memory");
 #else
     simt_cp_async(shared, global, 16, zeros, SIMT_HERE);
+#endif
+}
+
+/* 8 bytes. */
+PTX void ptx_cp_async8(void *shared, const void *global PTX_AT)
+{
+#ifdef __CUDACC__
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(ptx_shared_address(shared)),
+                 "l"(global)
+                 : "memory");
+#else
+    simt_cp_async(shared, global, 8, 0, SIMT_HERE);
 #endif
 }
 
@@ -204,6 +251,20 @@ PTX void ptx_mma_s8(int c[4], const uint32_t a[4], const uint32_t b[2] PTX_AT)
     for (int i = 0; i < 4; i++) {
         c[i] = static_cast<int>(lane.out[i]);
     }
+#endif
+}
+
+/* C (16, 8) += A (16, 16) B (16, 8): a[0], a[1] and b are the first halves of those above. */
+PTX void ptx_mma_s8_k16(int c[4], const uint32_t a[2], uint32_t b PTX_AT)
+{
+#ifdef __CUDACC__
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, "
+                 "{%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b));
+#else
+    const uint32_t a32[4] = {a[0], a[1], 0, 0}, b32[2] = {b, 0};
+    ptx_mma_s8(c, a32, b32, file, line);
 #endif
 }
 

@@ -30,9 +30,8 @@ static void fragment_c(int lane, int i, int *row, int *col)
     *col = in_group * 2 + (i & 1);
 }
 
-static void test_mma_s8_is_a_matrix_product(void **state)
+static void check_mma(int (*probe)(const uint32_t *, const uint32_t *, int *))
 {
-    (void)state;
     struct random r = {1};
     int8_t a[16][32], b[32][8], a_regs[32][16], b_regs[32][8];
     int c[16][8], c_regs[32][4], row, col;
@@ -62,7 +61,7 @@ static void test_mma_s8_is_a_matrix_product(void **state)
         simt_upload(da, a_regs, sizeof a_regs);
         simt_upload(db, b_regs, sizeof b_regs);
         simt_upload(dc, c_regs, sizeof c_regs);
-        assert_int_equal(probe_mma(da, db, dc), 0);
+        assert_int_equal(probe(da, db, dc), 0);
         assert_true(simt_download(c_regs, dc, sizeof c_regs));
         for (int lane = 0; lane < 32; lane++) {
             for (int i = 0; i < 4; i++) {
@@ -78,6 +77,20 @@ static void test_mma_s8_is_a_matrix_product(void **state)
         simt_free(db);
         simt_free(dc);
     }
+}
+
+static void test_mma_s8_is_a_matrix_product(void **state)
+{
+    (void)state;
+    check_mma(probe_mma);
+}
+
+/* "Matrix Fragments for mma.m16n8k16" of .s8: elements 0 to 3 and 4 to 7 of A, 0 to 3 of B, are
+ * where those of k32 are; so the second half of k is k32's elements from 8, and from 4, on. */
+static void test_mma_s8_of_k16_is_half_of_it(void **state)
+{
+    (void)state;
+    check_mma(probe_mma_k16);
 }
 
 /* PTX ISA, "ldmatrix": thread l holds row l / 4, elements 2 (l % 4) and 2 (l % 4) + 1. */
@@ -113,6 +126,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mma_s8_is_a_matrix_product),
+        cmocka_unit_test(test_mma_s8_of_k16_is_half_of_it),
         cmocka_unit_test(test_ldmatrix_gives_lanes_their_elements),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
