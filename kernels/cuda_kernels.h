@@ -105,10 +105,6 @@ struct kn_cuda_attn {
 int kn_cuda_attention(const struct kn_cuda_attn *a, uint32_t splits_max, float *part, void *stream);
 size_t kn_cuda_attention_part_bytes(int64_t n, int n_heads, int head_dim, uint32_t splits_max);
 
-/* The same of a whole context at once, for any rows; fp16 pages alone, and no more than 65,535 rows
- * (else -1). */
-int kn_cuda_attention_whole(const struct kn_cuda_attn *a, void *stream);
-
 /* For prompts: rows that follow one another in one sequence, at most kn_cuda_attention_rows of
  * them, share what is read of K and V. tiles (n_tiles), of the device: first row and how many. Rows
  * of no tile are left alone. */

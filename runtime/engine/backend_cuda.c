@@ -19,6 +19,22 @@ bool cuda_ok(struct cuda *c, int rc, const char *what)
 /* ---- a run -------------------------------------------------------------------------------------
  */
 
+/* Rows of spans that have several, the last ones first: they see most. */
+static void plan_tiles(struct cuda *c, const struct batch *batch)
+{
+    const struct hparams *h = &c->model->h;
+    uint32_t most = kn_cuda_attention_rows((int)h->n_heads, (int)h->n_kv_heads), row = 0;
+    c->n_tiles = 0;
+    for (uint32_t i = 0; i < batch->n_spans; row += batch->spans[i].rows, i++) {
+        uint32_t end = batch->spans[i].rows > 1 ? batch->spans[i].rows : 0;
+        while (end > 0) {
+            uint32_t begin = (end - 1) / most * most;
+            c->host.tiles[c->n_tiles++] = (struct kn_cuda_tile){row + begin, end - begin};
+            end = begin;
+        }
+    }
+}
+
 /* What differs from step to step goes to the staging, and up. */
 static void stage(struct cuda *c, const struct batch *batch)
 {
@@ -37,6 +53,7 @@ static void stage(struct cuda *c, const struct batch *batch)
         pages += n;
     }
     ASSERT(row == batch->n_rows);
+    plan_tiles(c, batch);
     for (uint32_t i = 0; i < batch->n_picks; i++)
         s->picks[i] = batch->picks[i].row;
     size_t bytes = (size_t)((char *)(s->table + pages) - (char *)s->block);

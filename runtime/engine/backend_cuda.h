@@ -29,11 +29,12 @@ struct cuda_weight {
 
 /* Of a step; the same layout on both sides. Arrays lie where limits have room for the most. */
 struct cuda_staging {
-    uint32_t *ids;      /* (rows_max) */
-    uint32_t *pos;      /* (rows_max): of each row */
-    uint32_t *table_at; /* (rows_max): where the row's pages begin in `table` */
-    uint32_t *picks;    /* (picks_max): rows */
-    uint32_t *table;    /* (table_max): the spans' pages, one behind another */
+    uint32_t *ids;              /* (rows_max) */
+    uint32_t *pos;              /* (rows_max): of each row */
+    uint32_t *table_at;         /* (rows_max): where the row's pages begin in `table` */
+    uint32_t *picks;            /* (picks_max): rows */
+    struct kn_cuda_tile *tiles; /* (rows_max): of prompts */
+    uint32_t *table;            /* (table_max): the spans' pages, one behind another */
     void *block;
 };
 
@@ -56,6 +57,7 @@ struct cuda {
     float *y;      /* (rows_max, y_width) */
     float *out;    /* (rows_max, n_heads * head_dim): of attention */
     float *logits; /* (picks_max, vocab) */
+    float *part;   /* (part_bytes): of attention by split */
     struct kn_act act;
     uint16_t *kv; /* (kv_pages, n_layers, page_elems) */
     float *rope_cos, *rope_sin, *local_cos, *local_sin;
@@ -64,7 +66,7 @@ struct cuda {
     size_t n_blocks;
 
     struct cuda_staging host, device; /* host: page-locked */
-    size_t staging_bytes;
+    size_t staging_bytes, part_bytes;
     uint32_t table_max;
     float *host_logits; /* (picks_max, vocab), page-locked */
     float *host_x;      /* (rows_max, n_embd), page-locked */
@@ -72,6 +74,7 @@ struct cuda {
 
     /* the step */
     struct batch *batch;
+    uint32_t n_tiles;
     const struct kn_ops *ops; /* of the host: samples */
     void *scratch;            /* kn_sample_scratch_bytes */
 };

@@ -9,6 +9,8 @@
 /* What CUDA and the driver take besides: contexts, the kernels themselves. */
 #define RESERVE (UINT64_C(256) << 20)
 #define ROOMS_MAX 40
+/* For attention by split, of many sequences or one that is long: one with all its context fits. */
+#define PART_BYTES (UINT64_C(64) << 20)
 
 static uint64_t aligned(uint64_t bytes)
 {
@@ -103,8 +105,6 @@ int cuda_refuse(const struct model *m, const struct backend_limits *limits, stru
         return refuse(e, "several ranks (tp) are");
     if (limits->adapter_rank > 0)
         return refuse(e, "adapters are");
-    if (limits->kv_type != KN_KV_F16)
-        return refuse(e, "KV pages of kv_type=int8 are");
     if (m->h.n_experts > 0)
         return refuse(e, "mixtures of experts are");
     walk(&check, m);
@@ -237,6 +237,15 @@ static void want_act(struct rooms *r, const struct cuda *c, struct kn_act *a, ui
         want(r, &a->f, rows * k, sizeof(*a->f));
 }
 
+static uint64_t part_bytes(const struct cuda *c)
+{
+    const struct hparams *h = &c->model->h;
+    uint32_t splits = c->limits.context / KN_ATTN_SPLIT + 1;
+    uint64_t row = kn_cuda_attention_part_bytes(1, (int)h->n_heads, (int)h->head_dim, splits);
+    uint64_t all = row * c->limits.rows_max;
+    return most(row, all < PART_BYTES ? all : PART_BYTES);
+}
+
 static void plan_registers(struct cuda *c, struct rooms *r)
 {
     const struct hparams *h = &c->model->h;
@@ -251,6 +260,8 @@ static void plan_registers(struct cuda *c, struct rooms *r)
     want(r, &c->y, rows * most(most(qkv, 2 * (uint64_t)h->n_ff), h->n_embd), sizeof(float));
     want(r, &c->out, rows * width, sizeof(float));
     want(r, &c->logits, (uint64_t)l->picks_max * h->vocab, sizeof(float));
+    c->part_bytes = part_bytes(c);
+    want(r, &c->part, c->part_bytes, 1);
     want_act(r, c, &c->act, rows, most(most(h->n_embd, width), h->n_ff));
     want(r, &c->rope_cos, angles, sizeof(float));
     want(r, &c->rope_sin, angles, sizeof(float));
@@ -285,13 +296,15 @@ static void lay_out(const struct cuda *c, struct cuda_staging *s)
     s->pos = s->ids + l->rows_max;
     s->table_at = s->pos + l->rows_max;
     s->picks = s->table_at + l->rows_max;
-    s->table = s->picks + l->picks_max;
+    s->tiles = (struct kn_cuda_tile *)(void *)(s->picks + l->picks_max);
+    s->table = (uint32_t *)(void *)(s->tiles + l->rows_max);
 }
 
 static uint64_t staging_bytes(const struct cuda *c)
 {
     const struct backend_limits *l = &c->limits;
-    return (3 * (uint64_t)l->rows_max + l->picks_max + table_max(l)) * sizeof(uint32_t);
+    uint64_t words = 3 * (uint64_t)l->rows_max + l->picks_max + table_max(l);
+    return words * sizeof(uint32_t) + (uint64_t)l->rows_max * sizeof(struct kn_cuda_tile);
 }
 
 static int take_host(struct cuda *c, struct err *e)
@@ -397,6 +410,9 @@ static int take_device(struct cuda *c, const struct upload *weights, struct err 
     if (!ok)
         return err_set(e, ERR_CONFIG, "%s", c->failed.msg);
     lay_out(c, &c->device);
+    /* Slots that nobody wrote are read, with those that somebody did, and not used. */
+    if (!cuda_ok(c, cudaMemsetAsync(c->kv, 0, kv_bytes(c), c->stream), "clearing the KV pages"))
+        return err_set(e, ERR_CONFIG, "%s", c->failed.msg);
     return 0;
 }
 

@@ -41,28 +41,14 @@ static void cuda_norm(struct pass *base, const float *w, float w_offset, float e
                 "rmsnorm");
 }
 
-static struct kn_act act_from(const struct kn_act *a, int64_t row)
-{
-    int64_t nb = (a->k + KN_BLOCK - 1) / KN_BLOCK;
-    return (struct kn_act){.f = a->f ? a->f + row * a->k : NULL,
-                           .q = a->q + row * nb * KN_BLOCK,
-                           .d = a->d + row * nb,
-                           .s = a->s + row * nb,
-                           .h = a->h + row * nb,
-                           .k = a->k};
-}
-
 static void multiply(struct cuda_pass *p, const struct kn_matrix *w, bool accumulate, float *y,
                      int64_t ldy)
 {
     struct cuda *c = p->cuda;
     const struct kn_matrix m = cuda_matrix(c, w);
-    for (int64_t t = 0, n; t < p->rows && goes_on(p); t += n) {
-        const struct kn_act act = act_from(&c->act, t);
-        n = p->rows - t < KN_CUDA_TOKENS_MAX ? p->rows - t : KN_CUDA_TOKENS_MAX;
-        cuda_ok(c, kn_cuda_matmul(&m, &act, n, 0, m.rows, accumulate, y + t * ldy, ldy, c->stream),
+    if (goes_on(p))
+        cuda_ok(c, kn_cuda_matmul(&m, &c->act, p->rows, 0, m.rows, accumulate, y, ldy, c->stream),
                 "matmul");
-    }
 }
 
 static void cuda_project(struct pass *base, const struct kn_matrix *const *w, int n,
@@ -126,6 +112,57 @@ static void norm_heads(struct cuda_pass *p, const struct pass_attention *a, int6
                 "norm_heads");
 }
 
+/* Rows [first, first + n) of the batch. */
+static struct kn_cuda_attn rows_from(const struct kn_cuda_attn *a, int64_t first, int64_t n)
+{
+    struct kn_cuda_attn some = *a;
+    some.q += first * a->ldq;
+    some.out += first * a->ldo;
+    some.rows.pos += first;
+    some.rows.table_at += first;
+    some.rows.n = n;
+    return some;
+}
+
+/* Rows that are each a sequence's only one, by split of their contexts, as many at once as `part`
+ * has room for. last: the largest position. */
+static void attend_single(struct cuda_pass *p, const struct kn_cuda_attn *a, int64_t first,
+                          int64_t n, uint32_t last)
+{
+    struct cuda *c = p->cuda;
+    uint32_t splits = last / KN_ATTN_SPLIT + 1;
+    size_t row_bytes = kn_cuda_attention_part_bytes(1, a->n_heads, a->kv.head_dim, splits);
+    int64_t most = (int64_t)(c->part_bytes / row_bytes);
+    for (int64_t i = 0, rows; i < n && goes_on(p); i += rows) {
+        rows = n - i < most ? n - i : most;
+        const struct kn_cuda_attn some = rows_from(a, first + i, rows);
+        cuda_ok(c, kn_cuda_attention(&some, splits, c->part, c->stream), "attention");
+    }
+}
+
+/* The batch's rows: those of prompts share what they read, in tiles (backend_cuda.c). */
+static void attend_all(struct cuda_pass *p, const struct kn_cuda_attn *a)
+{
+    struct cuda *c = p->cuda;
+    const struct batch *b = c->batch;
+    int64_t row = 0, first = 0;
+    uint32_t last = 0;
+    for (uint32_t i = 0; i <= b->n_spans; i++) {
+        bool single = i < b->n_spans && b->spans[i].rows == 1;
+        if (single && b->spans[i].pos > last)
+            last = b->spans[i].pos;
+        if (!single) {
+            attend_single(p, a, first, row - first, last);
+            first = row + (i < b->n_spans ? b->spans[i].rows : 0);
+            last = 0;
+        }
+        row += i < b->n_spans ? b->spans[i].rows : 0;
+    }
+    if (c->n_tiles > 0 && goes_on(p))
+        cuda_ok(c, kn_cuda_attention_prefill(a, c->device.tiles, c->n_tiles, c->stream),
+                "attention");
+}
+
 static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_attention *a)
 {
     struct cuda_pass *p = of(base);
@@ -160,8 +197,7 @@ static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_att
         cuda_ok(c,
                 kn_cuda_rope_kv(c->y, ldy, (int)h->n_heads, &kv, &rows, rope, a->rope, c->stream),
                 "rope");
-    if (goes_on(p))
-        cuda_ok(c, kn_cuda_attention_whole(&attn, c->stream), "attention");
+    attend_all(p, &attn);
     const struct kn_act *act = shape_act(p, width);
     if (goes_on(p))
         cuda_ok(c, kn_cuda_quantize(c->out, width, 0, p->rows, act, c->stream), "quantize");
