@@ -172,6 +172,8 @@ void simt_copies_check_exit(struct simt_thread *t);
 
 /* ---- stream.c, runtime.c: cuda_api.h ---- */
 int simt_stream_launch(struct simt_stream *s, const struct simt_work *w); /* an error of CUDA's */
+/* Calls call(argument), in its turn, until it says that it is done; then frees the argument. */
+int simt_stream_call(struct simt_stream *s, bool (*call)(void *), void *argument);
 bool simt_stream_refuses(void); /* a stream records, and this can't be */
 bool simt_on_device(const void *p, size_t bytes);
 bool simt_pinned(const void *p, size_t bytes);

@@ -53,7 +53,7 @@ cudaError_t simt_runtime_result(cudaError_t e)
     if (failed) {
         e = cudaErrorLaunchFailure;
     }
-    if (e != cudaSuccess) {
+    if (e != cudaSuccess && e != cudaErrorNotReady) { /* which is no error */
         last = e;
     }
     return e;
@@ -88,6 +88,8 @@ const char *cudaGetErrorString(cudaError_t e)
         return "invalid device ordinal";
     case cudaErrorInvalidResourceHandle:
         return "invalid resource handle";
+    case cudaErrorNotReady:
+        return "device not ready";
     case cudaErrorLaunchFailure:
         return simt_faulted() ? simt_fault() : "unspecified launch failure";
     case cudaErrorStreamCaptureUnsupported:

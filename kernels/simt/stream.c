@@ -1,4 +1,5 @@
 /* stream.c: streams and graphs of the emulated device: queues of launches, copies and fillings. */
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@ enum task_kind {
     TASK_LAUNCH,
     TASK_COPY,
     TASK_FILL,
+    TASK_CALL,
 };
 
 struct task {
@@ -17,9 +19,12 @@ struct task {
     enum task_kind kind;
     void *to; /* of a copy or filling */
     const void *from;
-    size_t bytes;
+    size_t bytes, rows; /* of a copy: `rows` pieces of `bytes`, the strides apart */
+    size_t to_stride, from_stride;
     enum cudaMemcpyKind direction;
     int value;
+    bool (*call)(void *); /* whether it is done; else it is called again */
+    void *call_argument;  /* freed */
     struct simt_work work;
     max_align_t argument[]; /* work.argument */
 };
@@ -70,6 +75,7 @@ static void clear(struct tasks *q)
 {
     for (struct task *t = q->first, *next; t != NULL; t = next) {
         next = t->next;
+        free(t->call_argument);
         free(t);
     }
     init(q);
@@ -89,6 +95,10 @@ static struct task *copy_of(const struct task *t)
 
 static void copy_between(const struct task *t)
 {
+    for (size_t row = 1; row < t->rows; row++) {
+        simt_move((char *)t->to + row * t->to_stride, (const char *)t->from + row * t->from_stride,
+                  t->bytes);
+    }
     switch (t->direction) {
     case cudaMemcpyHostToDevice:
         simt_upload(t->to, t->from, t->bytes);
@@ -103,10 +113,11 @@ static void copy_between(const struct task *t)
     }
 }
 
-static void perform(const struct task *t)
+/* Whether it is done. */
+static bool perform(const struct task *t)
 {
     if (simt_runtime_failed()) {
-        return;
+        return true;
     }
     switch (t->kind) {
     case TASK_LAUNCH:
@@ -120,22 +131,25 @@ static void perform(const struct task *t)
     case TASK_FILL:
         simt_fill(t->to, t->value, t->bytes);
         break;
+    case TASK_CALL:
+        return t->call(t->call_argument);
     }
+    return true;
 }
 
-static void drain(struct simt_stream *s)
+/* As far as it goes without waiting for others. Whether all is done. */
+static bool drain(struct simt_stream *s)
 {
-    struct tasks q = s->queue;
-
-    if (q.first == NULL) {
-        return;
-    }
-    init(&s->queue);
-    for (struct task *t = q.first, *next; t != NULL; t = next) {
-        next = t->next;
-        perform(t);
+    while (s->queue.first != NULL && perform(s->queue.first)) {
+        struct task *t = s->queue.first;
+        s->queue.first = t->next;
+        if (t->next == NULL) {
+            s->queue.end = &s->queue.first;
+        }
+        free(t->call_argument);
         free(t);
     }
+    return s->queue.first == NULL;
 }
 
 /* Takes t. */
@@ -167,6 +181,20 @@ int simt_stream_launch(struct simt_stream *s, const struct simt_work *w)
     return (int)give(s, t);
 }
 
+int simt_stream_call(struct simt_stream *s, bool (*call)(void *), void *argument)
+{
+    struct task *t;
+
+    if (s->captures != NULL) {
+        s->captures->broken = true;
+        free(argument);
+        return (int)simt_runtime_result(cudaErrorStreamCaptureUnsupported);
+    }
+    t = get(sizeof *t);
+    *t = (struct task){.kind = TASK_CALL, .call = call, .call_argument = argument};
+    return (int)give(s, t);
+}
+
 /* ---- streams --------------------------------------------------------------------------------- */
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
@@ -182,6 +210,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
     drain(s);
+    clear(&s->queue);
     free(s);
     return simt_runtime_result(cudaSuccess);
 }
@@ -200,8 +229,19 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
     if (simt_stream_refuses()) {
         return simt_runtime_result(cudaErrorStreamCaptureUnsupported);
     }
-    drain(s);
+    while (!drain(s)) {
+        sched_yield();
+    }
     return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t s)
+{
+    if (simt_stream_refuses()) {
+        return simt_runtime_result(cudaErrorStreamCaptureUnsupported);
+    }
+    bool done = drain(s);
+    return simt_runtime_result(done ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
@@ -225,9 +265,38 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     }
     cudaError_t rc = give(s, t);
     if ((up || down) && !pinned) {
-        drain(s);
+        while (!drain(s)) {
+            sched_yield();
+        }
     }
     return rc;
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size_t from_stride,
+                              size_t bytes, size_t rows, enum cudaMemcpyKind kind, cudaStream_t s)
+{
+    struct task *t;
+
+    if (kind != cudaMemcpyDeviceToDevice || bytes > to_stride || bytes > from_stride) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    if (bytes == 0 || rows == 0) {
+        return simt_runtime_result(cudaSuccess);
+    }
+    if (!simt_on_device(from, (rows - 1) * from_stride + bytes) ||
+        !simt_on_device(to, (rows - 1) * to_stride + bytes)) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    t = get(sizeof *t);
+    *t = (struct task){.kind = TASK_COPY,
+                       .to = to,
+                       .from = from,
+                       .bytes = bytes,
+                       .rows = rows,
+                       .to_stride = to_stride,
+                       .from_stride = from_stride,
+                       .direction = kind};
+    return give(s, t);
 }
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
