@@ -129,9 +129,14 @@ __global__ void __launch_bounds__(THREADS)
     const float *row = x + r * d;
     const float scale = inverse_rms(row, d, eps, shared);
 
-    for (int64_t b = threadIdx.x / 32; b * KN_BLOCK < d; b += WARPS) {
-        const int64_t i = b * KN_BLOCK + threadIdx.x % 32;
-        quantize_put_block(a, r, b, i < d ? (row[i] * scale) * (w[i] + w_offset) : 0.0f);
+    for (int64_t first = 0; first < d; first += 4 * THREADS) { /* all lanes of a warp go on */
+        const int64_t i = first + 4 * threadIdx.x;
+        float v[4];
+        load_normed(row, w, w_offset, scale, i, d, v);
+        for (int j = 0; j < 4; j++) {
+            v[j] = i + j < d ? v[j] : 0.0f; /* where scale is infinite it is not */
+        }
+        quantize_put_quad(a, r, i / KN_BLOCK, v);
     }
 }
 
