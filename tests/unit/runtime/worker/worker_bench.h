@@ -108,15 +108,26 @@ static inline struct rpc_event *expect(struct router *r, Argosy__FromWorker__Fra
     }
 }
 
+/* Drops what the stream still says. A worker that sees the end may be back before this end has told
+ * of it: what other streams say is kept. */
 static inline void expect_closed(struct router *r)
 {
+    struct mail *kept = NULL, **tail = &kept;
     for (bool closed = false; !closed;) {
         struct rpc_event *ev = router_next(r, PATIENCE_MS);
         if (!ev)
             fail_msg("the stream did not close");
-        closed = ev->kind == RPC_CLOSED && ev->stream == r->stream;
+        if (ev->stream != r->stream) {
+            ev->mail.next = NULL;
+            *tail = &ev->mail;
+            tail = &ev->mail.next;
+            continue;
+        }
+        closed = ev->kind == RPC_CLOSED;
         rpc_event_free(ev);
     }
+    *tail = r->list;
+    r->list = kept;
 }
 
 static inline void send_frame(struct router *r, Argosy__ToWorker__FrameCase kind, void *m)
