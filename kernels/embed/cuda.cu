@@ -24,16 +24,17 @@ static __device__ __forceinline__ int quant(const weights &w, int64_t row, int64
         reinterpret_cast<const unsigned *>(w.low) + plane_at(row, w.blocks * pieces, piece) * width;
     const unsigned *high =
         reinterpret_cast<const unsigned *>(w.high) + plane_at(row, w.blocks, b) * high_words;
-    const int t = e / 4 % 4;
+    const int t = e / 8;
     unsigned l[2], h[2] = {0, 0}, pair[2];
 
-    l[0] = __ldg(low + (width == 4 ? t : 0));
-    l[1] = width == 4 ? l[0] : __ldg(low + 1);
+    for (int i = 0; i < 2; i++) {
+        l[i] = __ldg(low + (width == 4 ? 2 * t % 4 : 0) + i);
+    }
     for (int i = 0; i < high_words; i++) {
         h[i] = __ldg(high + i);
     }
     word_pair<TYPE>(l, h, t, pair);
-    return static_cast<int8_t>((e < 16 ? pair[0] : pair[1]) >> (8 * (e % 4)));
+    return static_cast<int8_t>((e % 8 < 4 ? pair[0] : pair[1]) >> (8 * (e % 4)));
 }
 
 /* Element e of block b, as kn_dequantize_row. */
@@ -59,7 +60,7 @@ static __device__ __forceinline__ float element(const weights &w, int64_t row, i
 }
 
 template <int TYPE>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 6)
     embed(const weights w, int64_t cols, const uint32_t *ids, float scale, float *x)
 {
     const unsigned e = threadIdx.x % 32;

@@ -178,30 +178,35 @@ template <int TYPE> static __device__ constexpr unsigned quant_zero()
                              : 0;
 }
 
-/* Words t and t + 4 of the block's values, t < 4. low: those words of 8 bits a quant, word t of 4
- * bits, both words of 2 bits; high: all of the block's. */
+/* Words 2 t and 2 t + 1 of the block's values, t < 4. low: those words of 8 bits a quant; of 4 bits
+ * words 2 t % 4 and the next; both words of 2 bits. high: all of the block's. */
 template <int TYPE>
 static __device__ __forceinline__ void word_pair(const unsigned low[2], const unsigned high[2],
                                                  int t, unsigned pair[2])
 {
+    const int second = t / 2; /* half of the block */
+
     if constexpr (TYPE == KN_IQ4_NL || TYPE == KN_MXFP4) {
         unsigned table[4];
         codebook<TYPE>(table);
-        look_up(table, low[0], &pair[0], &pair[1]);
+        look_up(table,
+                (low[0] >> (4 * second) & 0x0f0f0f0fu) | (low[1] >> (4 * second) & 0x0f0f0f0fu)
+                                                             << 4,
+                &pair[0], &pair[1]);
     } else {
         for (int i = 0; i < 2; i++) {
             unsigned v;
             if constexpr (kn_plane_low(TYPE) == 32) {
                 v = low[i];
             } else if constexpr (kn_plane_low(TYPE) == 16) {
-                v = low[0] >> (4 * i) & 0x0f0f0f0fu;
+                v = low[i] >> (4 * second) & 0x0f0f0f0fu;
             } else {
-                v = low[i] >> (2 * t) & 0x03030303u;
+                v = (second ? low[1] : low[0]) >> (4 * (t % 2) + 2 * i) & 0x03030303u;
             }
             if constexpr (kn_plane_high(TYPE) == 8) {
-                v |= (high[i] >> (2 * t) & 0x03030303u) << 4;
+                v |= ((second ? high[1] : high[0]) >> (4 * (t % 2) + 2 * i) & 0x03030303u) << 4;
             } else if constexpr (kn_plane_high(TYPE) == 4) {
-                v |= (high[0] >> (t + 4 * i) & 0x01010101u) << (kn_plane_low(TYPE) == 8 ? 2 : 4);
+                v |= (high[0] >> (2 * t + i) & 0x01010101u) << (kn_plane_low(TYPE) == 8 ? 2 : 4);
             }
             if constexpr (quant_zero<TYPE>() != 0) { /* byte by byte: none borrows of the next */
                 v = ((v | 0x80808080u) - quant_zero<TYPE>() * 0x01010101u) ^ 0x80808080u;
@@ -216,17 +221,15 @@ static __device__ __forceinline__ void word_pair(const unsigned low[2], const un
 template <int TYPE>
 static __device__ __forceinline__ void block_quants(const block_raw<TYPE> &raw, int word[8])
 {
+    constexpr int words = kn_plane_low(TYPE) / 4;
+
     for (int t = 0; t < 4; t++) {
-        unsigned low[2] = {raw.low[0], raw.low[1]}, pair[2];
-        if constexpr (kn_plane_low(TYPE) == 32) {
-            low[0] = raw.low[t];
-            low[1] = raw.low[t + 4];
-        } else if constexpr (kn_plane_low(TYPE) == 16) {
-            low[0] = raw.low[t];
-        }
+        const unsigned low[2] = {raw.low[words == 2 ? 0 : 2 * t % words],
+                                 raw.low[words == 2 ? 1 : (2 * t + 1) % words]};
+        unsigned pair[2];
         word_pair<TYPE>(low, raw.high, t, pair);
-        word[t] = static_cast<int>(pair[0]);
-        word[t + 4] = static_cast<int>(pair[1]);
+        word[2 * t] = static_cast<int>(pair[0]);
+        word[2 * t + 1] = static_cast<int>(pair[1]);
     }
 }
 
