@@ -3,14 +3,14 @@
  *
  * Queries are the pairs of a row and a query head that read one KV head: query i is row i / heads,
  * head i % heads of the block's. There are Q of them; those past the last repeat it, and leave
- * nothing. K and V come by cp.async in chunks of PAGES pages, two buffers: the chunks of a split's K,
- * then those of its V, then the next split's, one chunk ahead of what is worked on.
+ * nothing. K and V come by cp.async in chunks of PAGES pages, two buffers: the chunks of a split's
+ * K, then those of its V, then the next split's, one chunk ahead of what is worked on.
  *
  * q·k: a warp has a page and QW queries; lane l has positions 2 (l % 8) and the next, and segment
- * l / 8 of the head, d ascending. Two exchanges are the tree (s0 + s1) + (s2 + s3), after which each
- * lane has a quarter of the scores. Rows of K are `hd + 4` a page, so that segments lie in different
- * banks. Softmax: 16 threads a query are the 16 lanes of NUMERICS.md. p·v: a thread has two elements
- * of the head and QG queries, positions ascending. */
+ * l / 8 of the head, d ascending. Two exchanges are the tree (s0 + s1) + (s2 + s3), after which
+ * each lane has a quarter of the scores. Rows of K are `hd + 4` a page, so that segments lie in
+ * different banks. Softmax: 16 threads a query are the 16 lanes of NUMERICS.md. p·v: a thread has
+ * two elements of the head and QG queries, positions ascending. */
 #ifndef ARGOSY_KERNELS_ATTENTION_DEVICE_H
 #define ARGOSY_KERNELS_ATTENTION_DEVICE_H
 
@@ -48,10 +48,10 @@ template <int TYPE, int HD, int Q> struct attend_shape {
 template <int TYPE, int HD, int Q> struct attend_shared {
     using shape = attend_shape<TYPE, HD, Q>;
     alignas(16) uint8_t chunk[2][shape::PAGES * (HD + ATTN_SEGMENTS) * shape::ROW];
-    alignas(16) float q[HD * Q + ATTN_SEGMENTS * 8];     /* (hd, Q), 8 floats more a segment */
-    alignas(16) float p[KN_ATTN_SPLIT][Q + 4];           /* scores, then weights, of a split */
+    alignas(16) float q[HD * Q + ATTN_SEGMENTS * 8];      /* (hd, Q), 8 floats more a segment */
+    alignas(16) float p[KN_ATTN_SPLIT][Q + 4];            /* scores, then weights, of a split */
     alignas(16) float scales[ATTEND_SPLIT_PAGES][2 * 16]; /* of K and V, where int8 */
-    uint32_t lo[Q], hi[Q];                               /* positions that a query sees */
+    uint32_t lo[Q], hi[Q];                                /* positions that a query sees */
     float M[Q], L[Q], keep[Q], add[Q];
     int how[Q]; /* what the fold does with a split */
 };
@@ -136,7 +136,8 @@ template <int N> static __device__ __forceinline__ void attend_load(const float 
     }
 }
 
-/* ---- stages: chunks of K and of V ------------------------------------------------------------- */
+/* ---- stages: chunks of K and of V -------------------------------------------------------------
+ */
 
 template <typename S> static __device__ __forceinline__ bool attend_is_v(uint32_t stage)
 {
@@ -201,8 +202,8 @@ static __device__ __forceinline__ void attend_copy(const attend_task &task, cons
 
 /* q to shared memory, and what each query sees. */
 template <int Q, typename S, typename Shared>
-static __device__ __forceinline__ void attend_queries(const attend_task &task, const attend_block &b,
-                                                      Shared *sh)
+static __device__ __forceinline__ void attend_queries(const attend_task &task,
+                                                      const attend_block &b, Shared *sh)
 {
     const int hd = task.a.kv.head_dim, len = hd / ATTN_SEGMENTS;
     const int warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
@@ -211,8 +212,8 @@ static __device__ __forceinline__ void attend_queries(const attend_task &task, c
     for (int i = warp; i < Q; i += S::THREADS / 32) {
         const int query = i < last ? i : last;
         const uint32_t row = b.row + static_cast<uint32_t>(query / b.heads);
-        const float *q = task.a.q + row * task.a.ldq +
-                         static_cast<int64_t>(b.head + query % b.heads) * hd;
+        const float *q =
+            task.a.q + row * task.a.ldq + static_cast<int64_t>(b.head + query % b.heads) * hd;
         for (int d = lane; d < hd; d += 32) {
             const int segment = (d >= len) + (d >= 2 * len) + (d >= 3 * len);
             sh->q[d * Q + segment * 8 + i] = __ldg(q + d);
@@ -225,7 +226,8 @@ static __device__ __forceinline__ void attend_queries(const attend_task &task, c
     }
 }
 
-/* ---- q·k -------------------------------------------------------------------------------------- */
+/* ---- q·k --------------------------------------------------------------------------------------
+ */
 
 /* Half of n sums stay here, the other half goes to lane ^ by, and comes from there. */
 template <int N>
@@ -280,10 +282,11 @@ static __device__ __forceinline__ void attend_scores(const attend_task &task, co
     }
 }
 
-/* ---- softmax ---------------------------------------------------------------------------------- */
+/* ---- softmax ----------------------------------------------------------------------------------
+ */
 
-/* Of the split from position `start`: sh->p becomes the weights of V; m and l of query q are handed to
- * `put` by one thread. */
+/* Of the split from position `start`: sh->p becomes the weights of V; m and l of query q are handed
+ * to `put` by one thread. */
 template <int TYPE, int Q, typename S, typename Shared, typename Put>
 static __device__ __forceinline__ void attend_softmax(uint32_t start, Shared *sh, Put put)
 {
@@ -322,7 +325,8 @@ static __device__ __forceinline__ void attend_softmax(uint32_t start, Shared *sh
     }
 }
 
-/* ---- p·v -------------------------------------------------------------------------------------- */
+/* ---- p·v --------------------------------------------------------------------------------------
+ */
 
 /* Positions [from, to) of a chunk of V to o; some queries may not see all of them if EDGE. */
 template <int TYPE, bool EDGE, typename S, typename Shared>
@@ -371,7 +375,8 @@ static __device__ __forceinline__ void attend_values(const attend_task &task, co
     attend_add<TYPE, true, S>(sh, v, row_bytes, end, to, query, o);
 }
 
-/* ---- the block's work ------------------------------------------------------------------------- */
+/* ---- the block's work -------------------------------------------------------------------------
+ */
 
 static __device__ __forceinline__ float *attend_part(const attend_task &task, const attend_block &b,
                                                      int query)
@@ -410,7 +415,7 @@ static __device__ __forceinline__ void attend(const attend_task &task, const att
     const int hd = task.a.kv.head_dim, thread = static_cast<int>(threadIdx.x);
     const int d = thread % (HD / 2) * 2, query = thread / (HD / 2) * S::QG;
     const int n = static_cast<int>(b.rows) * b.heads;
-    float o[2 * S::QG], O[2 * S::QG];
+    float o[2 * S::QG] = {}, O[2 * S::QG] = {};
 
     attend_copy<S>(task, b, 0, attend_number<S>(b, 0), sh);
     ptx_cp_async_commit();
@@ -468,8 +473,8 @@ static __device__ __forceinline__ void attend(const attend_task &task, const att
         const int q = query + i;
         if (q < n && (TILE || whole)) {
             const uint32_t row = b.row + static_cast<uint32_t>(q / b.heads);
-            float *out = task.a.out + row * task.a.ldo +
-                         static_cast<int64_t>(b.head + q % b.heads) * hd + d;
+            float *out =
+                task.a.out + row * task.a.ldo + static_cast<int64_t>(b.head + q % b.heads) * hd + d;
             out[0] = (TILE ? O[2 * i] : o[2 * i]) / sh->L[q];
             out[1] = (TILE ? O[2 * i + 1] : o[2 * i + 1]) / sh->L[q];
         } else if (q < n) {
@@ -479,7 +484,8 @@ static __device__ __forceinline__ void attend(const attend_task &task, const att
     }
 }
 
-/* ---- the host's side -------------------------------------------------------------------------- */
+/* ---- the host's side --------------------------------------------------------------------------
+ */
 
 static inline attend_task attend_task_of(const struct kn_cuda_attn *a, int q_max)
 {
