@@ -127,7 +127,6 @@ def test_a_stream_goes_on_between_cpu_and_gpu(pool):
         ("capability=75", (), "compute capability 7.5, wanted at least 8.0"),
         ("driver=11080", (), "it serves CUDA 11.8, this program wants 13.0"),
         ("memory=300000000", (), "kv_bytes and context_max make the pages smaller"),
-        ("devices=1", ("--kv-type", "int8"), "kv_type=int8"),
         ("devices=1", ("--tp", "2"), "several ranks (tp) are not served on a GPU"),
         ("fail_malloc=3", (), "out of memory"),
     ],

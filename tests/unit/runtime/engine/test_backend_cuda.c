@@ -73,11 +73,13 @@ static int open_gpu(struct pair *p, const struct tiny_llama *t, const struct bac
     return rc == 0 ? backend_cuda_create(&p->gpu_model, &p->device, l, &p->gpu, e) : rc;
 }
 
-static void open_pair(struct pair *p, const struct tiny_llama *t)
+static void open_pair(struct pair *p, const struct tiny_llama *t, enum kn_kv_type kv_type)
 {
+    struct backend_limits l = limits;
     struct err e = {0};
-    if (open_gpu(p, t, &limits, &e) < 0 ||
-        backend_cpu_create(&p->cpu_model, p->threads, NULL, &limits, &p->cpu, &e) < 0)
+    l.kv_type = kv_type;
+    if (open_gpu(p, t, &l, &e) < 0 ||
+        backend_cpu_create(&p->cpu_model, p->threads, NULL, &l, &p->cpu, &e) < 0)
         fail_msg("%s", e.msg);
 }
 
@@ -168,14 +170,14 @@ static void assert_same_step(struct pair *p, struct step *a, struct step *b)
     assert_memory_equal(a->sum, b->sum, sizeof(a->sum));
 }
 
-static void compare(const struct tiny_llama *t, int rounds)
+static void compare(const struct tiny_llama *t, enum kn_kv_type kv_type, int rounds)
 {
     struct pair p;
     struct rng r;
     struct sequence_state q[SEQUENCES] = {0};
     struct step cpu, gpu;
     on_machine(&a100);
-    open_pair(&p, t);
+    open_pair(&p, t, kv_type);
     rng_init(&r, t->seed);
     for (uint32_t i = 0; i < PAGES; i++) /* of no order */
         q[i % SEQUENCES].pages[i / SEQUENCES] = (i * 7) % PAGES;
@@ -198,7 +200,7 @@ static void compare(const struct tiny_llama *t, int rounds)
 static void test_llama_has_the_cpus_bits(void **state)
 {
     (void)state;
-    compare(&tiny_llama_small, 12);
+    compare(&tiny_llama_small, KN_KV_F16, 12);
 }
 
 static void test_llama_with_a_tied_head_and_factors_has_the_cpus_bits(void **state)
@@ -211,7 +213,7 @@ static void test_llama_with_a_tied_head_and_factors_has_the_cpus_bits(void **sta
     t.n_heads = 6;
     t.n_embd = 96;
     t.seed = 2;
-    compare(&t, 6);
+    compare(&t, KN_KV_F16, 6);
 }
 
 static void test_biases_have_the_cpus_bits(void **state)
@@ -220,7 +222,15 @@ static void test_biases_have_the_cpus_bits(void **state)
     struct tiny_llama t = tiny_llama_small;
     t.qkv_bias = true;
     t.seed = 3;
-    compare(&t, 6);
+    compare(&t, KN_KV_F16, 6);
+}
+
+static void test_int8_pages_have_the_cpus_bits(void **state)
+{
+    (void)state;
+    struct tiny_llama t = tiny_llama_small;
+    t.seed = 4;
+    compare(&t, KN_KV_INT8, 6);
 }
 
 /* Picks that are asked for behind the run, as guesses are. */
@@ -232,7 +242,7 @@ static void test_sampling_again_has_the_cpus_tokens(void **state)
     struct kn_span span = {pages, 0, 3};
     struct pick picks[2][3];
     on_machine(&a100);
-    open_pair(&p, &tiny_llama_small);
+    open_pair(&p, &tiny_llama_small, KN_KV_F16);
     for (int i = 0; i < 2; i++) {
         struct backend *b = i == 0 ? p.cpu : p.gpu;
         for (uint32_t k = 0; k < 3; k++)
@@ -360,7 +370,7 @@ static void test_a_device_that_fails_is_told(void **state)
     if (!simt_has_shadow())
         skip();
     on_machine(&a100);
-    open_pair(&p, &tiny_llama_small);
+    open_pair(&p, &tiny_llama_small, KN_KV_F16);
     assert_int_equal(backend_check(p.gpu, &e), 0);
     backend_run(p.gpu, &batch);
     assert_int_equal(backend_check(p.gpu, &e), ERR_PEER);
@@ -377,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_llama_has_the_cpus_bits),
         cmocka_unit_test(test_llama_with_a_tied_head_and_factors_has_the_cpus_bits),
         cmocka_unit_test(test_biases_have_the_cpus_bits),
+        cmocka_unit_test(test_int8_pages_have_the_cpus_bits),
         cmocka_unit_test(test_sampling_again_has_the_cpus_tokens),
         cmocka_unit_test(test_machines_that_will_not_do),
         cmocka_unit_test(test_every_allocation_may_fail),
