@@ -91,7 +91,7 @@ bench-kernels: ## What each kernel reaches on this machine (minutes)
 	@build/release/benchmarks/kernels/bench_kernels $(shell nproc)
 
 .PHONY: roofline
-roofline: ## What a pass costs on A100 and H100 at best, a kernel: bytes, operations, time, the bound
+roofline: ## What a pass costs on A100, H100 and H200 at best, a kernel: bytes, operations, time, the bound
 	@$(SUBMAKE) build/release/benchmarks/gpu/roofline >&2
 	@build/release/benchmarks/gpu/roofline
 
@@ -215,8 +215,8 @@ $(foreach a,sm_80 sm_90a,$(eval $(call cubin_rule,$(a))))
 -include $(CUBIN:.cubin=.d)
 
 .PHONY: check-cuda
-check-cuda: $(if $(NVCC),$(CUBIN)) ## Kernels for GPUs compile for sm_80 and sm_90a (needs nvcc)
-	@echo "$(if $(NVCC),$(words $(CUBIN)) cubins are up to date,SKIPPED: there is no nvcc here)"
+check-cuda: $(if $(NVCC),$(CUBIN)) ## Kernels for GPUs compile for sm_80 and sm_90a and have what they say (needs nvcc)
+	@$(if $(NVCC),tests/setup.sh && $(VENV_PYTHON) tests/cuda/gates.py $(filter-out %/planted.cubin %/probes.cubin,$(CUBIN)),echo "SKIPPED: there is no nvcc here")
 
 clean: ## Remove what was compiled
 	rm -rf $(addprefix build/,release debug asan tsan fuzz gen cuda report)

@@ -20,13 +20,14 @@ struct gpu_rates {
     double imma;  /* int8 multiply-adds a second of the tensor cores, dense */
 };
 
-/* NVIDIA A100 80GB SXM and H100 SXM data sheets; dp4a at 64 an SM and clock (CUDA C++ Programming
- * Guide, "Arithmetic Instructions", integer arithmetic). */
+/* NVIDIA A100 80GB SXM, H100 SXM and H200 SXM data sheets; dp4a at 64 an SM and clock (CUDA C++
+ * Programming Guide, "Arithmetic Instructions", integer arithmetic). */
 static const struct gpu_rates gpu_rates[] = {
     {"A100", 2039e9, 9.75e12, 9.75e12, 312e12},
     {"H100", 3352e9, 33.5e12, 16.7e12, 989.5e12},
+    {"H200", 4800e9, 33.5e12, 16.7e12, 989.5e12},
 };
-#define N_GPU_RATES 2
+#define N_GPU_RATES 3
 
 struct gpu_cost {
     double bytes, fp32, dp4a, imma;

@@ -2,8 +2,8 @@
  *
  * For each kernel of a pass in exact mode (kernels/NUMERICS.md): the bytes that it must move, its
  * operations, and the time that the slowest of memory and pipes needs for them at the rates of the
- * data sheet, on A100 and H100. No launch, no latency, no cache: a kernel can only be slower, so a
- * measured time divides by these. The bytes are those that the emulator's counts are held to.
+ * data sheet, on A100, H100 and H200. No launch, no latency, no cache: a kernel can only be slower,
+ * so a measured time divides by these. The bytes are those that the emulator's counts are held to.
  */
 #include <stdio.h>
 
@@ -62,8 +62,9 @@ static void print_load(const struct shape *s, const struct load *l)
     double x = n * (double)s->n_embd * sizeof(float), ff = n * (double)s->n_ff * sizeof(float),
            qkv = n * (double)(width + 2 * kv) * sizeof(float);
 
-    printf("\n%s %s, %s\n\n| kernel | launches | MB | int8 GMAC | fp32 G | A100 µs | H100 µs |\n"
-           "|---|---|---|---|---|---|---|\n",
+    printf("\n%s %s, %s\n\n| kernel | launches | MB | int8 GMAC | fp32 G | A100 µs | H100 µs | "
+           "H200 µs |\n"
+           "|---|---|---|---|---|---|---|---|\n",
            s->name, kn_type_name(s->type), l->name);
     const struct {
         const char *name;
