@@ -159,6 +159,8 @@ void attachment_opened(struct attachment *a, const struct rpc_event *ev, uint64_
     a->state = ATTACHMENT_ATTACHED;
     a->stream = ev->stream;
     a->attached_at_ms = now_ms;
+    a->welcomed = false;
+    a->welcome_by_ms = now_ms + ATTACHMENT_WELCOME_MS;
     a->load_at_ms = 0;
     a->cache_offer = 0;
     a->cache_cursor = 0;
@@ -177,11 +179,13 @@ void attachment_opened(struct attachment *a, const struct rpc_event *ev, uint64_
 
 void attachment_welcome(struct attachment *a, const Argosy__Welcome *w)
 {
+    a->welcome_by_ms = UINT64_MAX;
     if (w->refused[0]) {
         log_warn("refused by the router", "router=%s why=%s", a->address, w->refused);
         rpc_client_close(a->client, a->stream);
         return;
     }
+    a->welcomed = true;
     uint64_t most = (uint64_t)a->identity->config->heartbeat_ms;
     uint64_t third = w->lease_ms / 3;
     a->heartbeat_ms = w->lease_ms == 0 || third >= most ? most : third ? third : 1;
@@ -204,7 +208,8 @@ void attachment_closed(struct attachment *a, const struct rpc_event *ev, uint64_
 {
     bool was_attached = a->state == ATTACHMENT_ATTACHED;
     /* A router that takes workers only to drop them is not dialled at full speed. */
-    if (was_attached && now_ms - a->attached_at_ms >= (uint64_t)a->identity->config->backoff_max_ms)
+    if (was_attached && a->welcomed &&
+        now_ms - a->attached_at_ms >= (uint64_t)a->identity->config->backoff_max_ms)
         a->failures = 0;
     a->failures += a->failures < 32;
     a->state = ATTACHMENT_WAITING;
@@ -277,12 +282,27 @@ static uint64_t tick_load(struct attachment *a, const struct load_report *load, 
     return now_ms + a->heartbeat_ms;
 }
 
+/* Of one that is attached. */
+static uint64_t tick_welcome(struct attachment *a, uint64_t now_ms)
+{
+    if (now_ms < a->welcome_by_ms)
+        return a->welcome_by_ms;
+    log_warn("no Welcome: does the router speak our protocol?",
+             "router=%s waited_ms=%u protocol=%u", a->address, ATTACHMENT_WELCOME_MS,
+             RPC_PROTOCOL_VERSION);
+    a->welcome_by_ms = UINT64_MAX;
+    rpc_client_close(a->client, a->stream);
+    return UINT64_MAX;
+}
+
 uint64_t attachment_tick(struct attachment *a, const struct load_report *load, uint64_t steps,
                          uint64_t now_ms)
 {
     struct err e;
-    if (a->state == ATTACHMENT_ATTACHED)
-        return tick_load(a, load, steps, now_ms);
+    if (a->state == ATTACHMENT_ATTACHED) {
+        uint64_t next = tick_load(a, load, steps, now_ms), welcome = tick_welcome(a, now_ms);
+        return next < welcome ? next : welcome;
+    }
     if (a->state == ATTACHMENT_DIALLING || load->draining)
         return UINT64_MAX;
     if (a->dial_at_ms > now_ms)

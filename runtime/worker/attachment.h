@@ -4,6 +4,9 @@
  *         ▲                  └────────closed────────────────────────────────┘
  *         └─ the wait is drawn from [backoff_min, backoff_min × 2^failures], at most backoff_max
  *
+ * A router that answers Hello with nothing, as one of another protocol does, is left after
+ * ATTACHMENT_WELCOME_MS and dialled again like one that failed.
+ *
  * Every attachment carries a higher epoch than the one before. Engine thread only.
  */
 #ifndef ARGOSY_WORKER_ATTACHMENT_H
@@ -18,6 +21,10 @@
 #include "runtime/worker/heartbeat.h"
 #include "runtime/worker/roster.h"
 #include "runtime/worker/worker_config.h"
+
+/* Shorter than a router's patience with a stream that it understands nothing of: the log says why.
+ */
+#define ATTACHMENT_WELCOME_MS 5000
 
 /* What Hello says of this worker; borrowed by every attachment. */
 struct identity {
@@ -51,6 +58,8 @@ struct attachment {
     uint32_t failures;
     uint64_t dial_at_ms; /* WAITING */
     uint64_t attached_at_ms;
+    bool welcomed;
+    uint64_t welcome_by_ms;  /* UINT64_MAX: it came, or is not waited for any more */
     struct load_report load; /* the last */
     uint64_t load_at_ms;
     /* What cachefeed.c has told of the prefix caches since it was attached. */
