@@ -12,7 +12,7 @@
  * latency of d / 1024 loads and d / 64 sums.
  * gate: rmsnorm threads=256 blocks=8 loop=LDG.E.128,STG.E.128
  * gate: add_norm threads=256 blocks=8 loop=LDG.E.128,STG.E.128
- * gate: rmsnorm_quantize threads=256 blocks=8
+ * gate: rmsnorm_quantize threads=256 blocks=6 loop=LDG.E.128
  * gate: norm_heads threads=256 blocks=8
  * gate: add_bias threads=256 blocks=8 has=LDG.E.128,STG.E.128 */
 #include "kernels/quantize/device.h"
