@@ -8,6 +8,7 @@
  * Reads K and V of the visible pages once a tile, from L2 as a rule: 4 bytes (int8: 2) a position,
  * element and KV head. Operations, of fp32: 4 a position, element and query, 32 a byte of fp16:
  * bound by fp32 (exact mode has no other), of whose instructions FMAs are about three in four.
+ * Measured on an H200, a prompt of 2,048, 32 heads on 8 of 128: 28% of its fp32 rate.
  *
  * gate: attention_prefill[64>] threads=128 blocks=4 shared=37376 loop=LDGSTS.E.BYPASS.128,LDS.128,FFMA
  * gate: attention_prefill[128>] threads=128 blocks=3 shared=53760 loop=LDGSTS.E.BYPASS.128,LDS.128,FFMA
