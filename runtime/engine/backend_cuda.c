@@ -101,7 +101,11 @@ static void cuda_run(struct backend *b, struct batch *batch)
 {
     struct cuda *c = (struct cuda *)b;
     const struct hparams *h = &c->model->h;
-    struct cuda_pass p = {.base.ops = &cuda_pass_ops, .cuda = c, .rows = batch->n_rows, .x = c->x};
+    struct cuda_pass p = {.base.ops = &cuda_pass_ops,
+                          .cuda = c,
+                          .rows = batch->n_rows,
+                          .n_act = batch->n_rows,
+                          .x = c->x};
     ASSERT(batch->n_rows <= c->limits.rows_max && batch->n_picks <= c->limits.picks_max);
     c->batch = batch;
     c->x_is_there = batch->n_pools > 0;

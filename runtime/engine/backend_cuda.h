@@ -21,7 +21,8 @@
 #include "runtime/engine/gpu.h"
 #include "runtime/model/model.h"
 
-/* A matrix or vector of the model, by its address on the host. */
+/* A matrix or vector of the model, or an array of matrices (of which the device has the addresses),
+ * by its address on the host. */
 struct cuda_weight {
     const void *host;
     void *device;
@@ -52,17 +53,24 @@ struct cuda {
     void *weight_block;
 
     /* registers, on the device */
-    float *x;      /* (rows_max, n_embd) */
-    float *picked; /* (picks_max, n_embd): x behind select */
-    float *y;      /* (rows_max, y_width) */
-    float *out;    /* (rows_max, n_heads * head_dim): of attention */
-    float *logits; /* (picks_max, vocab) */
-    float *part;   /* (part_bytes): of attention by split */
-    struct kn_act act;
-    uint16_t *kv; /* (kv_pages, n_layers, page_elems) */
+    float *x;          /* (rows_max, n_embd) */
+    float *picked;     /* (picks_max, n_embd): x behind select */
+    float *y;          /* (rows_max, y_width) */
+    float *out;        /* (rows_max, n_heads * head_dim): of attention */
+    float *logits;     /* (picks_max, vocab) */
+    float *part;       /* (part_bytes): of attention by split */
+    struct kn_act act; /* (rows_max * max(n_experts_used, 1)) */
+    uint16_t *kv;      /* (kv_pages, n_layers, page_elems) */
     float *rope_cos, *rope_sin, *local_cos, *local_sin;
     struct kn_rope_table rope, local_rope;
-    void *blocks[32]; /* what cudaMalloc gave */
+    /* Experts; all NULL without. Slots as kn_cuda_route has them. */
+    uint32_t *expert_ids;   /* (rows_max, n_experts_used) */
+    float *expert_weights;  /* (rows_max, n_experts_used) */
+    uint32_t *expert_slots; /* (rows_max, n_experts_used) */
+    uint32_t *slot_rows;    /* (rows_max * n_experts_used) */
+    uint32_t *expert_begin; /* (n_experts + 1) */
+    void *route_scratch;
+    void *blocks[40]; /* what cudaMalloc gave */
     size_t n_blocks;
 
     struct cuda_staging host, device; /* host: page-locked */
@@ -82,7 +90,8 @@ struct cuda {
 struct cuda_pass {
     struct pass base;
     struct cuda *cuda;
-    uint32_t rows; /* of x: the batch's, or the picks' */
+    uint32_t rows;  /* of x: the batch's, or the picks' */
+    uint32_t n_act; /* of act and y: rows, or the slots of their experts */
     float *x;
 };
 
@@ -101,5 +110,7 @@ void cuda_free_memory(struct cuda *c);
 /* The matrix or vector on the device. */
 struct kn_matrix cuda_matrix(const struct cuda *c, const struct kn_matrix *w);
 const float *cuda_vector(const struct cuda *c, const float *v);
+/* The addresses (n_experts) of w's on the device. */
+const void *const *cuda_experts(const struct cuda *c, const struct kn_matrix *w);
 
 #endif

@@ -28,6 +28,7 @@ static uint64_t most(uint64_t a, uint64_t b)
 struct walk {
     void (*matrix)(void *ctx, const struct kn_matrix *w);
     void (*vector)(void *ctx, const float *v, uint64_t n);
+    void (*array)(void *ctx, const struct kn_matrix *w, uint32_t n); /* behind its matrices */
     void *ctx;
 };
 
@@ -41,6 +42,8 @@ static void visit_all(const struct walk *k, const struct kn_matrix *w, uint32_t 
 {
     for (uint32_t i = 0; w && i < n; i++)
         visit(k, &w[i]);
+    if (w && n > 0 && k->array)
+        k->array(k->ctx, w, n);
 }
 
 static void visit_vector(const struct walk *k, const float *v, uint64_t n)
@@ -105,8 +108,8 @@ int cuda_refuse(const struct model *m, const struct backend_limits *limits, stru
         return refuse(e, "several ranks (tp) are");
     if (limits->adapter_rank > 0)
         return refuse(e, "adapters are");
-    if (m->h.n_experts > 0)
-        return refuse(e, "mixtures of experts are");
+    if (m->h.n_experts > KN_CUDA_EXPERTS_MAX)
+        return refuse(e, "so many experts are");
     walk(&check, m);
     return found.code < 0 ? err_set(e, found.code, "%s", found.msg) : 0;
 }
@@ -151,6 +154,17 @@ static void put_vector(void *ctx, const float *v, uint64_t n)
     put(ctx, v, v, n * sizeof(*v));
 }
 
+/* Its matrices were the last to be put. */
+static void put_array(void *ctx, const struct kn_matrix *w, uint32_t n)
+{
+    struct upload *u = ctx;
+    const void **at = u->packed;
+    for (uint32_t i = 0; at && i < n; i++)
+        at[i] = u->c->weights[u->n - n + i].device;
+    u->largest = most(u->largest, n * sizeof(*at));
+    put(u, w, at, n * sizeof(*at));
+}
+
 static int by_host(const void *a, const void *b)
 {
     const struct cuda_weight *x = a, *y = b;
@@ -160,7 +174,7 @@ static int by_host(const void *a, const void *b)
 static struct upload measure(struct cuda *c)
 {
     struct upload u = {.c = c};
-    const struct walk count = {put_matrix, put_vector, &u};
+    const struct walk count = {put_matrix, put_vector, put_array, &u};
     walk(&count, c->model);
     return u;
 }
@@ -169,7 +183,7 @@ static struct upload measure(struct cuda *c)
 static int bring_up(struct cuda *c, const struct upload *measured, struct err *e)
 {
     struct upload u = {.c = c, .packed = malloc(measured->largest ? measured->largest : 1)};
-    const struct walk copy = {put_matrix, put_vector, &u};
+    const struct walk copy = {put_matrix, put_vector, put_array, &u};
     c->weights = calloc(measured->n ? measured->n : 1, sizeof(*c->weights));
     if (!u.packed || !c->weights) {
         free(u.packed);
@@ -201,6 +215,11 @@ struct kn_matrix cuda_matrix(const struct cuda *c, const struct kn_matrix *w)
 const float *cuda_vector(const struct cuda *c, const float *v)
 {
     return find(c, v);
+}
+
+const void *const *cuda_experts(const struct cuda *c, const struct kn_matrix *w)
+{
+    return find(c, w);
 }
 
 /* ---- registers ---------------------------------------------------------------------------------
@@ -257,12 +276,23 @@ static void plan_registers(struct cuda *c, struct rooms *r)
 
     want(r, &c->x, rows * h->n_embd, sizeof(float));
     want(r, &c->picked, (uint64_t)l->picks_max * h->n_embd, sizeof(float));
-    want(r, &c->y, rows * most(most(qkv, 2 * (uint64_t)h->n_ff), h->n_embd), sizeof(float));
+    uint64_t slots = rows * most(h->n_experts_used, 1);
+    uint64_t ffn = most(2 * (uint64_t)h->n_ff, h->n_embd);
+    want(r, &c->y, most(rows * most(most(qkv, h->n_embd), h->n_experts), slots * ffn),
+         sizeof(float));
     want(r, &c->out, rows * width, sizeof(float));
     want(r, &c->logits, (uint64_t)l->picks_max * h->vocab, sizeof(float));
     c->part_bytes = part_bytes(c);
     want(r, &c->part, c->part_bytes, 1);
-    want_act(r, c, &c->act, rows, most(most(h->n_embd, width), h->n_ff));
+    want_act(r, c, &c->act, slots, most(most(h->n_embd, width), h->n_ff));
+    if (h->n_experts > 0) {
+        want(r, &c->expert_ids, slots, sizeof(uint32_t));
+        want(r, &c->expert_weights, slots, sizeof(float));
+        want(r, &c->expert_slots, slots, sizeof(uint32_t));
+        want(r, &c->slot_rows, slots, sizeof(uint32_t));
+        want(r, &c->expert_begin, h->n_experts + 1u, sizeof(uint32_t));
+        want(r, &c->route_scratch, kn_cuda_route_scratch_bytes(l->rows_max, (int)h->n_experts), 1);
+    }
     want(r, &c->rope_cos, angles, sizeof(float));
     want(r, &c->rope_sin, angles, sizeof(float));
     if (local_angles > 0) {

@@ -92,7 +92,7 @@ static void cuda_gate(struct pass *base, enum pass_gate kind)
     if (goes_on(p))
         cuda_ok(c,
                 (kind == PASS_GEGLU ? kn_cuda_geglu_quantize : kn_cuda_swiglu_quantize)(
-                    c->y, 2 * ff, 0, p->rows, ff, act, c->stream),
+                    c->y, 2 * ff, 0, p->n_act, ff, act, c->stream),
                 "gate");
 }
 
@@ -203,6 +203,62 @@ static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_att
         cuda_ok(c, kn_cuda_quantize(c->out, width, 0, p->rows, act, c->stream), "quantize");
 }
 
+/* ---- experts -----------------------------------------------------------------------------------
+ */
+
+/* act stays the rows': the first matrices read a slot's row where it is. */
+static void cuda_route(struct pass *base)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    const struct hparams *h = &c->model->h;
+    if (goes_on(p))
+        cuda_ok(c,
+                kn_cuda_route(c->y, h->n_experts, p->rows, (int)h->n_experts,
+                              (int)h->n_experts_used, c->expert_ids, c->expert_weights,
+                              c->expert_slots, c->slot_rows, c->expert_begin, c->route_scratch,
+                              c->stream),
+                "route");
+    p->n_act = p->rows * h->n_experts_used;
+}
+
+/* Each expert's slots with its matrix. x_rows: rows of act; NULL: act has the slots themselves. */
+static void multiply_experts(struct cuda_pass *p, const struct kn_matrix *w, const uint32_t *x_rows,
+                             float *y, int64_t ldy)
+{
+    struct cuda *c = p->cuda;
+    if (goes_on(p))
+        cuda_ok(c,
+                kn_cuda_matmul_experts(w, cuda_experts(c, w), (int)c->model->h.n_experts, &c->act,
+                                       x_rows, c->expert_begin, p->n_act, y, ldy, c->stream),
+                "matmul of experts");
+}
+
+static void cuda_project_experts(struct pass *base, const struct kn_matrix *const *w, int n)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    int64_t ldy = 0, column = 0;
+    for (int i = 0; i < n; i++)
+        ldy += w[i]->rows;
+    for (int i = 0; i < n; column += w[i]->rows, i++)
+        multiply_experts(p, w[i], c->slot_rows, c->y + column, ldy);
+}
+
+static void cuda_combine_experts(struct pass *base, const struct kn_matrix *w)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    const struct hparams *h = &c->model->h;
+    multiply_experts(p, w, NULL, c->y, w->rows);
+    p->n_act = p->rows;
+    if (goes_on(p))
+        cuda_ok(c,
+                kn_cuda_combine(c->y, c->expert_slots, c->expert_weights, p->rows,
+                                (int)h->n_experts_used, w->rows, p->x, h->n_embd, c->stream),
+                "combine");
+}
+
 /* ---- the end -----------------------------------------------------------------------------------
  */
 
@@ -225,6 +281,7 @@ static void cuda_select(struct pass *base)
     struct cuda_pass *p = of(base);
     struct cuda *c = p->cuda;
     p->rows = c->batch->n_picks;
+    p->n_act = p->rows;
     if (goes_on(p))
         cuda_ok(c,
                 kn_cuda_gather(p->x, c->device.picks, p->rows, c->model->h.n_embd, c->picked,
@@ -256,6 +313,9 @@ const struct pass_ops cuda_pass_ops = {
     .gate = cuda_gate,
     .project_add = cuda_project_add,
     .add_norm = cuda_add_norm,
+    .route = cuda_route,
+    .project_experts = cuda_project_experts,
+    .combine_experts = cuda_combine_experts,
     .pool = cuda_pool,
     .select = cuda_select,
     .head = cuda_head,

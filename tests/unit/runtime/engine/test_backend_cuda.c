@@ -225,6 +225,19 @@ static void test_biases_have_the_cpus_bits(void **state)
     compare(&t, KN_KV_F16, 6);
 }
 
+static void test_experts_have_the_cpus_bits(void **state)
+{
+    (void)state;
+    struct tiny_llama t = tiny_llama_small;
+    t.n_experts = 5;
+    t.n_experts_used = 2;
+    t.seed = 5;
+    compare(&t, KN_KV_F16, 9);
+    t.type = KN_Q8_0;
+    t.n_experts_used = 5;
+    compare(&t, KN_KV_F16, 3);
+}
+
 static void test_int8_pages_have_the_cpus_bits(void **state)
 {
     (void)state;
@@ -387,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_llama_has_the_cpus_bits),
         cmocka_unit_test(test_llama_with_a_tied_head_and_factors_has_the_cpus_bits),
         cmocka_unit_test(test_biases_have_the_cpus_bits),
+        cmocka_unit_test(test_experts_have_the_cpus_bits),
         cmocka_unit_test(test_int8_pages_have_the_cpus_bits),
         cmocka_unit_test(test_sampling_again_has_the_cpus_tokens),
         cmocka_unit_test(test_machines_that_will_not_do),

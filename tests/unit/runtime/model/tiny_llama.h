@@ -23,6 +23,7 @@ struct tiny_llama {
     bool untied;
     bool rope_factors;
     bool qkv_bias;
+    uint32_t n_experts, n_experts_used; /* 0: a feed-forward of its own */
     uint64_t seed;
     uint64_t context; /* 0: 512 */
 
@@ -124,8 +125,9 @@ static inline void tiny_row(struct tiny_writer *w, uint32_t type, uint64_t cols,
     }
 }
 
-static inline void tiny_tensor(struct tiny_writer *w, const char *name, uint32_t type,
-                               uint64_t cols, uint64_t rows)
+/* n 0: one tensor; else n of them as one, an expert each. */
+static inline void tiny_tensors_of(struct tiny_writer *w, const char *name, uint32_t type,
+                                   uint64_t cols, uint64_t rows, uint64_t n)
 {
     static const char zeros[32];
     if (tiny_is(w->m->left_out, name))
@@ -135,16 +137,25 @@ static inline void tiny_tensor(struct tiny_writer *w, const char *name, uint32_t
         rows += rows > 0;
     }
     tiny_add_str(&w->head, name, strlen(name));
-    tiny_add_u32(&w->head, rows > 0 ? 2 : 1);
+    tiny_add_u32(&w->head, n > 0 ? 3 : rows > 0 ? 2 : 1);
     tiny_add_u64(&w->head, cols);
     if (rows > 0)
         tiny_add_u64(&w->head, rows);
+    if (n > 0)
+        tiny_add_u64(&w->head, n);
     tiny_add_u32(&w->head, type);
     tiny_add_u64(&w->head, w->data.len);
-    for (uint64_t r = 0; r < (rows > 0 ? rows : 1); r++)
+    for (uint64_t r = 0; r < (rows > 0 ? rows : 1) * (n > 0 ? n : 1); r++)
         tiny_row(w, type, cols, r == 0 && tiny_is(w->m->not_finite, name));
     buf_add(&w->data, zeros, -w->data.len & 31);
     w->n_tensors++;
+}
+
+/* rows 0: a vector. */
+static inline void tiny_tensor(struct tiny_writer *w, const char *name, uint32_t type,
+                               uint64_t cols, uint64_t rows)
+{
+    tiny_tensors_of(w, name, type, cols, rows, 0);
 }
 
 static inline void tiny_layer(struct tiny_writer *w, uint32_t i)
@@ -169,12 +180,24 @@ static inline void tiny_layer(struct tiny_writer *w, uint32_t i)
         {"attn_v.bias", kv, 0},
     };
     size_t n = sizeof(tensors) / sizeof(tensors[0]) - (m->qkv_bias ? 0 : 3);
+    char name[64];
     for (size_t j = 0; j < n; j++) {
-        char name[64];
+        if (m->n_experts > 0 && strncmp(tensors[j].name, "ffn_", 4) == 0 && tensors[j].rows > 0)
+            continue;
         snprintf(name, sizeof(name), "blk.%u.%s", i, tensors[j].name);
         tiny_tensor(w, name, tensors[j].rows ? m->type : (uint32_t)KN_F32, tensors[j].cols,
                     tensors[j].rows);
     }
+    if (m->n_experts == 0)
+        return;
+    snprintf(name, sizeof(name), "blk.%u.ffn_gate_inp.weight", i);
+    tiny_tensor(w, name, KN_F32, m->n_embd, m->n_experts);
+    snprintf(name, sizeof(name), "blk.%u.ffn_gate_exps.weight", i);
+    tiny_tensors_of(w, name, m->type, m->n_embd, m->n_ff, m->n_experts);
+    snprintf(name, sizeof(name), "blk.%u.ffn_up_exps.weight", i);
+    tiny_tensors_of(w, name, m->type, m->n_embd, m->n_ff, m->n_experts);
+    snprintf(name, sizeof(name), "blk.%u.ffn_down_exps.weight", i);
+    tiny_tensors_of(w, name, m->type, m->n_ff, m->n_embd, m->n_experts);
 }
 
 static inline void tiny_tensors(struct tiny_writer *w)
@@ -224,7 +247,9 @@ static inline void tiny_llama_write(const struct tiny_llama *m, struct buf *out)
     tiny_kv_u64(&w, "llama.attention.head_count", m->n_heads);
     tiny_kv_u64(&w, "llama.attention.head_count_kv", m->n_kv_heads);
     tiny_kv_u64(&w, "llama.context_length", m->context ? m->context : 512);
-    tiny_kv_u64(&w, "llama.expert_count", 0);
+    tiny_kv_u64(&w, "llama.expert_count", m->n_experts);
+    if (m->n_experts > 0)
+        tiny_kv_u64(&w, "llama.expert_used_count", m->n_experts_used);
     tiny_kv_u64(&w, "llama.rope.dimension_count", m->n_embd / m->n_heads);
     tiny_kv_f32(&w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     tiny_kv_f32(&w, "llama.rope.freq_base", 10000.0f);
