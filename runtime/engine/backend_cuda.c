@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
-#include "runtime/engine/picking.h"
 #include "runtime/model/arch.h"
 
 bool cuda_ok(struct cuda *c, int rc, const char *what)
@@ -68,24 +67,6 @@ static void bring_down(struct cuda *c, float *to, const float *from, uint64_t n)
                 "copying results");
 }
 
-static void sample(struct cuda *c, uint32_t i)
-{
-    struct pick *k = &c->batch->picks[i];
-    uint32_t vocab = c->model->h.vocab;
-    if (k->sampling && k->finite)
-        c->ops->sample(c->host_logits + (uint64_t)i * vocab, vocab, k->sampling, k->position,
-                       c->scratch, &k->sampled);
-}
-
-static void pick_tokens(struct cuda *c)
-{
-    uint32_t vocab = c->model->h.vocab;
-    for (uint32_t i = 0; i < c->batch->n_picks; i++) {
-        picking_examine(&c->batch->picks[i], c->host_logits + (uint64_t)i * vocab, vocab);
-        sample(c, i);
-    }
-}
-
 static void add_pools(struct cuda *c)
 {
     int64_t d = c->model->h.n_embd;
@@ -114,12 +95,12 @@ static void cuda_run(struct backend *b, struct batch *batch)
         return;
     stage(c, batch);
     c->model->arch->forward(c->model, &p.base);
-    bring_down(c, c->host_logits, c->logits, (uint64_t)batch->n_picks * h->vocab);
+    cuda_queue_picks(c);
     if (c->x_is_there)
         bring_down(c, c->host_x, c->x, (uint64_t)batch->n_rows * h->n_embd);
     if (cuda_ok(c, cudaStreamSynchronize(c->stream), "computing")) {
         add_pools(c);
-        pick_tokens(c);
+        cuda_answer_picks(c);
     }
 }
 
@@ -128,7 +109,7 @@ static void cuda_sample(struct backend *b, struct batch *batch, const uint32_t *
     struct cuda *c = (struct cuda *)b;
     ASSERT(batch == c->batch);
     for (uint32_t i = 0; i < n && c->failed.code == 0; i++)
-        sample(c, which[i]);
+        cuda_sample_on_host(c, which[i]);
 }
 
 static const float *cuda_logits(struct backend *b, uint32_t pick)

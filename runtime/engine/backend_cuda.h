@@ -1,5 +1,5 @@
 /* backend_cuda.h: what backend_cuda.c (life, a run), cuda_memory.c (what lies on the device) and
- * cuda_pass.c (the operations) share.
+ * cuda_pass.c (the operations) and cuda_picking.c (tokens) share.
  *
  * The engine's thread queues a pass on one stream and waits at its end. Everything that differs
  * from step to step lies in the staging, which goes up in one copy before the pass; the pass itself
@@ -76,15 +76,23 @@ struct cuda {
     struct cuda_staging host, device; /* host: page-locked */
     size_t staging_bytes, part_bytes;
     uint32_t table_max;
-    float *host_logits; /* (picks_max, vocab), page-locked */
+    float *host_logits; /* (picks_max, vocab), page-locked: of picks that the host looks at */
     float *host_x;      /* (rows_max, n_embd), page-locked */
     bool x_is_there;    /* host_x has the rows of the last run */
 
     /* the step */
     struct batch *batch;
     uint32_t n_tiles;
-    const struct kn_ops *ops; /* of the host: samples */
-    void *scratch;            /* kn_sample_scratch_bytes */
+    /* Picks: parameters, what came of them, on the device and page-locked on the host. */
+    bool picks_there; /* picked on the device */
+    void *packed, *host_packed;
+    size_t packed_bytes;
+    struct kn_sampled *sampled, *host_sampled; /* (picks_max) */
+    uint32_t *finite, *host_finite;            /* (picks_max) */
+    void *sample_scratch;
+    struct kn_cuda_pick *pick_list; /* (picks_max), of the host */
+    const struct kn_ops *ops;       /* of the host: samples what the device does not */
+    void *scratch;                  /* kn_sample_scratch_bytes */
 };
 
 struct cuda_pass {
@@ -99,6 +107,14 @@ extern const struct pass_ops cuda_pass_ops;
 
 /* Keeps the first error; `what` was asked for. True when there is none yet. */
 bool cuda_ok(struct cuda *c, int rc, const char *what);
+
+/* ---- cuda_picking.c ---- */
+/* Behind the pass: what the picks want, and it comes down. */
+void cuda_queue_picks(struct cuda *c);
+/* Once the stream is done. */
+void cuda_answer_picks(struct cuda *c);
+/* Pick i, whose logits are on the host. */
+void cuda_sample_on_host(struct cuda *c, uint32_t i);
 
 /* ---- cuda_memory.c ---- */
 /* ERR_CONFIG names what of the model the kernels don't serve. */

@@ -11,6 +11,8 @@
 #define ROOMS_MAX 40
 /* For attention by split, of many sequences or one that is long: one with all its context fits. */
 #define PART_BYTES (UINT64_C(64) << 20)
+/* Of a pick, for its penalties' and bias's lists, on average. */
+#define PICK_LIST_BYTES (UINT64_C(16) << 10)
 
 static uint64_t aligned(uint64_t bytes)
 {
@@ -265,6 +267,22 @@ static uint64_t part_bytes(const struct cuda *c)
     return most(row, all < PART_BYTES ? all : PART_BYTES);
 }
 
+static uint64_t packed_bytes(const struct cuda *c)
+{
+    uint64_t mask = ((uint64_t)c->model->h.vocab + 31) / 32 * sizeof(uint32_t);
+    return c->limits.picks_max * (sizeof(struct kn_cuda_sampling) + mask + PICK_LIST_BYTES);
+}
+
+static void plan_picking(struct cuda *c, struct rooms *r)
+{
+    const struct backend_limits *l = &c->limits;
+    c->packed_bytes = packed_bytes(c);
+    want(r, &c->packed, c->packed_bytes, 1);
+    want(r, &c->sampled, l->picks_max, sizeof(*c->sampled));
+    want(r, &c->finite, l->picks_max, sizeof(*c->finite));
+    want(r, &c->sample_scratch, kn_cuda_sample_scratch_bytes(l->picks_max, c->model->h.vocab), 1);
+}
+
 static void plan_registers(struct cuda *c, struct rooms *r)
 {
     const struct hparams *h = &c->model->h;
@@ -295,6 +313,7 @@ static void plan_registers(struct cuda *c, struct rooms *r)
     }
     want(r, &c->rope_cos, angles, sizeof(float));
     want(r, &c->rope_sin, angles, sizeof(float));
+    plan_picking(c, r);
     if (local_angles > 0) {
         want(r, &c->local_cos, local_angles, sizeof(float));
         want(r, &c->local_sin, local_angles, sizeof(float));
@@ -337,23 +356,31 @@ static uint64_t staging_bytes(const struct cuda *c)
     return words * sizeof(uint32_t) + (uint64_t)l->rows_max * sizeof(struct kn_cuda_tile);
 }
 
+static bool take_locked(struct cuda *c, void *dst, uint64_t bytes)
+{
+    void *p = NULL;
+    if (!cuda_ok(c, cudaMallocHost(&p, bytes ? bytes : 1), "page-locked memory"))
+        return false;
+    memcpy(dst, &p, sizeof(p));
+    return true;
+}
+
 static int take_host(struct cuda *c, struct err *e)
 {
     const struct hparams *h = &c->model->h;
     const struct backend_limits *l = &c->limits;
-    void *staging = NULL, *logits = NULL, *x = NULL;
-    if (cuda_ok(c, cudaMallocHost(&staging, c->staging_bytes), "page-locked memory") &&
-        cuda_ok(c, cudaMallocHost(&logits, (size_t)l->picks_max * h->vocab * sizeof(float)),
-                "page-locked memory") &&
-        cuda_ok(c, cudaMallocHost(&x, (size_t)l->rows_max * h->n_embd * sizeof(float)),
-                "page-locked memory")) {
+    uint64_t picks = l->picks_max;
+    if (take_locked(c, &c->host.block, c->staging_bytes) &&
+        take_locked(c, &c->host_logits, picks * h->vocab * sizeof(float)) &&
+        take_locked(c, &c->host_x, (uint64_t)l->rows_max * h->n_embd * sizeof(float)) &&
+        take_locked(c, &c->host_packed, c->packed_bytes) &&
+        take_locked(c, &c->host_sampled, picks * sizeof(*c->host_sampled)) &&
+        take_locked(c, &c->host_finite, picks * sizeof(*c->host_finite))) {
         c->scratch = malloc(kn_sample_scratch_bytes(h->vocab));
-        if (!c->scratch)
+        c->pick_list = calloc(l->picks_max ? l->picks_max : 1, sizeof(*c->pick_list));
+        if (!c->scratch || !c->pick_list)
             err_set(&c->failed, ERR_NOMEM, "engine: no memory");
     }
-    c->host.block = staging;
-    c->host_logits = logits;
-    c->host_x = x;
     if (c->failed.code < 0)
         return err_set(e, c->failed.code, "%s", c->failed.msg);
     lay_out(c, &c->host);
@@ -467,6 +494,10 @@ void cuda_free_memory(struct cuda *c)
     cudaFreeHost(c->host.block);
     cudaFreeHost(c->host_logits);
     cudaFreeHost(c->host_x);
+    cudaFreeHost(c->host_packed);
+    cudaFreeHost(c->host_sampled);
+    cudaFreeHost(c->host_finite);
+    free(c->pick_list);
     free(c->weights);
     free(c->scratch);
 }

@@ -15,6 +15,7 @@
 #include "kernels/simt/simt.h"
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
+#include "runtime/engine/backend_cuda.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/gpu.h"
 #include "runtime/format/checkpoint.h"
@@ -141,7 +142,7 @@ static void make_step(struct step *s, struct sequence_state *q, struct rng *r, u
                                                    .sampling = i == 0   ? &greedy
                                                                : i == 1 ? &warm
                                                                         : NULL,
-                                                   .want_digest = true};
+                                                   .want_digest = round % 2 == 0};
         }
         b->n_rows += rows;
         q[i].computed += rows;
@@ -170,7 +171,9 @@ static void assert_same_step(struct pair *p, struct step *a, struct step *b)
     assert_memory_equal(a->sum, b->sum, sizeof(a->sum));
 }
 
-static void compare(const struct tiny_llama *t, enum kn_kv_type kv_type, int rounds)
+/* room: for lists of samplings; 0: picked on the host. */
+static void compare_with_room(const struct tiny_llama *t, enum kn_kv_type kv_type, int rounds,
+                              size_t room)
 {
     struct pair p;
     struct rng r;
@@ -178,6 +181,8 @@ static void compare(const struct tiny_llama *t, enum kn_kv_type kv_type, int rou
     struct step cpu, gpu;
     on_machine(&a100);
     open_pair(&p, t, kv_type);
+    if (room < ((struct cuda *)p.gpu)->packed_bytes)
+        ((struct cuda *)p.gpu)->packed_bytes = room;
     rng_init(&r, t->seed);
     for (uint32_t i = 0; i < PAGES; i++) /* of no order */
         q[i % SEQUENCES].pages[i / SEQUENCES] = (i * 7) % PAGES;
@@ -195,6 +200,17 @@ static void compare(const struct tiny_llama *t, enum kn_kv_type kv_type, int rou
         assert_same_step(&p, &cpu, &gpu);
     }
     close_pair(&p);
+}
+
+static void compare(const struct tiny_llama *t, enum kn_kv_type kv_type, int rounds)
+{
+    compare_with_room(t, kv_type, rounds, SIZE_MAX);
+}
+
+static void test_tokens_are_the_cpus_where_lists_have_no_room(void **state)
+{
+    (void)state;
+    compare_with_room(&tiny_llama_small, KN_KV_F16, 4, 0);
 }
 
 static void test_llama_has_the_cpus_bits(void **state)
@@ -400,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_llama_has_the_cpus_bits),
         cmocka_unit_test(test_llama_with_a_tied_head_and_factors_has_the_cpus_bits),
         cmocka_unit_test(test_biases_have_the_cpus_bits),
+        cmocka_unit_test(test_tokens_are_the_cpus_where_lists_have_no_room),
         cmocka_unit_test(test_experts_have_the_cpus_bits),
         cmocka_unit_test(test_int8_pages_have_the_cpus_bits),
         cmocka_unit_test(test_sampling_again_has_the_cpus_tokens),
