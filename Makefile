@@ -36,7 +36,7 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
 # The engine's side of CUDA, in programs that have it; the library says that others have not.
-CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c cuda_memory.c cuda_pass.c cuda_picking.c cuda_probe.c)
+CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c cuda_graph.c cuda_memory.c cuda_pass.c cuda_picking.c cuda_probe.c)
 # What the ranks with GPUs will exchange by: no program has it yet.
 NCCL_HOST_SRC := runtime/engine/collective_nccl.c
 LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) $(NCCL_HOST_SRC),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \

@@ -18,13 +18,17 @@ bool cuda_ok(struct cuda *c, int rc, const char *what)
 /* ---- a run -------------------------------------------------------------------------------------
  */
 
-/* Rows of spans that have several, the last ones first: they see most. */
-static void plan_tiles(struct cuda *c, const struct batch *batch)
+/* Rows of spans that have several, the last ones first: they see most. And how many splits the
+ * other rows may have, rounded up, so that few graphs serve all. */
+static void plan_attention(struct cuda *c, const struct batch *batch)
 {
     const struct hparams *h = &c->model->h;
     uint32_t most = kn_cuda_attention_rows((int)h->n_heads, (int)h->n_kv_heads), row = 0;
+    uint32_t last = 0; /* position of rows that are alone */
     c->n_tiles = 0;
     for (uint32_t i = 0; i < batch->n_spans; row += batch->spans[i].rows, i++) {
+        if (batch->spans[i].rows == 1 && batch->spans[i].pos > last)
+            last = batch->spans[i].pos;
         uint32_t end = batch->spans[i].rows > 1 ? batch->spans[i].rows : 0;
         while (end > 0) {
             uint32_t begin = (end - 1) / most * most;
@@ -32,6 +36,9 @@ static void plan_tiles(struct cuda *c, const struct batch *batch)
             end = begin;
         }
     }
+    c->splits = 1;
+    while (c->splits < last / KN_ATTN_SPLIT + 1)
+        c->splits *= 2;
 }
 
 /* What differs from step to step goes to the staging, and up. */
@@ -52,7 +59,7 @@ static void stage(struct cuda *c, const struct batch *batch)
         pages += n;
     }
     ASSERT(row == batch->n_rows);
-    plan_tiles(c, batch);
+    plan_attention(c, batch);
     for (uint32_t i = 0; i < batch->n_picks; i++)
         s->picks[i] = batch->picks[i].row;
     size_t bytes = (size_t)((char *)(s->table + pages) - (char *)s->block);
@@ -78,15 +85,19 @@ static void add_pools(struct cuda *c)
     }
 }
 
+void cuda_queue_pass(struct cuda *c)
+{
+    uint32_t rows = c->batch->n_rows;
+    struct cuda_pass p = {
+        .base.ops = &cuda_pass_ops, .cuda = c, .rows = rows, .n_act = rows, .x = c->x};
+    c->model->arch->forward(c->model, &p.base);
+    cuda_queue_sample(c);
+}
+
 static void cuda_run(struct backend *b, struct batch *batch)
 {
     struct cuda *c = (struct cuda *)b;
     const struct hparams *h = &c->model->h;
-    struct cuda_pass p = {.base.ops = &cuda_pass_ops,
-                          .cuda = c,
-                          .rows = batch->n_rows,
-                          .n_act = batch->n_rows,
-                          .x = c->x};
     ASSERT(batch->n_rows <= c->limits.rows_max && batch->n_picks <= c->limits.picks_max);
     c->batch = batch;
     c->x_is_there = batch->n_pools > 0;
@@ -94,8 +105,9 @@ static void cuda_run(struct backend *b, struct batch *batch)
     if (c->failed.code < 0)
         return;
     stage(c, batch);
-    c->model->arch->forward(c->model, &p.base);
-    cuda_queue_picks(c);
+    cuda_queue_samplings(c);
+    cuda_run_pass(c);
+    cuda_queue_logits(c);
     if (c->x_is_there)
         bring_down(c, c->host_x, c->x, (uint64_t)batch->n_rows * h->n_embd);
     if (cuda_ok(c, cudaStreamSynchronize(c->stream), "computing")) {
@@ -145,6 +157,7 @@ static void cuda_free(struct backend *b)
     cudaSetDevice(c->gpu.index);
     if (c->stream) {
         cudaStreamSynchronize(c->stream);
+        cuda_free_graphs(c);
         cudaStreamDestroy(c->stream);
     }
     cuda_free_memory(c);

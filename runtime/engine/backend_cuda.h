@@ -1,5 +1,5 @@
 /* backend_cuda.h: what backend_cuda.c (life, a run), cuda_memory.c (what lies on the device) and
- * cuda_pass.c (the operations) and cuda_picking.c (tokens) share.
+ * cuda_pass.c (the operations), cuda_picking.c (tokens) and cuda_graph.c share.
  *
  * The engine's thread queues a pass on one stream and waits at its end. Everything that differs
  * from step to step lies in the staging, which goes up in one copy before the pass; the pass itself
@@ -39,6 +39,20 @@ struct cuda_staging {
     void *block;
 };
 
+/* What the launches of a pass of decoding depend on. */
+struct cuda_graph_key {
+    uint32_t rows, picks, splits;
+    unsigned steps; /* of sampling */
+};
+
+struct cuda_graph {
+    struct cuda_graph_key key;
+    uint64_t seen, used;  /* passes of it; the last one's number */
+    cudaGraphExec_t exec; /* NULL: not recorded */
+};
+
+#define CUDA_GRAPHS_MAX 32
+
 struct cuda {
     struct backend base;
     const struct model *model;
@@ -73,6 +87,9 @@ struct cuda {
     void *blocks[40]; /* what cudaMalloc gave */
     size_t n_blocks;
 
+    struct cuda_graph graphs[CUDA_GRAPHS_MAX];
+    uint64_t passes; /* that graphs may serve */
+
     struct cuda_staging host, device; /* host: page-locked */
     size_t staging_bytes, part_bytes;
     uint32_t table_max;
@@ -83,8 +100,10 @@ struct cuda {
     /* the step */
     struct batch *batch;
     uint32_t n_tiles;
+    uint32_t splits; /* of attention of single rows: at least the longest context's */
     /* Picks: parameters, what came of them, on the device and page-locked on the host. */
     bool picks_there; /* picked on the device */
+    unsigned sample_steps;
     void *packed, *host_packed;
     size_t packed_bytes;
     struct kn_sampled *sampled, *host_sampled; /* (picks_max) */
@@ -108,9 +127,20 @@ extern const struct pass_ops cuda_pass_ops;
 /* Keeps the first error; `what` was asked for. True when there is none yet. */
 bool cuda_ok(struct cuda *c, int rc, const char *what);
 
+/* Queues the whole pass, up to the tokens. */
+void cuda_queue_pass(struct cuda *c);
+
+/* ---- cuda_graph.c ---- */
+/* The same as a graph, where its like was there before. */
+void cuda_run_pass(struct cuda *c);
+void cuda_free_graphs(struct cuda *c);
+
 /* ---- cuda_picking.c ---- */
-/* Behind the pass: what the picks want, and it comes down. */
-void cuda_queue_picks(struct cuda *c);
+/* Before the pass: what the picks want goes up; in it: they are picked, and come down; behind it:
+ * the logits that the host looks at. */
+void cuda_queue_samplings(struct cuda *c);
+void cuda_queue_sample(struct cuda *c);
+void cuda_queue_logits(struct cuda *c);
 /* Once the stream is done. */
 void cuda_answer_picks(struct cuda *c);
 /* Pick i, whose logits are on the host. */

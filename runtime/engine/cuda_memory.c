@@ -261,7 +261,7 @@ static void want_act(struct rooms *r, const struct cuda *c, struct kn_act *a, ui
 static uint64_t part_bytes(const struct cuda *c)
 {
     const struct hparams *h = &c->model->h;
-    uint32_t splits = c->limits.context / KN_ATTN_SPLIT + 1;
+    uint32_t splits = 2 * (c->limits.context / KN_ATTN_SPLIT + 1); /* rounded up at most */
     uint64_t row = kn_cuda_attention_part_bytes(1, (int)h->n_heads, (int)h->head_dim, splits);
     uint64_t all = row * c->limits.rows_max;
     return most(row, all < PART_BYTES ? all : PART_BYTES);

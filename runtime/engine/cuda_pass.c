@@ -125,12 +125,12 @@ static struct kn_cuda_attn rows_from(const struct kn_cuda_attn *a, int64_t first
 }
 
 /* Rows that are each a sequence's only one, by split of their contexts, as many at once as `part`
- * has room for. last: the largest position. */
+ * has room for. */
 static void attend_single(struct cuda_pass *p, const struct kn_cuda_attn *a, int64_t first,
-                          int64_t n, uint32_t last)
+                          int64_t n)
 {
     struct cuda *c = p->cuda;
-    uint32_t splits = last / KN_ATTN_SPLIT + 1;
+    uint32_t splits = c->splits;
     size_t row_bytes = kn_cuda_attention_part_bytes(1, a->n_heads, a->kv.head_dim, splits);
     int64_t most = (int64_t)(c->part_bytes / row_bytes);
     for (int64_t i = 0, rows; i < n && goes_on(p); i += rows) {
@@ -146,18 +146,14 @@ static void attend_all(struct cuda_pass *p, const struct kn_cuda_attn *a)
     struct cuda *c = p->cuda;
     const struct batch *b = c->batch;
     int64_t row = 0, first = 0;
-    uint32_t last = 0;
-    for (uint32_t i = 0; i <= b->n_spans; i++) {
-        bool single = i < b->n_spans && b->spans[i].rows == 1;
-        if (single && b->spans[i].pos > last)
-            last = b->spans[i].pos;
-        if (!single) {
-            attend_single(p, a, first, row - first, last);
-            first = row + (i < b->n_spans ? b->spans[i].rows : 0);
-            last = 0;
+    for (uint32_t i = 0; i < b->n_spans; i++) {
+        if (b->spans[i].rows > 1) {
+            attend_single(p, a, first, row - first);
+            first = row + b->spans[i].rows;
         }
-        row += i < b->n_spans ? b->spans[i].rows : 0;
+        row += b->spans[i].rows;
     }
+    attend_single(p, a, first, row - first);
     if (c->n_tiles > 0 && goes_on(p))
         cuda_ok(c, kn_cuda_attention_prefill(a, c->device.tiles, c->n_tiles, c->stream),
                 "attention");

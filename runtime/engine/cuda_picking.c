@@ -23,7 +23,7 @@ static void bring(struct cuda *c, void *to, const void *from, size_t bytes)
 }
 
 /* The batch's samplings go up. False where they have no room. */
-static bool bring_up_samplings(struct cuda *c, unsigned *steps)
+static bool bring_up_samplings(struct cuda *c)
 {
     const struct batch *b = c->batch;
     uint32_t vocab = c->model->h.vocab;
@@ -35,28 +35,36 @@ static bool bring_up_samplings(struct cuda *c, unsigned *steps)
                        : c->packed_bytes + 1;
     if (bytes > c->packed_bytes)
         return false;
-    *steps = kn_cuda_pack_sampling(c->pick_list, b->n_picks, vocab, c->host_packed);
+    c->sample_steps = kn_cuda_pack_sampling(c->pick_list, b->n_picks, vocab, c->host_packed);
     return cuda_ok(
         c, cudaMemcpyAsync(c->packed, c->host_packed, bytes, cudaMemcpyHostToDevice, c->stream),
         "copying samplings");
 }
 
-void cuda_queue_picks(struct cuda *c)
+void cuda_queue_samplings(struct cuda *c)
+{
+    c->sample_steps = 0;
+    c->picks_there = c->batch->n_picks > 0 && c->failed.code == 0 && bring_up_samplings(c);
+}
+
+void cuda_queue_sample(struct cuda *c)
 {
     uint32_t n = c->batch->n_picks, vocab = c->model->h.vocab;
-    unsigned steps = 0;
-    if (n == 0 || c->failed.code < 0)
+    if (!c->picks_there || c->failed.code < 0)
         return;
-    c->picks_there = bring_up_samplings(c, &steps);
-    if (c->picks_there &&
-        cuda_ok(c,
-                kn_cuda_sample(c->logits, vocab, vocab, c->packed, n, steps, c->sample_scratch,
-                               c->sampled, c->finite, c->stream),
+    if (cuda_ok(c,
+                kn_cuda_sample(c->logits, vocab, vocab, c->packed, n, c->sample_steps,
+                               c->sample_scratch, c->sampled, c->finite, c->stream),
                 "sample")) {
         bring(c, c->host_sampled, c->sampled, n * sizeof(*c->sampled));
         bring(c, c->host_finite, c->finite, n * sizeof(*c->finite));
     }
-    for (uint32_t i = 0; i < n; i++)
+}
+
+void cuda_queue_logits(struct cuda *c)
+{
+    uint32_t vocab = c->model->h.vocab;
+    for (uint32_t i = 0; i < c->batch->n_picks; i++)
         if (!c->picks_there || is_wanted(&c->batch->picks[i]))
             bring(c, host_row(c, i), c->logits + (uint64_t)i * vocab, vocab * sizeof(float));
 }
