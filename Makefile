@@ -238,10 +238,12 @@ lib: $(LIB)
 tests-build: $(TEST_BIN)
 tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED)
 fuzz-build: $(FUZZ_BIN)
-# Where threads meet: what BUILD=tsan is for.
-TSAN_SRC := $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
+# Where threads meet: what BUILD=tsan is for. Emulated GPUs are one thread's, and have TSan's calls for
+# their own (kernels/simt).
+TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_collective_nccl.c,\
+            $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
             tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c \
-            tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC))
+            tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC)))
 tsan-build: $(TSAN_SRC:%.c=$(B)/%)
 
 include deploy/targets.mk

@@ -1,5 +1,6 @@
 """`make gpu-check` before there is a GPU: the same script over the emulator."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ def gpu_check(*args):
 def test_an_emulated_run_prints_its_table():
     done = gpu_check("--emulated", "build/release", "kernels/softcap/test", "tests/unit/kernels/simt/test_probes")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| softcap | " in done.stdout and "| probes of instructions | 2 | 0 |" in done.stdout
+    assert re.search(r"^\| softcap \| [1-9]\d* \| 0 \|", done.stdout, re.M)
+    assert re.search(r"^\| probes of instructions \| [1-9]\d* \| 0 \|", done.stdout, re.M)
     assert "All bits are the reference's." in done.stdout
 
 
