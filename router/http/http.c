@@ -61,8 +61,7 @@ void http_make_id(struct http *h, const char *prefix, char *out, size_t n)
         bytes[i] = (uint8_t)(h->instance >> (24 - 8 * i));
     for (size_t i = 0; i < 8; i++)
         bytes[4 + i] = (uint8_t)(id >> (56 - 8 * i));
-    memcpy(out, prefix, at);
-    hex_write(bytes, sizeof(bytes), out + at);
+    hex_write(bytes, sizeof(bytes), mempcpy(out, prefix, at));
 }
 
 const char *http_date(struct http *h)

@@ -153,10 +153,10 @@ void request_header(struct request *r, const char *name, const char *value)
     if (name_n > room || value_n > room || name_n + value_n + 4 > room)
         return;
     char *p = r->headers + r->headers_n;
-    memcpy(p, name, name_n);
-    memcpy(p + name_n, ": ", 2);
-    memcpy(p + name_n + 2, value, value_n);
-    memcpy(p + name_n + 2 + value_n, "\r\n", 2);
+    p = mempcpy(p, name, name_n);
+    p = mempcpy(p, ": ", 2);
+    p = mempcpy(p, value, value_n);
+    mempcpy(p, "\r\n", 2);
     r->headers_n += name_n + value_n + 4;
 }
 

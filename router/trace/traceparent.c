@@ -43,8 +43,7 @@ bool traceparent_parse(const char *text, size_t n, struct traceparent *out)
 
 void traceparent_write(const struct traceparent *t, char out[TRACEPARENT_BYTES])
 {
-    memcpy(out, "00-", 3);
-    hex_write(t->trace_id, sizeof(t->trace_id), out + TRACE_AT);
+    hex_write(t->trace_id, sizeof(t->trace_id), mempcpy(out, "00-", TRACE_AT));
     out[SPAN_AT - 1] = '-';
     hex_write(t->span_id, sizeof(t->span_id), out + SPAN_AT);
     memcpy(out + FLAGS_AT - 1, t->sampled ? "-01" : "-00", 4);

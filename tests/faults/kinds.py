@@ -3,10 +3,11 @@ the cluster and checks them; its docstring is its name in the table."""
 
 import asyncio
 import os
+import re
 import resource
 import signal
 
-from tests.faults.parts import HashWorker, Proxy, until
+from tests.faults.parts import ROOT, HashWorker, Proxy, until
 
 KINDS = {}
 
@@ -399,10 +400,12 @@ async def version_skew(t):
     await t.begin(tokens=60)
     await t.token()
     said = len(t.router.said())
+    header = (ROOT / "runtime/rpc/rpc.h").read_text()
+    ours = int(re.search(r"RPC_PROTOCOL_VERSION (\d+)", header)[1])
     # Field 3, protocol, then field 4.
-    await t.bed.proxies[name].do("replay 180322 180422")
+    await t.bed.proxies[name].do(f"replay 18{ours:02x}22 18{ours + 1:02x}22")
     await t.finish()
-    refusal = "protocol 3 is spoken here, not 4"
+    refusal = f"protocol {ours} is spoken here, not {ours + 1}"
     await until(lambda: refusal in t.router.said()[said:], 5, "the version is refused")
     await t.bed.drop(name)
 
