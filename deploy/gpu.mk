@@ -6,7 +6,6 @@ EMULATED ?=
 GPU := build/gpu
 GPU_CU_OBJ := $(patsubst %.cu,$(GPU)/%.cu.o,$(filter-out %/planted.cu,$(CU_SRC)))
 GPU_ARCH := -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a
-GPU_LIBS := -L$(dir $(NVCC))../lib64 -L$(dir $(NVCC))../lib -lcudart_static -lrt -ldl
 GPU_TEST_SRC := $(filter $(patsubst %,%test.c,$(sort $(dir $(filter-out kernels/simt/%,$(CU_SRC))))),$(TEST_SRC)) \
                 tests/unit/kernels/simt/test_probes.c
 GPU_TESTS := $(GPU_TEST_SRC:%.c=%)
@@ -17,43 +16,35 @@ $(GPU)/%.cu.o: %.cu
 	@echo "  nvcc $<"
 	@$(shell command -v ccache) $(NVCC) $(filter-out -Xptxas --warn-on%,$(NVCC_FLAGS)) $(GPU_ARCH) -Xcompiler -fno-exceptions -MD -MF $(@:.o=.d) -c -o $@ $<
 
-$(GPU)/tests/cuda/%.o: tests/cuda/%.c
-	@mkdir -p $(@D)
-	@echo "  cc  $<"
-	@$(CC) $(CFLAGS_ALL) -I$(dir $(NVCC))../include -MMD -MP -c $< -o $@
-
-$(GPU_TESTS:%=$(GPU)/%): $(GPU)/%: build/release/%.o $(GPU)/tests/cuda/hardware.o $(GPU_CU_OBJ) build/release/libargosy.a
+$(GPU_TESTS:%=$(GPU)/%): $(GPU)/%: build/release/%.o build/release/cuda/tests/cuda/hardware.o $(GPU_CU_OBJ) build/release/libargosy.a
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(GPU_LIBS) -lcmocka
+	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS) -lcmocka
 
 $(foreach o,$(TEST_PARTS),$(eval $(GPU)/$(dir $(o:$(B)/%=%))test: $(o:$(B)/%=build/release/%)))
 
 # The benchmark calls CUDA's runtime itself, or what the emulator has of it.
-$(GPU)/benchmarks/gpu/bench_gpu.o: benchmarks/gpu/bench_gpu.c
+$(GPU)/benchmarks/gpu/bench_gpu: build/release/cuda/benchmarks/gpu/bench_gpu.o $(GPU_CU_OBJ) build/release/libargosy.a
 	@mkdir -p $(@D)
-	@echo "  cc  $<"
-	@$(CC) $(CFLAGS_ALL) -DARGOSY_CUDA -I$(dir $(NVCC))../include -MMD -MP -c $< -o $@
-
-$(GPU)/benchmarks/gpu/bench_gpu: %: %.o $(GPU_CU_OBJ) build/release/libargosy.a
 	@echo "  ld  $@"
-	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(GPU_LIBS)
+	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS)
 
 build/release/benchmarks/gpu/bench_gpu: %: %.o $(FAST_OBJ) build/release/libargosy.a
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS)
 
--include $(GPU_CU_OBJ:.o=.d) $(GPU)/benchmarks/gpu/bench_gpu.d build/release/benchmarks/gpu/bench_gpu.d $(GPU)/tests/cuda/hardware.d
+-include $(GPU_CU_OBJ:.o=.d) build/release/cuda/benchmarks/gpu/bench_gpu.d build/release/benchmarks/gpu/bench_gpu.d build/release/cuda/tests/cuda/hardware.d
 
+need_nvcc = $(if $(EMULATED)$(NVCC),,echo "$@: there is no nvcc here: install CUDA 12.8 or later (EMULATED=1: the emulator)" >&2; exit 2)
 .PHONY: gpu-tests gpu-check gpu-bench
 gpu-tests: $(GPU_TESTS:%=$(GPU)/%)
 gpu-check: ## On a machine with a GPU: every kernel's bits against the reference (EMULATED=1: without one)
 	@deploy/setup.sh test
-	@$(if $(EMULATED)$(NVCC),,echo "gpu-check: there is no nvcc here: install CUDA 12.8 or later (EMULATED=1: the emulator)" >&2; exit 2)
+	@$(need_nvcc)
 	@$(SUBMAKE) $(if $(EMULATED),$(GPU_TESTS:%=build/release/%),gpu-tests) >&2
-	@python3 tests/cuda/gpu_check.py $(if $(EMULATED),--emulated) $(if $(EMULATED),build/release,$(GPU)) $(GPU_TESTS)
+	@python3 -m tests.cuda.gpu_check $(if $(EMULATED),--emulated) $(if $(EMULATED),build/release,$(GPU)) $(GPU_TESTS)
 gpu-bench: ## On a machine with a GPU: what each kernel reaches of its bandwidth and peak (EMULATED=1: tiny shapes)
 	@deploy/setup.sh run
-	@$(if $(EMULATED)$(NVCC),,echo "gpu-bench: there is no nvcc here: install CUDA 12.8 or later (EMULATED=1: the emulator)" >&2; exit 2)
+	@$(need_nvcc)
 	@$(SUBMAKE) $(if $(EMULATED),build/release,$(GPU))/benchmarks/gpu/bench_gpu >&2
 	@$(if $(EMULATED),build/release,$(GPU))/benchmarks/gpu/bench_gpu $(if $(EMULATED),small)

@@ -53,45 +53,6 @@ static inline struct kn_matrix device_matrix(int type, int64_t rows, int64_t col
     return m;
 }
 
-/* The rows of n spans, one behind another. */
-static inline struct kn_cuda_rows device_rows(const struct kn_span *spans, uint32_t n)
-{
-    uint32_t n_rows = 0, n_pages = 0;
-
-    for (uint32_t i = 0; i < n; i++) {
-        n_rows += spans[i].rows;
-        n_pages += (spans[i].pos + spans[i].rows - 1) / KN_PAGE_TOKENS + 1;
-    }
-    uint32_t *pos = get_memory(n_rows * sizeof *pos), *at = get_memory(n_rows * sizeof *at);
-    uint32_t *table = get_memory(n_pages * sizeof *table), row = 0, page = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t r = 0; r < spans[i].rows; r++, row++) {
-            pos[row] = spans[i].pos + r;
-            at[row] = page;
-        }
-        for (uint32_t k = 0; k <= (spans[i].pos + spans[i].rows - 1) / KN_PAGE_TOKENS; k++) {
-            table[page++] = spans[i].page_table[k];
-        }
-    }
-    struct kn_cuda_rows rows = {
-        .pos = to_device(pos, n_rows * sizeof *pos, "positions"),
-        .table = to_device(table, n_pages * sizeof *table, "page tables"),
-        .table_at = to_device(at, n_rows * sizeof *at, "places of page tables"),
-        .n = n_rows,
-    };
-    free(pos);
-    free(at);
-    free(table);
-    return rows;
-}
-
-static inline void free_device_rows(struct kn_cuda_rows *rows)
-{
-    simt_free((void *)(uintptr_t)rows->pos);
-    simt_free((void *)(uintptr_t)rows->table);
-    simt_free((void *)(uintptr_t)rows->table_at);
-}
-
 /* Activations on the device: nobody has written them. */
 static inline struct kn_act device_act(int64_t n, int64_t k)
 {

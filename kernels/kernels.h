@@ -117,6 +117,20 @@ struct kn_act {
     int64_t k;
 };
 
+/* a from row `row` on. */
+static inline struct kn_act kn_act_from(const struct kn_act *a, int64_t row)
+{
+    int64_t blocks = row * ((a->k + KN_BLOCK - 1) / KN_BLOCK);
+    struct kn_act some = *a;
+
+    some.f = a->f ? a->f + row * a->k : NULL;
+    some.q = a->q ? a->q + blocks * KN_BLOCK : NULL;
+    some.d = a->d ? a->d + blocks : NULL;
+    some.s = a->s ? a->s + blocks : NULL;
+    some.h = a->h ? a->h + blocks : NULL;
+    return some;
+}
+
 /* ---- KV pages -------------------------------------------------------------------------------- */
 
 #define KN_PAGE_TOKENS 16 /* tokens a page holds */

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/kernels.h"
+#include "kernels/cuda_kernels.h"
 
 struct gpu_rates {
     const char *name;
@@ -64,9 +64,6 @@ static inline bool gpu_has_minimum(int type)
            type == KN_Q5_K;
 }
 
-/* Up to how many tokens a matmul is by dp4a, and by tensor cores above. */
-#define GPU_GEMV_TOKENS_MAX 8
-
 /* fp32 instructions that a product of a row and a token takes a block of 32: with dp4a a conversion
  * is one, with tensor cores (kernels/matmul/gemm.cu) a subtraction, or none. */
 static inline int gpu_block_fp32(int type, bool gemv)
@@ -80,7 +77,7 @@ static inline int gpu_block_fp32(int type, bool gemv)
 static inline struct gpu_cost gpu_matmul(int type, int64_t rows, int64_t cols, int64_t n)
 {
     double macs = (double)rows * (double)cols * (double)n, blocks = macs / KN_BLOCK;
-    bool gemv = n <= GPU_GEMV_TOKENS_MAX;
+    bool gemv = n <= KN_CUDA_TOKENS_MAX;
     return (struct gpu_cost){
         .bytes = (double)rows * (double)(cols / kn_type_block(type)) *
                      (double)kn_type_block_bytes(type) +

@@ -7,20 +7,6 @@
  * Q6_K, Q8_0, where GEMM takes 63, 65, 68, 51. */
 #define GEMV_TWICE_TOKENS (2 * KN_CUDA_TOKENS_MAX)
 
-/* What is behind the first `rows` of x. */
-static struct kn_act act_behind(const struct kn_act &x, int64_t rows)
-{
-    const int64_t blocks = rows * ((x.k + KN_BLOCK - 1) / KN_BLOCK);
-    struct kn_act a = x;
-
-    a.f = x.f != nullptr ? x.f + rows * x.k : nullptr;
-    a.q = x.q + blocks * KN_BLOCK;
-    a.d = x.d + blocks;
-    a.s = x.s + blocks;
-    a.h = x.h != nullptr ? x.h + blocks : nullptr;
-    return a;
-}
-
 int kn_cuda_matmul(const struct kn_matrix *w, const struct kn_act *x, int64_t n, int64_t row_begin,
                    int64_t row_end, bool accumulate, float *y, int64_t ldy, void *stream)
 {
@@ -31,7 +17,7 @@ int kn_cuda_matmul(const struct kn_matrix *w, const struct kn_act *x, int64_t n,
         return -1;
     }
     if (n > KN_CUDA_TOKENS_MAX && n <= GEMV_TWICE_TOKENS && !kn_plane_is_float(w->type)) {
-        const struct kn_act rest = act_behind(*x, KN_CUDA_TOKENS_MAX);
+        const struct kn_act rest = kn_act_from(x, KN_CUDA_TOKENS_MAX);
         const int status = kn_cuda_matmul(w, x, KN_CUDA_TOKENS_MAX, row_begin, row_end, accumulate, y,
                                           ldy, stream);
         return status != 0 ? status

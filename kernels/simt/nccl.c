@@ -298,26 +298,26 @@ ncclResult_t ncclBroadcast(const void *from, void *to, size_t n, ncclDataType_t 
     return rc != ncclSuccess ? rc : end;
 }
 
-ncclResult_t ncclSend(const void *from, size_t n, ncclDataType_t type, int peer, ncclComm_t comm,
-                      cudaStream_t stream)
+static ncclResult_t add_alone(const void *from, void *to, size_t n, ncclDataType_t type, int peer,
+                              ncclComm_t comm, cudaStream_t stream)
 {
     if (type != ncclChar || peer < 0 || peer >= comm->ranks || peer == comm->rank ||
-        !is_there(from, n)) {
+        !is_there(from != NULL ? from : to, n)) {
         return ncclInvalidArgument;
     }
     ncclGroupStart();
-    ncclResult_t rc = add(comm, stream, from, NULL, n, peer), end = ncclGroupEnd();
+    ncclResult_t rc = add(comm, stream, from, to, n, peer), end = ncclGroupEnd();
     return rc != ncclSuccess ? rc : end;
+}
+
+ncclResult_t ncclSend(const void *from, size_t n, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream)
+{
+    return add_alone(from, NULL, n, type, peer, comm, stream);
 }
 
 ncclResult_t ncclRecv(void *to, size_t n, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream)
 {
-    if (type != ncclChar || peer < 0 || peer >= comm->ranks || peer == comm->rank ||
-        !is_there(to, n)) {
-        return ncclInvalidArgument;
-    }
-    ncclGroupStart();
-    ncclResult_t rc = add(comm, stream, NULL, to, n, peer), end = ncclGroupEnd();
-    return rc != ncclSuccess ? rc : end;
+    return add_alone(NULL, to, n, type, peer, comm, stream);
 }

@@ -159,9 +159,14 @@ static bool may_wait_for_room(struct gen *g)
     return now_ms < g->full_until_ms;
 }
 
-/* Every worker has refused it, or is full: it comes again when the shortest of them said. */
-static void wait_for_room(struct gen *g)
+/* Every worker has refused it, or is full: it comes again when the shortest of them said, or fails
+ * with `why`. */
+static void wait_for_room(struct gen *g, const char *why)
 {
+    if (!may_wait_for_room(g)) {
+        gen_fail(g, GEN_FAULT_BUSY, why, g->retry_after_ms);
+        return;
+    }
     uint32_t ms = g->retry_after_ms < GEN_RETRY_MS_MIN ? GEN_RETRY_MS_MIN : g->retry_after_ms;
     if (ms > GEN_RETRY_MS_MAX)
         ms = GEN_RETRY_MS_MAX;
@@ -172,6 +177,23 @@ static void wait_for_room(struct gen *g)
     if (!g->moved)
         g->give_up_at_ms = g->full_until_ms;
     wait_for_worker(g);
+}
+
+static void all_are_full(struct gen *g)
+{
+    static const char why[] = "all workers are full";
+    /* A stream that a client reads already is not turned away like a new one. */
+    bool waits = g->moved || g->give_up_at_ms;
+    if (g->n_tried > 0 || (waits && g->avoid)) {
+        wait_for_room(g, why);
+    } else if (waits) {
+        g->retry_at_ms = 0; /* the next place is its */
+        wait_for_worker(g);
+    } else if (g->turn.since_ms) {
+        queue_put_back(g);
+    } else {
+        gen_fail(g, GEN_FAULT_BUSY, why, g->retry_after_ms);
+    }
 }
 
 enum picked gen_place(struct gen *g)
@@ -200,20 +222,7 @@ enum picked gen_place(struct gen *g)
         wait_for_worker(g);
         break;
     case PICKED_ALL_FULL:
-        /* A stream that a client reads already is not turned away like a new one. */
-        if ((g->moved || g->give_up_at_ms || g->n_tried > 0) && (g->n_tried > 0 || g->avoid)) {
-            if (may_wait_for_room(g))
-                wait_for_room(g);
-            else
-                gen_fail(g, GEN_FAULT_BUSY, "all workers are full", g->retry_after_ms);
-        } else if (g->moved || g->give_up_at_ms) {
-            g->retry_at_ms = 0; /* the next place is its */
-            wait_for_worker(g);
-        } else if (g->turn.since_ms && g->n_tried == 0) {
-            queue_put_back(g);
-        } else {
-            gen_fail(g, GEN_FAULT_BUSY, "all workers are full", g->retry_after_ms);
-        }
+        all_are_full(g);
         break;
     case PICKED_TOO_LONG:
         if (g->moved)
@@ -365,10 +374,8 @@ void gen_refused(struct gen *g, const Argosy__Refused *r)
         g->retry_after_ms = r->retry_after_ms;
     if (g->n_tried < GEN_TRIES_MAX)
         gen_place(g);
-    else if (may_wait_for_room(g))
-        wait_for_room(g);
     else
-        gen_fail(g, GEN_FAULT_BUSY, "all workers that were asked are full", g->retry_after_ms);
+        wait_for_room(g, "all workers that were asked are full");
 }
 
 void gen_due(struct gen *g, uint64_t now_ms)

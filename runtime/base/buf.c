@@ -38,8 +38,7 @@ static bool grow(struct buf *b, size_t need)
     return p;
 }
 
-/* What buf_add does mostly is this and a copy: no call. */
-static inline char *reserve(struct buf *b, size_t n)
+char *buf_reserve(struct buf *b, size_t n)
 {
     if (b->failed)
         return NULL;
@@ -53,14 +52,9 @@ static inline char *reserve(struct buf *b, size_t n)
     return b->data + b->len;
 }
 
-char *buf_reserve(struct buf *b, size_t n)
-{
-    return reserve(b, n);
-}
-
 void buf_add(struct buf *b, const void *bytes, size_t n)
 {
-    char *p = reserve(b, n);
+    char *p = buf_reserve(b, n);
     if (!p)
         return;
     if (n)

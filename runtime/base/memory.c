@@ -1,13 +1,19 @@
 #include "runtime/base/memory.h"
 
-#include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define HUGE_BYTES ((size_t)2 << 20)
 
 static size_t rounded(size_t bytes)
 {
     return (bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES + (bytes == 0 ? HUGE_BYTES : 0);
+}
+
+uint64_t memory_of_machine(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
 }
 
 void *memory_map(size_t bytes)

@@ -8,7 +8,10 @@
 #define ARGOSY_BASE_MEMORY_H
 
 #include <stddef.h>
+#include <stdint.h>
 
+/* Of the machine, in bytes; 0 when the system does not say. */
+uint64_t memory_of_machine(void);
 /* NULL when the system refuses. 0 bytes is a block of its own. */
 void *memory_map(size_t bytes);
 /* With the size that it was mapped with. NULL is fine. */

@@ -67,11 +67,19 @@ static void stage(struct cuda *c, const struct batch *batch)
             "copying the batch");
 }
 
-static void bring_down(struct cuda *c, float *to, const float *from, uint64_t n)
+void cuda_bring_down(struct cuda *c, void *to, const void *from, size_t bytes)
 {
-    if (n > 0 && c->failed.code == 0)
-        cuda_ok(c, cudaMemcpyAsync(to, from, n * sizeof(*to), cudaMemcpyDeviceToHost, c->stream),
+    if (c->failed.code == 0)
+        cuda_ok(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->stream),
                 "copying results");
+}
+
+/* Of all rows behind the last layer. */
+static void bring_down_states(struct cuda *c)
+{
+    cuda_bring_down(c, c->host_x, c->x,
+                    (size_t)c->batch->n_rows * c->model->h.n_embd * sizeof(*c->host_x));
+    c->x_is_there = true;
 }
 
 static void add_pools(struct cuda *c)
@@ -97,10 +105,9 @@ void cuda_queue_pass(struct cuda *c)
 static void cuda_run(struct backend *b, struct batch *batch)
 {
     struct cuda *c = (struct cuda *)b;
-    const struct hparams *h = &c->model->h;
     ASSERT(batch->n_rows <= c->limits.rows_max && batch->n_picks <= c->limits.picks_max);
     c->batch = batch;
-    c->x_is_there = batch->n_pools > 0;
+    c->x_is_there = false;
     cuda_ok(c, cudaSetDevice(c->gpu.index), "choosing the GPU");
     if (c->failed.code < 0)
         return;
@@ -108,8 +115,8 @@ static void cuda_run(struct backend *b, struct batch *batch)
     cuda_queue_samplings(c);
     cuda_run_pass(c);
     cuda_queue_logits(c);
-    if (c->x_is_there)
-        bring_down(c, c->host_x, c->x, (uint64_t)batch->n_rows * h->n_embd);
+    if (batch->n_pools > 0)
+        bring_down_states(c);
     if (cuda_ok(c, cudaStreamSynchronize(c->stream), "computing")) {
         add_pools(c);
         cuda_answer_picks(c);
@@ -133,13 +140,11 @@ static const float *cuda_logits(struct backend *b, uint32_t pick)
 static const float *cuda_hidden(struct backend *b, uint32_t row)
 {
     struct cuda *c = (struct cuda *)b;
-    uint64_t d = c->model->h.n_embd;
     if (!c->x_is_there) {
-        bring_down(c, c->host_x, c->x, c->batch->n_rows * d);
+        bring_down_states(c);
         cuda_ok(c, cudaStreamSynchronize(c->stream), "copying states");
-        c->x_is_there = true;
     }
-    return c->host_x + row * d;
+    return c->host_x + (uint64_t)row * c->model->h.n_embd;
 }
 
 static int cuda_check(struct backend *b, struct err *e)

@@ -130,6 +130,9 @@ bool cuda_ok(struct cuda *c, int rc, const char *what);
 /* Queues the whole pass, up to the tokens. */
 void cuda_queue_pass(struct cuda *c);
 
+/* Queues a copy to page-locked memory of the host, unless something has failed. */
+void cuda_bring_down(struct cuda *c, void *to, const void *from, size_t bytes);
+
 /* ---- cuda_graph.c ---- */
 /* The same as a graph, where its like was there before. */
 void cuda_run_pass(struct cuda *c);

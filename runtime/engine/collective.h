@@ -35,6 +35,12 @@ struct collective_plane {
     const size_t *begin; /* (size + 1) */
 };
 
+/* Bytes of a row that a rank has. */
+static inline size_t collective_width(const struct collective_plane *p, uint32_t rank)
+{
+    return p->begin[rank + 1] - p->begin[rank];
+}
+
 struct collective {
     uint32_t rank, size;
     struct err lost; /* code < 0 once the group has failed: what every call returns then */

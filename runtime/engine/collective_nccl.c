@@ -40,11 +40,6 @@ static int fail_cuda(struct nccl *c, cudaError_t r)
 /* ---- gather -----------------------------------------------------------------------------------
  */
 
-static size_t width_of(const struct collective_plane *p, uint32_t rank)
-{
-    return p->begin[rank + 1] - p->begin[rank];
-}
-
 /* Rows [row, row + rows[i]) of each plane, and where the parts of each rank lie in staging: of
  * plane i and rank r at at[i][r]. */
 struct turn {
@@ -66,7 +61,7 @@ static bool next_turn(const struct nccl *c, struct turn *t)
         t->rows[i] = left < room ? left : room;
         for (uint32_t r = 0; r < c->base.size; r++) {
             t->at[i][r] = at;
-            at += t->rows[i] * width_of(p, r);
+            at += t->rows[i] * collective_width(p, r);
         }
     }
     return at > 0;
@@ -88,7 +83,7 @@ static cudaError_t pack(const struct nccl *c, const struct turn *t)
     cudaError_t rc = cudaSuccess;
     for (int i = 0; i < t->n && rc == cudaSuccess; i++) {
         const struct collective_plane *p = &t->planes[i];
-        size_t width = width_of(p, own);
+        size_t width = collective_width(p, own);
         rc = copy_columns(c, c->staging + t->at[i][own], width,
                           (const char *)p->src + t->row[i] * p->src_stride, p->src_stride, width,
                           t->rows[i]);
@@ -104,7 +99,7 @@ static cudaError_t unpack(const struct nccl *c, const struct turn *t)
         const struct collective_plane *p = &t->planes[i];
         for (uint32_t r = 0; r < c->base.size && rc == cudaSuccess; r++) {
             char *dst = (char *)p->dst + p->begin[r];
-            size_t width = width_of(p, r);
+            size_t width = collective_width(p, r);
             if (r != c->base.rank || dst != p->src)
                 rc = copy_columns(c, dst + t->row[i] * p->dst_stride, p->dst_stride,
                                   c->staging + t->at[i][r], width, width, t->rows[i]);
@@ -134,8 +129,8 @@ static ncclResult_t exchange(const struct nccl *c, const struct turn *t, uint32_
     ncclResult_t rc = ncclGroupStart();
     for (int i = 0; i < t->n; i++)
         for (uint32_t r = 0; r < c->base.size && rc == ncclSuccess; r++)
-            rc = exchange_part(c, c->staging + t->at[i][r], t->rows[i] * width_of(&t->planes[i], r),
-                               r, root);
+            rc = exchange_part(c, c->staging + t->at[i][r],
+                               t->rows[i] * collective_width(&t->planes[i], r), r, root);
     ncclResult_t end = ncclGroupEnd();
     return rc != ncclSuccess ? rc : end;
 }

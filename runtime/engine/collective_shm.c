@@ -183,16 +183,11 @@ static int wait_for(struct shm *c, uint32_t i)
 
 enum direction { INTO_WINDOW, OUT_OF_WINDOW };
 
-static size_t width_of(const struct collective_plane *p, uint32_t rank)
-{
-    return p->begin[rank + 1] - p->begin[rank];
-}
-
 /* Bytes [from, to) of a rank's part of the plane, rows one behind another. */
 static void copy_plane(const struct collective_plane *p, uint32_t rank, size_t from, size_t to,
                        char *window, enum direction direction)
 {
-    size_t width = width_of(p, rank);
+    size_t width = collective_width(p, rank);
     while (from < to) {
         size_t row = from / width, at = from % width;
         size_t n = width - at < to - from ? width - at : to - from;
@@ -211,7 +206,7 @@ static void copy_window(const struct collective_plane *planes, int n, uint32_t r
 {
     size_t last = first + WINDOW_BYTES, at = 0;
     for (int i = 0; i < n; i++) {
-        size_t bytes = planes[i].rows * width_of(&planes[i], rank);
+        size_t bytes = planes[i].rows * collective_width(&planes[i], rank);
         size_t from = first > at ? first : at, to = last < at + bytes ? last : at + bytes;
         if (from < to)
             copy_plane(&planes[i], rank, from - at, to - at, window + (from - first), direction);
@@ -221,7 +216,7 @@ static void copy_window(const struct collective_plane *planes, int n, uint32_t r
 
 static void copy_own(const struct collective_plane *p, uint32_t rank)
 {
-    size_t width = width_of(p, rank);
+    size_t width = collective_width(p, rank);
     char *dst = (char *)p->dst + p->begin[rank];
     if (dst == p->src || width == 0)
         return;
@@ -239,7 +234,7 @@ static size_t most_bytes(const struct collective_plane *planes, int n, uint32_t 
     for (uint32_t rank = 0; rank < size; rank++) {
         size_t bytes = 0;
         for (int i = 0; i < n; i++)
-            bytes += planes[i].rows * width_of(&planes[i], rank);
+            bytes += planes[i].rows * collective_width(&planes[i], rank);
         most = bytes > most ? bytes : most;
     }
     return most;

@@ -400,17 +400,6 @@ static void cpu_route(struct pass *base)
     barrier(p);
 }
 
-static struct kn_act act_from(const struct kn_act *a, int64_t row)
-{
-    int64_t nb = (a->k + KN_BLOCK - 1) / KN_BLOCK;
-    return (struct kn_act){.f = a->f ? a->f + row * a->k : NULL,
-                           .q = a->q + row * nb * KN_BLOCK,
-                           .d = a->d + row * nb,
-                           .s = a->s + row * nb,
-                           .h = a->h + row * nb,
-                           .k = a->k};
-}
-
 /* The first tile of `slots` units of work each that begins at or behind `work`. */
 static int64_t tile_at(int64_t work, int64_t slots)
 {
@@ -434,7 +423,7 @@ static void expert_matrices(struct cpu_pass *p, const struct kn_matrix *w, int64
         first += tiles * slots;
         if (from >= to)
             continue;
-        struct kn_act act = act_from(&p->act, slot);
+        struct kn_act act = kn_act_from(&p->act, slot);
         int64_t row_end = to * KN_ROW_TILE < w->rows ? to * KN_ROW_TILE : w->rows;
         c->ops->matmul(&w[e], &act, slots, from * KN_ROW_TILE, row_end, false,
                        c->y + slot * ldy + column, ldy);

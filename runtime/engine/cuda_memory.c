@@ -322,8 +322,7 @@ static void plan_registers(struct cuda *c, struct rooms *r)
 
 static uint64_t kv_bytes(const struct cuda *c)
 {
-    return (uint64_t)c->limits.kv_pages * c->model->h.n_layers * (uint64_t)c->page_elems *
-           sizeof(uint16_t);
+    return c->limits.kv_pages * backend_page_bytes(c->model, c->limits.kv_type);
 }
 
 /* ---- staging -----------------------------------------------------------------------------------

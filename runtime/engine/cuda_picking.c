@@ -15,13 +15,6 @@ static float *host_row(const struct cuda *c, uint32_t i)
     return c->host_logits + (uint64_t)i * c->model->h.vocab;
 }
 
-static void bring(struct cuda *c, void *to, const void *from, size_t bytes)
-{
-    if (c->failed.code == 0)
-        cuda_ok(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->stream),
-                "copying results");
-}
-
 /* The batch's samplings go up. False where they have no room. */
 static bool bring_up_samplings(struct cuda *c)
 {
@@ -56,8 +49,8 @@ void cuda_queue_sample(struct cuda *c)
                 kn_cuda_sample(c->logits, vocab, vocab, c->packed, n, c->sample_steps,
                                c->sample_scratch, c->sampled, c->finite, c->stream),
                 "sample")) {
-        bring(c, c->host_sampled, c->sampled, n * sizeof(*c->sampled));
-        bring(c, c->host_finite, c->finite, n * sizeof(*c->finite));
+        cuda_bring_down(c, c->host_sampled, c->sampled, n * sizeof(*c->sampled));
+        cuda_bring_down(c, c->host_finite, c->finite, n * sizeof(*c->finite));
     }
 }
 
@@ -66,7 +59,8 @@ void cuda_queue_logits(struct cuda *c)
     uint32_t vocab = c->model->h.vocab;
     for (uint32_t i = 0; i < c->batch->n_picks; i++)
         if (!c->picks_there || is_wanted(&c->batch->picks[i]))
-            bring(c, host_row(c, i), c->logits + (uint64_t)i * vocab, vocab * sizeof(float));
+            cuda_bring_down(c, host_row(c, i), c->logits + (uint64_t)i * vocab,
+                            vocab * sizeof(float));
 }
 
 void cuda_sample_on_host(struct cuda *c, uint32_t i)

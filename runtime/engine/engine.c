@@ -9,12 +9,12 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "runtime/base/buf.h"
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "runtime/base/memory.h"
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
 #include "runtime/engine/gpu.h"
@@ -103,7 +103,7 @@ static int choose_device(const struct engine_config *c, struct gpu *gpu, enum kn
     int rc = choose_isa(c->isa, isa, e);
     if (rc == 0)
         rc = gpu_choose(c->device ? c->device : "cpu", gpu, e);
-    if (rc == 0 && gpu->index != GPU_CPU) {
+    if (rc == 0 && gpu_computes(gpu)) {
         *isa = KN_ISA_REF;
         if (c->ranks > 1)
             rc = err_set(e, ERR_CONFIG,
@@ -218,9 +218,7 @@ static int size_cache(const struct model *m, const struct engine_config *c, cons
     if (c->context_max > 0 && c->context_max < context)
         context = c->context_max;
     if (c->kv_bytes == 0) {
-        uint64_t memory = gpu->index != GPU_CPU
-                              ? gpu->memory_bytes
-                              : (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+        uint64_t memory = gpu_computes(gpu) ? gpu->memory_bytes : memory_of_machine();
         uint64_t most = (c->memory_bytes ? c->memory_bytes : memory) / 4 / page_bytes;
         pages = 4 * (uint64_t)sequence_pages(context);
         pages = pages < most ? pages : most;
@@ -287,7 +285,7 @@ static int create_backend(struct engine *g, const struct engine_config *c,
     int rc = g->ranks ? rank_send_limits(group_of(g), limits, e) : 0;
     if (rc < 0)
         return rc;
-    rc = g->gpu.index != GPU_CPU
+    rc = gpu_computes(&g->gpu)
              ? backend_cuda_create(&g->model, &g->gpu, limits, &g->backend, e)
              : backend_cpu_create(&g->model, g->threads, group_of(g), limits, &g->backend, e);
     rc = agree(g, rc, e);
@@ -347,7 +345,7 @@ static void describe(struct engine *g, const struct engine_config *c,
     g->info =
         (struct engine_info){.architecture = g->model.arch->name,
                              .manifest_sha256 = g->model.manifest_sha256,
-                             .isa = g->gpu.index != GPU_CPU ? "cuda" : kn_isa_name(g->model.isa),
+                             .isa = gpu_computes(&g->gpu) ? "cuda" : kn_isa_name(g->model.isa),
                              .context_tokens = l->context,
                              .vocab = g->model.h.vocab,
                              .n_embd = g->model.h.n_embd,
@@ -454,7 +452,7 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
         "path=%s architecture=%s device=%s isa=%s ranks=%u threads=%u weight_bytes=%llu context=%u "
         "kv_pages=%u "
         "kv_bytes=%llu load_ms=%llu",
-        config->model_path, g->info.architecture, g->gpu.index != GPU_CPU ? g->gpu.name : "cpu",
+        config->model_path, g->info.architecture, gpu_computes(&g->gpu) ? g->gpu.name : "cpu",
         g->info.isa, g->model.shard.ranks, threads_count(g->threads),
         (unsigned long long)g->info.weight_bytes, g->info.context_tokens, g->info.kv_pages,
         (unsigned long long)g->info.kv_bytes, (unsigned long long)(clock_mono_ms() - begin_ms));

@@ -1,7 +1,6 @@
 #include "runtime/engine/gpu.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 

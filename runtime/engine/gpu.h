@@ -6,6 +6,7 @@
 #ifndef ARGOSY_ENGINE_GPU_H
 #define ARGOSY_ENGINE_GPU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "runtime/base/err.h"
@@ -20,6 +21,11 @@ struct gpu {
     int major, minor;
     uint64_t memory_bytes;
 };
+
+static inline bool gpu_computes(const struct gpu *g)
+{
+    return g->index != GPU_CPU;
+}
 
 /* What `device` says: "cpu"; "cuda" or "cuda:N", a GPU; "auto" or NULL: GPU 0 where there is one
  * that can be used, else the CPU. ERR_CONFIG: why a GPU that was asked for can't be used. */

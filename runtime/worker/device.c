@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
+#include "runtime/base/memory.h"
 #include "runtime/engine/gpu.h"
 
 /* Bytes over 0x7e are dropped: the wire wants UTF-8, and nobody promises it here. */
@@ -24,7 +24,7 @@ void device_probe(const char *option, struct device *d)
     struct gpu gpu;
     struct err e;
     memset(d, 0, sizeof(*d));
-    if (gpu_choose(option, &gpu, &e) == 0 && gpu.index != GPU_CPU) {
+    if (gpu_choose(option, &gpu, &e) == 0 && gpu_computes(&gpu)) {
         snprintf(d->kind, sizeof(d->kind), "cuda");
         copy_name(d, gpu.name);
         d->memory_bytes = gpu.memory_bytes;
@@ -43,7 +43,5 @@ void device_probe(const char *option, struct device *d)
         fclose(f);
     if (!d->name[0])
         copy_name(d, uname(&u) == 0 ? u.machine : "unknown");
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    if (pages > 0 && page > 0)
-        d->memory_bytes = (uint64_t)pages * (uint64_t)page;
+    d->memory_bytes = memory_of_machine();
 }

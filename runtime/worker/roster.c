@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "runtime/base/memory.h"
 #include "runtime/engine/gpu.h"
 
 #define MIB(bytes) ((unsigned long long)((bytes) + (1u << 20) - 1) >> 20)
@@ -241,9 +241,9 @@ static int load_first(struct roster *r, struct err *e)
 static uint64_t machine_memory(const struct worker_config *c)
 {
     struct gpu gpu;
-    if (gpu_choose(c->device, &gpu, NULL) == 0 && gpu.index != GPU_CPU)
+    if (gpu_choose(c->device, &gpu, NULL) == 0 && gpu_computes(&gpu))
         return gpu.memory_bytes - gpu.memory_bytes / 16;
-    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return memory_of_machine();
 }
 
 int roster_init(struct roster *r, const struct worker_config *config,

@@ -6,12 +6,13 @@ more under its memcheck and racecheck. With --emulated the same programs run ove
 """
 
 import argparse
-import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.run import count_cmocka
 
 TIMEOUT_S = 900
 SANITIZER = shutil.which("compute-sanitizer") or shutil.which(
@@ -36,11 +37,7 @@ def run(command):
         status, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired as e:
         status, output = 1, f"{e.stdout or ''}\nstopped after {TIMEOUT_S} s"
-    passed, failed = (
-        sum(int(n) for n in re.findall(rf"^\[  {word} *\] (\d+) test", output, re.M)) for word in ("PASSED", "FAILED")
-    )
-    if status and not failed or not passed + failed:
-        failed = max(failed, 1)
+    passed, failed, _ = count_cmocka(status, output, None)
     return passed, failed, time.monotonic() - start, output
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def gpu_check(*args):
     return subprocess.run(
-        [sys.executable, "tests/cuda/gpu_check.py", *args], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "tests.cuda.gpu_check", *args], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
 
 

@@ -245,17 +245,27 @@ static void test_a_stream_that_lost_its_worker_goes_first(void **state)
     world_release(&w);
 }
 
-/* A worker that has a place, but no KV pages for it. */
+static void start_at_one(struct world *w, struct client *c)
+{
+    join(w, 1, "a", 1);
+    assert_true(client_start(w, c, NULL));
+}
+
+/* It has a place, but no KV pages. */
+static void refuse(struct world *w, uint32_t retry_after_ms)
+{
+    event_refused(w, 1, last_sent(w, SENT_START, 1)->request, ARGOSY__REFUSED_REASON__REFUSED_FULL,
+                  retry_after_ms);
+}
+
 static void test_refused_for_want_of_room_waits_and_comes_again(void **state)
 {
     (void)state;
     struct world w;
     struct client c = client_of(10);
     world_queue(&w);
-    join(&w, 1, "a", 1);
-    assert_true(client_start(&w, &c, NULL));
-    struct sent *s = last_sent(&w, SENT_START, 1);
-    event_refused(&w, 1, s->request, ARGOSY__REFUSED_REASON__REFUSED_FULL, 300);
+    start_at_one(&w, &c);
+    refuse(&w, 300);
     assert_int_equal(c.failed, 0);
     assert_int_equal(count_sent(&w, SENT_START, 1), 1);
     pass_ms(&w, 301);
@@ -271,13 +281,11 @@ static void test_refused_for_want_of_room_waits_no_longer_than_in_the_queue(void
     struct world w;
     struct client c = client_of(10);
     world_queue(&w);
-    join(&w, 1, "a", 1);
-    assert_true(client_start(&w, &c, NULL));
+    start_at_one(&w, &c);
     uint64_t began_ms = w.now_ms;
     for (uint32_t asked = 1; !c.failed && asked < 1000; asked++) {
         assert_int_equal(count_sent(&w, SENT_START, 1), asked);
-        event_refused(&w, 1, last_sent(&w, SENT_START, 1)->request,
-                      ARGOSY__REFUSED_REASON__REFUSED_FULL, 400);
+        refuse(&w, 400);
         pass_ms(&w, 401);
     }
     assert_int_equal(c.failed, 1);
@@ -296,10 +304,8 @@ static void test_refused_for_want_of_room_is_told_at_once_when_the_queue_is_full
     config.queue_wait_ms = 5000;
     config.queue_max = 0;
     world_init(&w, &config);
-    join(&w, 1, "a", 1);
-    assert_true(client_start(&w, &c, NULL));
-    event_refused(&w, 1, last_sent(&w, SENT_START, 1)->request,
-                  ARGOSY__REFUSED_REASON__REFUSED_FULL, 300);
+    start_at_one(&w, &c);
+    refuse(&w, 300);
     assert_int_equal(c.fault, GEN_FAULT_BUSY);
     assert_int_equal(c.retry_after_ms, 300);
     world_release(&w);
