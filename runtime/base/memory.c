@@ -36,6 +36,11 @@ void *memory_map(size_t bytes)
     return p + before;
 }
 
+void memory_forget(void *p, size_t bytes)
+{
+    madvise(p, rounded(bytes), MADV_DONTNEED);
+}
+
 void memory_unmap(void *p, size_t bytes)
 {
     if (p)

@@ -14,6 +14,8 @@
 uint64_t memory_of_machine(void);
 /* NULL when the system refuses. 0 bytes is a block of its own. */
 void *memory_map(size_t bytes);
+/* Gives the memory of a block back; the addresses stay, and read as zeros. */
+void memory_forget(void *p, size_t bytes);
 /* With the size that it was mapped with. NULL is fine. */
 void memory_unmap(void *p, size_t bytes);
 

@@ -288,6 +288,8 @@ static int create_backend(struct engine *g, const struct engine_config *c,
     rc = gpu_computes(&g->gpu)
              ? backend_cuda_create(&g->model, &g->gpu, limits, &g->backend, e)
              : backend_cpu_create(&g->model, g->threads, group_of(g), limits, &g->backend, e);
+    if (rc == 0 && gpu_computes(&g->gpu))
+        model_forget_matrices(&g->model);
     rc = agree(g, rc, e);
     if (rc == 0 && g->ranks)
         collective_set_patience(group_of(g), c->ranks_patience_ms);

@@ -203,6 +203,11 @@ int model_measure(struct model *m, const struct checkpoint *c, enum kn_isa isa, 
     return finish(&l, rc);
 }
 
+void model_forget_matrices(struct model *m)
+{
+    memory_forget(m->block, m->block_bytes);
+}
+
 void model_release(struct model *m)
 {
     memory_unmap(m->block, m->block_bytes);

@@ -117,6 +117,9 @@ int model_load_rank(struct model *m, const struct checkpoint *c, enum kn_isa isa
 /* What model_load would make of c, without its weights and its manifest: the rest, and how many
  * bytes the weights will take. The caller releases m. */
 int model_measure(struct model *m, const struct checkpoint *c, enum kn_isa isa, struct err *e);
+/* Once a device has the matrices: gives their memory back. Their addresses stay what they were, for
+ * who knows them by these; nothing may read there. */
+void model_forget_matrices(struct model *m);
 void model_release(struct model *m);
 
 #endif

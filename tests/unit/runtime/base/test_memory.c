@@ -5,6 +5,8 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +24,21 @@ static void test_memory_blocks_are_zeroed_and_aligned(void **state)
             assert_int_equal(p[k]++, 0);
         memory_unmap(p, sizes[i]);
     }
+}
+
+static void test_memory_that_is_forgotten_is_taken_no_more(void **state)
+{
+    (void)state;
+    size_t bytes = (size_t)4 << 20;
+    unsigned char there = 1, *p = memory_map(bytes);
+    memset(p, 0xff, bytes);
+    memory_forget(p, bytes);
+    for (size_t i = 0; i < bytes; i += 4096) {
+        assert_int_equal(mincore(p + i, 4096, &there), 0);
+        assert_int_equal(there & 1, 0);
+    }
+    assert_int_equal(p[bytes - 1], 0);
+    memory_unmap(p, bytes);
 }
 
 /* A rank that is forked beside a loaded model would keep that model's memory. */
@@ -48,6 +65,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_memory_blocks_are_zeroed_and_aligned),
+        cmocka_unit_test(test_memory_that_is_forgotten_is_taken_no_more),
         cmocka_unit_test(test_memory_blocks_are_not_a_childs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,6 +82,7 @@ static void open_pair(struct pair *p, const struct tiny_llama *t, enum kn_kv_typ
     if (open_gpu(p, t, &l, &e) < 0 ||
         backend_cpu_create(&p->cpu_model, p->threads, NULL, &l, &p->cpu, &e) < 0)
         fail_msg("%s", e.msg);
+    model_forget_matrices(&p->gpu_model); /* the device has them */
 }
 
 static void close_pair(struct pair *p)
