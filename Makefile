@@ -36,7 +36,7 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
 # The engine's side of CUDA, in programs that have it; the library says that others have not.
-CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c cuda_graph.c cuda_memory.c cuda_pass.c cuda_picking.c cuda_probe.c)
+CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c cuda_graph.c cuda_lora.c cuda_memory.c cuda_pass.c cuda_picking.c cuda_probe.c)
 # What the ranks with GPUs will exchange by: no program has it yet.
 NCCL_HOST_SRC := runtime/engine/collective_nccl.c
 LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) $(NCCL_HOST_SRC),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
@@ -164,7 +164,7 @@ $(foreach o,$(TEST_PARTS),$(eval $(dir $(o))test: $(o)))
 KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
 CUDA_HOST_OBJ := $(CUDA_HOST_SRC:%.c=$(B)/%.o)
 $(patsubst %.c,$(B)/%,$(filter tests/unit/kernels/simt/%,$(TEST_SRC))): $(KERNEL_CU_OBJ) $(SIMT_OBJ)
-EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda)
+EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda test_cuda_lora)
 $(EMULATED_TESTS): $(CUDA_HOST_OBJ) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(B)/tests/unit/runtime/engine/test_collective_nccl: $(NCCL_HOST_SRC:%.c=$(B)/%.o) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
@@ -240,7 +240,7 @@ tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for. Emulated GPUs are one thread's, and have TSan's calls for
 # their own (kernels/simt).
-TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_collective_nccl.c,\
+TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_cuda_lora.c %/test_collective_nccl.c,\
             $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
             tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c \
             tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC)))

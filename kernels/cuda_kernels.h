@@ -123,6 +123,8 @@ int kn_cuda_gather(const float *x, const uint32_t *rows, int64_t n, int64_t d, f
 /* The same of quantised rows: what `a` has, `to` has too. */
 int kn_cuda_gather_act(const struct kn_act *a, const uint32_t *rows, int64_t n,
                        const struct kn_act *to, void *stream);
+/* x[i] = by * x[i]: x (n). */
+int kn_cuda_scale(float *x, int64_t n, float by, void *stream);
 /* sum[j] += x[r][j] in fp64, r ascending: x (n, d), sum (d). Pooling is rmsnorm of the rows in
  * place and then this; the sums go to the device and come back, being the engine's over several
  * steps. */

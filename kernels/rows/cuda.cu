@@ -2,17 +2,24 @@
  * engine (runtime/engine/cpu_pass.c, cpu_pool.c).
  *
  * gather:     out[i] = x[rows[i]]. x (any, d), out (n, d). Grid (ceil(d / 1024), n); 8 bytes an
- * element. gather_act: the same of quantised rows, of what the source has. A thread block a row:
- * grid (n). Twice 1 + 12 / 32 bytes an element, and 8 for f. pool:       sum[j] = sum[j] +
- * (double)x[r][j], r ascending. x (n, d), sum (d). A thread a column: grid (ceil(d / 256)), the
- * row's order being the page's (NUMERICS.md, 5); 4 bytes an element, eight rows of them under way
- * at a time. No shared memory. All bound by memory.
+ * element.
+ * gather_act: the same of quantised rows, of what the source has. A thread block a row:
+ * grid (n). Twice 1 + 12 / 32 bytes an element, and 8 for f.
+ * scale:      x[i] = by * x[i], in place. A thread four elements: grid (ceil(n / 1024)); 8 bytes an
+ * element.
+ * pool:       sum[j] = sum[j] + (double)x[r][j], r ascending. x (n, d), sum (d). A thread a column:
+ * grid (ceil(d / 256)), the row's order being the page's (NUMERICS.md, 5); 4 bytes an element, eight
+ * rows of them under way at a time.
+ *
+ * No shared memory. All bound by memory.
  * gate: gather threads=256 blocks=8 has=LDG.E.128,STG.E.128
  * gate: gather_act threads=256 blocks=8 loop=LDG.E.128,STG.E.128
+ * gate: scale threads=256 blocks=8 has=LDG.E.128,STG.E.128
  * gate: pool threads=256 blocks=6 loop=LDG.E */
 #include "kernels/simt/cuda.h"
 
 #include "kernels/cuda_kernels.h"
+#include "kernels/rows/device.h"
 
 #define THREADS 256
 #define PART 1024 /* floats of a row that a thread block of gather copies */
@@ -68,6 +75,20 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
+__global__ void __launch_bounds__(THREADS) scale(float *x, int64_t n, float by)
+{
+    const int64_t i = 4 * (static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x);
+
+    if (i < n) {
+        float v[4];
+        load_quad(x, i, n, v);
+        for (int j = 0; j < 4; j++) {
+            v[j] = by * v[j];
+        }
+        store_quad(x, i, n, v);
+    }
+}
+
 __global__ void __launch_bounds__(THREADS) pool(const float *x, int64_t n, int64_t d, double *sum)
 {
     const int64_t j = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
@@ -107,6 +128,15 @@ int kn_cuda_gather_act(const struct kn_act *a, const uint32_t *rows, int64_t n,
     }
     return launch("gather_act", gather_act, static_cast<unsigned>(n), THREADS, 0,
                   static_cast<cudaStream_t>(stream), *a, rows, *to);
+}
+
+int kn_cuda_scale(float *x, int64_t n, float by, void *stream)
+{
+    if (n <= 0) {
+        return 0;
+    }
+    return launch("scale", scale, quad_grid(n, THREADS, 1), THREADS, 0,
+                  static_cast<cudaStream_t>(stream), x, n, by);
 }
 
 int kn_cuda_pool(const float *x, int64_t n, int64_t d, double *sum, void *stream)

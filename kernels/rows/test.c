@@ -120,6 +120,29 @@ static void test_gather_act_leaves_out_what_is_not_there(void **state)
     simt_free(device_rows);
 }
 
+static void test_scale_multiplies_each(void **state)
+{
+    (void)state;
+    static const int64_t ns[] = {1, 3, 4, 8, 1023, 1024, 1030};
+    struct random r = {5};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t n = ns[seed % 7];
+        float *x = get_floats(n), *got = get_floats(n), by = random_normal(&r);
+        random_fill(&r, x, n, 1.0f);
+        float *device_x = to_device(x, (size_t)n * sizeof *x, "x");
+        set_schedule(seed);
+        assert_launched(kn_cuda_scale(device_x, n, by, NULL));
+        from_device(got, device_x, (size_t)n * sizeof *x);
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = by * x[i];
+        }
+        assert_same_floats(got, x, n, "scale");
+        simt_free(device_x);
+        free(x);
+        free(got);
+    }
+}
+
 static void test_pool_adds_row_after_row(void **state)
 {
     (void)state;
@@ -161,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_gather_copies_the_rows_it_is_told),
         cmocka_unit_test(test_gather_act_copies_all_that_a_row_has),
         cmocka_unit_test(test_gather_act_leaves_out_what_is_not_there),
+        cmocka_unit_test(test_scale_multiplies_each),
         cmocka_unit_test(test_pool_adds_row_after_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

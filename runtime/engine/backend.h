@@ -71,6 +71,9 @@ struct backend_limits {
     uint32_t picks_max; /* of a batch */
     uint32_t context;   /* positions */
     uint32_t kv_pages;
+    /* (n_adapters) what batches may name. They outlive the backend. */
+    const struct adapter *adapters;
+    uint32_t n_adapters;
     uint32_t adapter_rank; /* the largest of all adapters; 0: there are none */
     enum kn_kv_type kv_type;
 };

@@ -84,6 +84,7 @@ struct cuda {
     uint32_t *slot_rows;    /* (rows_max * n_experts_used) */
     uint32_t *expert_begin; /* (n_experts + 1) */
     void *route_scratch;
+    float *lora; /* (rows_max, adapter_rank): what an adapter's A made; NULL without adapters */
     void *blocks[40]; /* what cudaMalloc gave */
     size_t n_blocks;
 
@@ -132,6 +133,10 @@ void cuda_queue_pass(struct cuda *c);
 
 /* Queues a copy to page-locked memory of the host, unless something has failed. */
 void cuda_bring_down(struct cuda *c, void *to, const void *from, size_t bytes);
+
+/* ---- cuda_lora.c ---- */
+/* Behind the product of act with w, and its bias: adds to y what the rows' adapters have for w. */
+void cuda_lora(struct cuda *c, const struct kn_matrix *w, float *y, int64_t ldy);
 
 /* ---- cuda_graph.c ---- */
 /* The same as a graph, where its like was there before. */

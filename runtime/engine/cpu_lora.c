@@ -8,29 +8,8 @@
  * adapters passes by.
  */
 #include "runtime/engine/backend_cpu.h"
+#include "runtime/engine/lora.h"
 #include "runtime/model/adapter.h"
-
-/* Rows of the batch that follow one another with one adapter. */
-struct run {
-    const struct adapter *adapter;
-    int64_t begin, end;
-    uint32_t next_span;
-};
-
-/* The run that begins at span `at`; false behind the last. */
-static bool next_run(const struct cpu *c, uint32_t at, struct run *r)
-{
-    const struct batch *b = c->batch;
-    while (at < b->n_spans && !b->adapters[at])
-        at++;
-    if (at == b->n_spans)
-        return false;
-    uint32_t end = at + 1;
-    while (end < b->n_spans && b->adapters[end] == b->adapters[at])
-        end++;
-    *r = (struct run){b->adapters[at], c->span_begin[at], c->span_begin[end], end};
-    return true;
-}
 
 static bool is_private(const struct cpu_pass *p)
 {
@@ -39,7 +18,7 @@ static bool is_private(const struct cpu_pass *p)
 
 /* Where the u of a run is, for the i-th matrix of a product: rows of the adapter's rank, from the
  * place of its first row on. */
-static float *room_of(const struct cpu_pass *p, const struct run *r, int i)
+static float *room_of(const struct cpu_pass *p, const struct lora_run *r, int i)
 {
     const struct cpu *c = p->cpu;
     int64_t rank = c->limits.adapter_rank;
@@ -48,8 +27,8 @@ static float *room_of(const struct cpu_pass *p, const struct run *r, int i)
     return c->lora + (i * (int64_t)c->limits.rows_max + r->begin) * rank;
 }
 
-static void multiply_down(struct cpu_pass *p, const struct run *r, const struct adapter_matrix *m,
-                          int64_t from, int64_t to, float *u)
+static void multiply_down(struct cpu_pass *p, const struct lora_run *r,
+                          const struct adapter_matrix *m, int64_t from, int64_t to, float *u)
 {
     int64_t rank = r->adapter->rank, k = p->act.k;
     struct kn_act x = {.f = p->act.f + from * k, .k = k};
@@ -63,12 +42,12 @@ void cpu_lora_down(struct cpu_pass *p, const struct kn_matrix *const *w, int n)
 {
     const struct cpu *c = p->cpu;
     int64_t begin = 0, end = p->rows;
-    struct run r = {.next_span = 0};
+    struct lora_run r = {.next_span = 0};
     if (!c->batch->adapters)
         return;
     if (!is_private(p))
         threads_slice(c->n_threads, p->thread, p->rows, &begin, &end);
-    while (next_run(c, r.next_span, &r)) {
+    while (lora_next_run(c->batch, &r)) {
         int64_t from = r.begin > begin ? r.begin : begin, to = r.end < end ? r.end : end;
         for (int i = 0; i < n && from < to; i++) {
             const struct adapter_matrix *m = adapter_find(r.adapter, c->model, w[i]);
@@ -84,10 +63,10 @@ void cpu_lora_up(struct cpu_pass *p, const struct kn_matrix *w, int i, int64_t r
                  int64_t row_end, float *y, int64_t ldy)
 {
     const struct cpu *c = p->cpu;
-    struct run r = {.next_span = 0};
+    struct lora_run r = {.next_span = 0};
     if (!c->batch->adapters || row_begin >= row_end)
         return;
-    while (next_run(c, r.next_span, &r)) {
+    while (lora_next_run(c->batch, &r)) {
         const struct adapter_matrix *m = adapter_find(r.adapter, c->model, w);
         if (!m)
             continue;

@@ -4,7 +4,8 @@
  * of the longest context (rounded up to a power of two: splits that a row does not have end at
  * once) and the steps of sampling. The first pass of a key runs as it is, so that everything that
  * it needs is loaded; the second is recorded; from then on it is launched. The graph that was
- * launched the longest ago makes room for another. What can't be recorded runs as it is. */
+ * launched the longest ago makes room for another. What can't be recorded runs as it is, and so do
+ * rows with adapters, whose launches depend on which. */
 #include "runtime/engine/backend_cuda.h"
 
 static bool is_same(const struct cuda_graph_key *a, const struct cuda_graph_key *b)
@@ -51,7 +52,7 @@ void cuda_run_pass(struct cuda *c)
         .rows = b->n_rows, .picks = b->n_picks, .splits = c->splits, .steps = c->sample_steps};
     if (c->failed.code < 0)
         return;
-    if (c->n_tiles > 0 || b->n_pools > 0 || b->n_picks == 0 || !c->picks_there) {
+    if (c->n_tiles > 0 || b->n_pools > 0 || b->n_picks == 0 || b->adapters || !c->picks_there) {
         cuda_queue_pass(c);
         return;
     }

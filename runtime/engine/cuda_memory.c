@@ -4,6 +4,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/engine/backend_cuda.h"
+#include "runtime/model/adapter.h"
 
 #define ALIGN UINT64_C(256)
 /* What CUDA and the driver take besides: contexts, the kernels themselves. */
@@ -72,8 +73,16 @@ static void walk_layer(const struct walk *k, const struct hparams *h, const stru
     visit_vector(k, y->qkv_bias, (uint64_t)(h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
 }
 
-/* Everything once, but a head that is the embedding. */
-static void walk(const struct walk *k, const struct model *m)
+static void walk_adapter(const struct walk *k, const struct model *m, const struct adapter *a)
+{
+    for (uint32_t i = 0; i < m->h.n_layers * ADAPTER_PLACES; i++) {
+        visit(k, &a->matrices[i].a);
+        visit(k, &a->matrices[i].b);
+    }
+}
+
+/* Everything once, but a head that is the embedding; and the adapters. */
+static void walk(const struct walk *k, const struct model *m, const struct backend_limits *limits)
 {
     visit(k, &m->embed);
     if (m->head.data != m->embed.data)
@@ -81,6 +90,8 @@ static void walk(const struct walk *k, const struct model *m)
     visit_vector(k, m->out_norm, m->h.n_embd);
     for (uint32_t i = 0; i < m->h.n_layers; i++)
         walk_layer(k, &m->h, &m->layers[i]);
+    for (uint32_t i = 0; i < limits->n_adapters; i++)
+        walk_adapter(k, m, &limits->adapters[i]);
 }
 
 /* ---- what is not served ------------------------------------------------------------------------
@@ -108,11 +119,9 @@ int cuda_refuse(const struct model *m, const struct backend_limits *limits, stru
     const struct walk check = {.matrix = check_matrix, .ctx = &found};
     if (m->shard.ranks > 1)
         return refuse(e, "several ranks (tp) are");
-    if (limits->adapter_rank > 0)
-        return refuse(e, "adapters are");
     if (m->h.n_experts > KN_CUDA_EXPERTS_MAX)
         return refuse(e, "so many experts are");
-    walk(&check, m);
+    walk(&check, m, limits);
     return found.code < 0 ? err_set(e, found.code, "%s", found.msg) : 0;
 }
 
@@ -177,7 +186,7 @@ static struct upload measure(struct cuda *c)
 {
     struct upload u = {.c = c};
     const struct walk count = {put_matrix, put_vector, put_array, &u};
-    walk(&count, c->model);
+    walk(&count, c->model, &c->limits);
     return u;
 }
 
@@ -191,7 +200,7 @@ static int bring_up(struct cuda *c, const struct upload *measured, struct err *e
         free(u.packed);
         return err_set(e, ERR_NOMEM, "engine: no memory to pack weights");
     }
-    walk(&copy, c->model);
+    walk(&copy, c->model, &c->limits);
     free(u.packed);
     c->n_weights = u.n;
     qsort(c->weights, c->n_weights, sizeof(*c->weights), by_host);
@@ -254,7 +263,7 @@ static void want_act(struct rooms *r, const struct cuda *c, struct kn_act *a, ui
     want(r, &a->d, rows * blocks, sizeof(*a->d));
     want(r, &a->s, rows * blocks, sizeof(*a->s));
     want(r, &a->h, rows * blocks, sizeof(*a->h));
-    if (c->model->has_float_matrix)
+    if (c->model->has_float_matrix || c->limits.adapter_rank > 0)
         want(r, &a->f, rows * k, sizeof(*a->f));
 }
 
@@ -311,6 +320,8 @@ static void plan_registers(struct cuda *c, struct rooms *r)
         want(r, &c->expert_begin, h->n_experts + 1u, sizeof(uint32_t));
         want(r, &c->route_scratch, kn_cuda_route_scratch_bytes(l->rows_max, (int)h->n_experts), 1);
     }
+    if (l->adapter_rank > 0)
+        want(r, &c->lora, rows * l->adapter_rank, sizeof(float));
     want(r, &c->rope_cos, angles, sizeof(float));
     want(r, &c->rope_sin, angles, sizeof(float));
     plan_picking(c, r);

@@ -64,12 +64,16 @@ static void cuda_project(struct pass *base, const struct kn_matrix *const *w, in
     if (bias && goes_on(p))
         cuda_ok(c, kn_cuda_add_bias(c->y, ldy, p->rows, ldy, cuda_vector(c, bias), c->stream),
                 "add_bias");
+    column = 0;
+    for (int i = 0; i < n; column += w[i]->rows, i++)
+        cuda_lora(c, w[i], c->y + column, ldy);
 }
 
 static void cuda_project_add(struct pass *base, const struct kn_matrix *w)
 {
     struct cuda_pass *p = of(base);
     multiply(p, w, true, p->x, p->cuda->model->h.n_embd);
+    cuda_lora(p->cuda, w, p->x, p->cuda->model->h.n_embd);
 }
 
 static void cuda_add_norm(struct pass *base, const float *w, float w_offset, float eps)

@@ -263,6 +263,8 @@ static int load_adapters(struct engine *g, const struct engine_config *c,
             return rc;
         g->limits.n_adapters++;
         g->adapter_infos[i] = (struct engine_adapter){.name = a->name, .sha256 = a->sha256};
+        limits->adapters = g->adapters;
+        limits->n_adapters = g->limits.n_adapters;
         limits->adapter_rank = a->rank > limits->adapter_rank ? a->rank : limits->adapter_rank;
         log_info("adapter loaded", "name=%s sha256=%.16s rank=%u matrices=%u bytes=%zu", a->name,
                  a->sha256, a->rank, a->n_matrices, a->block_bytes);

@@ -356,19 +356,6 @@ static void test_every_allocation_may_fail(void **state)
     assert_true(n >= 10);
 }
 
-static void test_what_is_not_served_is_refused(void **state)
-{
-    (void)state;
-    struct pair p;
-    struct err e = {0};
-    struct backend_limits l = limits;
-    on_machine(&a100);
-    l.adapter_rank = 4;
-    assert_int_equal(open_gpu(&p, &tiny_llama_small, &l, &e), ERR_CONFIG);
-    assert_non_null(strstr(e.msg, "adapters are not served on a GPU; device=cpu serves"));
-    close_pair(&p);
-}
-
 static void test_a_device_is_chosen(void **state)
 {
     (void)state;
@@ -431,7 +418,6 @@ int main(void)
         cmocka_unit_test(test_sampling_again_has_the_cpus_tokens),
         cmocka_unit_test(test_machines_that_will_not_do),
         cmocka_unit_test(test_every_allocation_may_fail),
-        cmocka_unit_test(test_what_is_not_served_is_refused),
         cmocka_unit_test(test_a_device_is_chosen),
         cmocka_unit_test(test_a_device_that_fails_is_told),
     };
