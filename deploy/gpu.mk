@@ -7,7 +7,7 @@ GPU := build/gpu
 GPU_CU_OBJ := $(patsubst %.cu,$(GPU)/%.cu.o,$(filter-out %/planted.cu,$(CU_SRC)))
 GPU_ARCH := -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a
 GPU_TEST_SRC := $(filter $(patsubst %,%test.c,$(sort $(dir $(filter-out kernels/simt/%,$(CU_SRC))))),$(TEST_SRC)) \
-                tests/unit/kernels/simt/test_probes.c
+                tests/unit/kernels/simt/test_probes.c tests/unit/kernels/simt/test_mma.c
 GPU_TESTS := $(GPU_TEST_SRC:%.c=%)
 
 # What check-cuda says of registers is not looked at: a program that spills is a program.

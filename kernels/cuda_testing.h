@@ -8,13 +8,14 @@
 
 #define CUDA_SEEDS 20
 
-/* Another order of threads and another filling of memory. */
+/* Another order of threads, another filling of memory, other tensor cores. */
 static inline void set_schedule(uint64_t seed)
 {
     simt_set(&(struct simt_options){
         .seed = seed,
         .preempt = seed % 4 == 0 ? 16 : 0,
         .eager_copies = seed % 2 == 0,
+        .sm = seed / 2 % 2 == 0 ? 80 : 90,
     });
 }
 

@@ -11,6 +11,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 /* Dynamic shared memory, as bytes. One name a file. */
@@ -408,7 +409,7 @@ template <typename T> __attribute__((noinline, no_sanitize("thread"))) static T 
 }
 #endif
 
-/* ---- half, bfloat16 -------------------------------------------------------------------------- */
+/* ---- half, bfloat16, fp8 --------------------------------------------------------------------- */
 
 struct __half {
     uint16_t bits;
@@ -447,6 +448,29 @@ static inline float __bfloat162float(__nv_bfloat16 h)
 static inline __nv_bfloat16 __float2bfloat16_rn(float x)
 {
     return __nv_bfloat16{simt_float_to_bfloat16(x)};
+}
+
+typedef uint8_t __nv_fp8_storage_t;
+typedef uint16_t __nv_fp8x2_storage_t;
+enum __nv_saturation_t {
+    __NV_NOSAT,
+    __NV_SATFINITE,
+};
+enum __nv_fp8_interpretation_t {
+    __NV_E4M3,
+    __NV_E5M2,
+};
+static inline __nv_fp8_storage_t __nv_cvt_float_to_fp8(float x, __nv_saturation_t saturation,
+                                                       __nv_fp8_interpretation_t type)
+{
+    return simt_float_to_fp8(x, saturation == __NV_SATFINITE, type == __NV_E5M2);
+}
+/* x.x in the low byte. */
+static inline __nv_fp8x2_storage_t __nv_cvt_float2_to_fp8x2(float2 x, __nv_saturation_t saturation,
+                                                            __nv_fp8_interpretation_t type)
+{
+    return static_cast<__nv_fp8x2_storage_t>(__nv_cvt_float_to_fp8(x.x, saturation, type) |
+                                             __nv_cvt_float_to_fp8(x.y, saturation, type) << 8);
 }
 
 #endif

@@ -51,6 +51,10 @@ enum simt_op {
     SIMT_REDUCE_UMAX,
     SIMT_LDMATRIX,
     SIMT_MMA_S8,
+    SIMT_MMA_F16,
+    SIMT_MMA_BF16,
+    SIMT_MMA_E4M3,
+    SIMT_MMA_E5M2,
     SIMT_BARRIER, /* of the block, from here on */
     SIMT_BARRIER_COUNT,
     SIMT_BARRIER_AND,
@@ -87,6 +91,7 @@ void simt_cp_async_wait(unsigned left);
 void simt_trap(const char *what, struct simt_at at) __attribute__((noreturn));
 
 uint16_t simt_float_to_bfloat16(float x);
+uint8_t simt_float_to_fp8(float x, bool saturates, bool e5m2);
 
 #ifdef __cplusplus
 }

@@ -1,9 +1,10 @@
 /* internal.h: the parts of the emulator to each other.
  *
  * fiber.c    the switch between threads         block.c   launches, order, barriers
- * warp.c     collectives of a warp              memory.c  what a kernel may touch
- * shadow.c   races, undefined reads, bounds     async.c   cp.async
- * stats.c    coalescing, banks                  fault.c   what is said about it */
+ * warp.c     collectives of a warp              mma.c     what tensor cores compute
+ * memory.c   what a kernel may touch            shadow.c  races, undefined reads, bounds
+ * async.c    cp.async                           stats.c   coalescing, banks
+ * fault.c    what is said about it */
 #ifndef ARGOSY_KERNELS_SIMT_INTERNAL_H
 #define ARGOSY_KERNELS_SIMT_INTERNAL_H
 
@@ -114,6 +115,11 @@ void simt_thread_exits(void);
 /* ---- warp.c ---- */
 const char *simt_op_name(enum simt_op op);
 void simt_warp_exit(struct simt_thread *t);
+
+/* ---- mma.c: of a warp, by its first lane ---- */
+bool simt_mma_served(enum simt_op op); /* by the tensor cores of simt_sm() */
+void simt_mma_s8(const struct simt_thread *lanes);
+void simt_mma_float(const struct simt_thread *lanes, enum simt_op op);
 
 /* ---- memory.c ---- */
 enum simt_place {

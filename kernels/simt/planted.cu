@@ -8,7 +8,8 @@
 #define N 64
 #define FULL 0xffffffffu
 
-/* ---- barriers of the block --------------------------------------------------------------------- */
+/* ---- barriers of the block ---------------------------------------------------------------------
+ */
 
 template <bool BUG> __global__ void missing_syncthreads(int *out, const int *in, int *)
 {
@@ -117,7 +118,8 @@ template <bool BUG> __global__ void barrier_against_syncwarp(int *out, const int
     out[t] = s[N - 1 - t];
 }
 
-/* ---- warps --------------------------------------------------------------------------------------- */
+/* ---- warps
+ * --------------------------------------------------------------------------------------- */
 
 template <bool BUG> __global__ void mask_without_self(int *out, const int *in, int *)
 {
@@ -190,8 +192,8 @@ template <bool BUG> __global__ void shuffle_as_barrier(int *out, const int *in, 
     out[t] = v + s[t ^ 1];
 }
 
-/* The shuffle has all lanes read before any writes, in every order: only what is remembered of reads
- * shows the race, and of more readers than the last. */
+/* The shuffle has all lanes read before any writes, in every order: only what is remembered of
+ * reads shows the race, and of more readers than the last. */
 template <bool BUG> __global__ void write_over_what_others_read(int *out, const int *in, int *)
 {
     __shared__ int s[N];
@@ -241,7 +243,51 @@ template <bool BUG> __global__ void mma_in_a_branch(int *out, const int *in, int
     out[t] = c[0] + c[3];
 }
 
-/* ---- memory -------------------------------------------------------------------------------------- */
+/* The lanes that have no row end, but the matrices are of the whole warp. */
+template <bool BUG> __global__ void mma_of_half_a_warp(int *out, const int *in, int *)
+{
+    unsigned t = threadIdx.x, rows = 48;
+    uint32_t a[4] = {0x3c00, 0, 0, 0}, b[2] = {0x4000, 0};
+    float c[4] = {0, 0, 0, 0};
+    if (BUG && t >= rows) {
+        return;
+    }
+    c[0] = t < rows ? static_cast<float>(in[t]) : 0.0f;
+    ptx_mma_f16(c, a, b);
+    if (t < rows) {
+        out[t] = static_cast<int>(c[0]);
+    }
+}
+
+/* Adds to sums that nobody set. */
+template <bool BUG> __global__ void mma_of_no_accumulator(int *out, const int *in, int *scratch)
+{
+    unsigned t = threadIdx.x;
+    uint32_t a[4] = {0x3f80, 0, 0, 0}, b[2] = {0x4000, 0};
+    float c[4] = {0, 0, 0, 0};
+    if (!BUG) {
+        scratch[t] = in[t];
+    }
+    c[0] = static_cast<float>(scratch[t]);
+    ptx_mma_bf16(c, a, b);
+    out[t] = static_cast<int>(c[0]);
+}
+
+/* On the A100 that these are launched on. */
+template <bool BUG> __global__ void mma_of_fp8_on_ampere(int *out, const int *, int *)
+{
+    uint32_t a[4] = {0x3838, 0, 0, 0}, b[2] = {0x3838, 0};
+    float c[4] = {0, 0, 0, 0};
+    if (BUG) {
+        ptx_mma_e4m3(c, a, b);
+    } else {
+        ptx_mma_f16(c, a, b);
+    }
+    out[threadIdx.x] = static_cast<int>(c[0]);
+}
+
+/* ---- memory
+ * -------------------------------------------------------------------------------------- */
 
 template <bool BUG> __global__ void uninitialised_shared(int *out, const int *in, int *)
 {
@@ -345,7 +391,8 @@ template <bool BUG> __global__ void tail_not_written(int *, const int *in, int *
     }
 }
 
-/* ---- cp.async ------------------------------------------------------------------------------------ */
+/* ---- cp.async
+ * ------------------------------------------------------------------------------------ */
 
 template <bool BUG> __global__ void copy_not_waited_for(int *out, const int *in, int *)
 {
@@ -418,7 +465,8 @@ template <bool BUG> __global__ void copy_never_waited_for(int *out, const int *i
     }
 }
 
-/* ---- ldmatrix, named barriers -------------------------------------------------------------------- */
+/* ---- ldmatrix, named barriers
+ * -------------------------------------------------------------------- */
 
 /* Rows of 16 bytes, 16 apart; the bug thinks 24. */
 template <bool BUG> __global__ void ldmatrix_wrong_stride(int *out, const int *in, int *)
@@ -444,6 +492,22 @@ template <bool BUG> __global__ void ldmatrix_past_the_end(int *out, const int *i
     s[t + N] = in[t + N];
     __syncthreads();
     ptx_ldmatrix_x4(m, smem + (t % 32) * (BUG ? 32 : 16));
+    out[t] = static_cast<int>(m[0] ^ m[1] ^ m[2] ^ m[3]);
+}
+
+/* A head of 56: the last eight columns are nobody's, and times 0 only if they are numbers. */
+template <bool BUG> __global__ void ldmatrix_of_no_padding(int *out, const int *in, int *)
+{
+    DYNAMIC_SHARED(smem);
+    int *s = reinterpret_cast<int *>(smem);
+    unsigned t = threadIdx.x;
+    uint32_t m[4];
+    s[t] = in[t];
+    if (t < N - 8 || !BUG) {
+        s[t + N] = t < N - 8 ? in[t + N] : 0;
+    }
+    __syncthreads();
+    ptx_ldmatrix_x4_trans(m, smem + (t % 32) * 16);
     out[t] = static_cast<int>(m[0] ^ m[1] ^ m[2] ^ m[3]);
 }
 
@@ -500,7 +564,8 @@ template <bool BUG> __global__ void named_barriers_crossed(int *out, const int *
     out[t] = in[t];
 }
 
-/* ---- the table ----------------------------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------------------------- */
 
 typedef void (*kernel_of)(int *, const int *, int *);
 
@@ -518,9 +583,9 @@ static int run_too_large(bool bug, int *out, const int *in, int *scratch)
 
 /* Which of two threads is first decides whether the second finds nothing, or races. */
 #define RACE "race|uninitialised"
-#define BLOCKS(n, name, shared, says, found)                                                      \
-    {                                                                                             \
-        #name, says, found, run<name<true>, name<false>, n, shared>                               \
+#define BLOCKS(n, name, shared, says, found)                              \
+    {                                                                     \
+#name, says, found, run < name < true>, name < false>, n, shared> \
     }
 #define PLANT(name, says, found) BLOCKS(1, name, 4 * N, says, found)
 extern const struct planted planted[] = {
@@ -543,6 +608,9 @@ extern const struct planted planted[] = {
     PLANT(syncwarp_of_too_few, RACE, PLANTED_SHADOW),
     PLANT(syncwarp_across_warps, RACE, PLANTED_SHADOW),
     PLANT(mma_in_a_branch, "exited", PLANTED_ALWAYS),
+    PLANT(mma_of_half_a_warp, "exited", PLANTED_ALWAYS),
+    PLANT(mma_of_no_accumulator, "uninitialised", PLANTED_SHADOW),
+    PLANT(mma_of_fp8_on_ampere, "sm_80 has none", PLANTED_ALWAYS),
     PLANT(uninitialised_shared, "uninitialised", PLANTED_SHADOW),
     PLANT(uninitialised_global, "uninitialised", PLANTED_SHADOW),
     PLANT(shared_off_by_one, "out of bounds", PLANTED_BOUNDS),
@@ -561,6 +629,7 @@ extern const struct planted planted[] = {
     PLANT(copy_never_waited_for, "ended with", PLANTED_ALWAYS),
     BLOCKS(1, ldmatrix_wrong_stride, 8 * N, "misaligned|out of bounds|ldmatrix at", PLANTED_ALWAYS),
     BLOCKS(1, ldmatrix_past_the_end, 8 * N, "out of bounds|ldmatrix at", PLANTED_ALWAYS),
+    BLOCKS(1, ldmatrix_of_no_padding, 8 * N, "uninitialised", PLANTED_SHADOW),
     BLOCKS(1, ldmatrix_before_barrier, 8 * N, RACE, PLANTED_SHADOW),
     PLANT(producer_arrives_too_early, RACE, PLANTED_SHADOW),
     PLANT(named_barrier_of_too_many, "have exited", PLANTED_ALWAYS),
@@ -569,7 +638,8 @@ extern const struct planted planted[] = {
 };
 extern const int n_planted = sizeof planted / sizeof planted[0];
 
-/* ---- traffic -------------------------------------------------------------------------------------- */
+/* ---- traffic
+ * -------------------------------------------------------------------------------------- */
 
 __global__ void strided(int stride, int *out, const int *in)
 {

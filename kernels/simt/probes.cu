@@ -50,6 +50,70 @@ int probe_mma_k16(const uint32_t *a, const uint32_t *b, int *c)
     return launch("mma_k16_probe", mma_k16_probe, 1, 32, 0, nullptr, a, b, c);
 }
 
+enum { F16, BF16, E4M3, E5M2 };
+
+template <int TYPE> __global__ void mma_float_probe(const uint32_t *a, const uint32_t *b, float *c)
+{
+    unsigned t = threadIdx.x;
+    uint32_t a4[4], b2[2] = {b[2 * t], b[2 * t + 1]};
+    float c4[4];
+    for (int i = 0; i < 4; i++) {
+        a4[i] = a[4 * t + i];
+        c4[i] = c[4 * t + i];
+    }
+    if (TYPE == F16) {
+        ptx_mma_f16(c4, a4, b2);
+    } else if (TYPE == BF16) {
+        ptx_mma_bf16(c4, a4, b2);
+    } else if (TYPE == E4M3) {
+        ptx_mma_e4m3(c4, a4, b2);
+    } else {
+        ptx_mma_e5m2(c4, a4, b2);
+    }
+    for (int i = 0; i < 4; i++) {
+        c[4 * t + i] = c4[i];
+    }
+}
+
+template <int TYPE> static int run_mma(const uint32_t *a, const uint32_t *b, float *c)
+{
+    return launch("mma_float_probe", mma_float_probe<TYPE>, 1, 32, 0, nullptr, a, b, c);
+}
+
+int probe_mma_f16(const uint32_t *a, const uint32_t *b, float *c)
+{
+    return run_mma<F16>(a, b, c);
+}
+
+int probe_mma_bf16(const uint32_t *a, const uint32_t *b, float *c)
+{
+    return run_mma<BF16>(a, b, c);
+}
+
+int probe_mma_e4m3(const uint32_t *a, const uint32_t *b, float *c)
+{
+    return run_mma<E4M3>(a, b, c);
+}
+
+int probe_mma_e5m2(const uint32_t *a, const uint32_t *b, float *c)
+{
+    return run_mma<E5M2>(a, b, c);
+}
+
+__global__ void fp8_probe(int saturates, const float *x, int n, uint8_t *e4m3, uint8_t *e5m2)
+{
+    for (int i = static_cast<int>(threadIdx.x); i < n; i += 32) {
+        const __nv_saturation_t s = saturates ? __NV_SATFINITE : __NV_NOSAT;
+        e4m3[i] = __nv_cvt_float_to_fp8(x[i], s, __NV_E4M3);
+        e5m2[i] = __nv_cvt_float_to_fp8(x[i], s, __NV_E5M2);
+    }
+}
+
+int probe_fp8(int saturates, const float *x, int n, uint8_t *e4m3, uint8_t *e5m2)
+{
+    return launch("fp8_probe", fp8_probe, 1, 32, 0, nullptr, saturates, x, n, e4m3, e5m2);
+}
+
 __global__ void ldmatrix_probe(int n, const uint16_t *matrices, uint32_t *out)
 {
     __shared__ __align__(16) uint16_t s[4 * 8 * 8];
@@ -61,6 +125,8 @@ __global__ void ldmatrix_probe(int n, const uint16_t *matrices, uint32_t *out)
     __syncthreads();
     if (n == 4) {
         ptx_ldmatrix_x4(m, &s[t * 8]);
+    } else if (n == 5) {
+        ptx_ldmatrix_x4_trans(m, &s[t * 8]);
     } else if (n == 2) {
         ptx_ldmatrix_x2(m, &s[t % 16 * 8]);
     } else {

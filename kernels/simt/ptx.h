@@ -1,5 +1,6 @@
 /* ptx.h: the instructions that CUDA has no name for, one thin function each, and beside it what the
- * emulator does for it. Lane layouts are the PTX ISA's (sections "mma.m16n8k32", "ldmatrix"). */
+ * emulator does for it. Lane layouts are the PTX ISA's (sections "mma.m16n8k32", "mma.m16n8k16",
+ * "ldmatrix"). */
 #ifndef ARGOSY_KERNELS_SIMT_PTX_H
 #define ARGOSY_KERNELS_SIMT_PTX_H
 
@@ -163,6 +164,22 @@ template <unsigned left> PTX void ptx_cp_async_wait()
 
 /* ---- tensor cores ---------------------------------------------------------------------------- */
 
+#ifndef __CUDACC__
+static __forceinline__ void simt_ldmatrix(uint32_t *out, const void *row, unsigned n, bool turned,
+                                          simt_at at)
+{
+    simt_lane lane = {};
+    lane.in[0] = reinterpret_cast<uintptr_t>(row);
+    lane.in[1] = n;
+    lane.in[2] = turned;
+    simt_touch_lanes(row, 16, 8 * n);
+    simt_collective(SIMT_LDMATRIX, ~0u, &lane, at);
+    for (unsigned i = 0; i < n; i++) {
+        out[i] = static_cast<uint32_t>(lane.out[i]);
+    }
+}
+#endif
+
 /* Four 8 x 8 matrices of two bytes an element. Lane 8 m + i names row i of matrix m: 16 bytes at a
  * multiple of 16. out[m] of lane l: elements (l / 4, 2 (l % 4)) and, in the high half, the next of
  * the row. Read as bytes: row l / 4, bytes 4 (l % 4) to 4 (l % 4) + 3. A whole warp. */
@@ -174,14 +191,21 @@ PTX void ptx_ldmatrix_x4(uint32_t out[4], const void *row PTX_AT)
                  : "r"(ptx_shared_address(row))
                  : "memory");
 #else
-    simt_lane lane = {};
-    lane.in[0] = reinterpret_cast<uintptr_t>(row);
-    lane.in[1] = 4;
-    simt_touch_lanes(row, 16, 32);
-    simt_collective(SIMT_LDMATRIX, ~0u, &lane, SIMT_HERE);
-    for (int i = 0; i < 4; i++) {
-        out[i] = static_cast<uint32_t>(lane.out[i]);
-    }
+    simt_ldmatrix(out, row, 4, false, SIMT_HERE);
+#endif
+}
+
+/* The same, each matrix turned: out[m] of lane l has elements (2 (l % 4), l / 4) and, high, the one
+ * below it. */
+PTX void ptx_ldmatrix_x4_trans(uint32_t out[4], const void *row PTX_AT)
+{
+#ifdef __CUDACC__
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(ptx_shared_address(row))
+                 : "memory");
+#else
+    simt_ldmatrix(out, row, 4, true, SIMT_HERE);
 #endif
 }
 
@@ -194,19 +218,11 @@ PTX void ptx_ldmatrix_x2(uint32_t out[2], const void *row PTX_AT)
                  : "r"(ptx_shared_address(row))
                  : "memory");
 #else
-    simt_lane lane = {};
-    lane.in[0] = reinterpret_cast<uintptr_t>(row);
-    lane.in[1] = 2;
-    simt_touch_lanes(row, 16, 16);
-    simt_collective(SIMT_LDMATRIX, ~0u, &lane, SIMT_HERE);
-    for (int i = 0; i < 2; i++) {
-        out[i] = static_cast<uint32_t>(lane.out[i]);
-    }
+    simt_ldmatrix(out, row, 2, false, SIMT_HERE);
 #endif
 }
 
-/* As x2, each matrix turned: out[m] of lane l has elements (2 (l % 4), l / 4) and, high, the one
- * below it. */
+/* Two, turned. */
 PTX void ptx_ldmatrix_x2_trans(uint32_t out[2], const void *row PTX_AT)
 {
 #ifdef __CUDACC__
@@ -215,15 +231,7 @@ PTX void ptx_ldmatrix_x2_trans(uint32_t out[2], const void *row PTX_AT)
                  : "r"(ptx_shared_address(row))
                  : "memory");
 #else
-    simt_lane lane = {};
-    lane.in[0] = reinterpret_cast<uintptr_t>(row);
-    lane.in[1] = 2;
-    lane.in[2] = 1;
-    simt_touch_lanes(row, 16, 16);
-    simt_collective(SIMT_LDMATRIX, ~0u, &lane, SIMT_HERE);
-    for (int i = 0; i < 2; i++) {
-        out[i] = static_cast<uint32_t>(lane.out[i]);
-    }
+    simt_ldmatrix(out, row, 2, true, SIMT_HERE);
 #endif
 }
 
@@ -265,6 +273,69 @@ PTX void ptx_mma_s8_k16(int c[4], const uint32_t a[2], uint32_t b PTX_AT)
 #else
     const uint32_t a32[4] = {a[0], a[1], 0, 0}, b32[2] = {b, 0};
     ptx_mma_s8(c, a32, b32, file, line);
+#endif
+}
+
+#ifndef __CUDACC__
+static __forceinline__ void simt_mma(simt_op op, float c[4], const uint32_t a[4],
+                                     const uint32_t b[2], simt_at at)
+{
+    simt_lane lane = {};
+    for (int i = 0; i < 4; i++) {
+        lane.in[i] = a[i];
+        lane.in[6 + i] = __float_as_uint(c[i]);
+    }
+    lane.in[4] = b[0];
+    lane.in[5] = b[1];
+    simt_collective(op, ~0u, &lane, at);
+    for (int i = 0; i < 4; i++) {
+        c[i] = __uint_as_float(static_cast<uint32_t>(lane.out[i]));
+    }
+}
+#define PTX_MMA(op, shape_and_types) simt_mma(op, c, a, b, SIMT_HERE)
+#else
+#define PTX_MMA(op, shape_and_types)                                                         \
+    asm volatile("mma.sync.aligned." shape_and_types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, " \
+                 "{%8, %9}, {%0, %1, %2, %3};"                                               \
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                            \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#endif
+
+/* C (16, 8) += A (16, 16) B (16, 8), fp16 and fp32. The sums are the hardware's: not fp32's of any
+ * order, and not the same on all devices (mma.c). The low half of a register is the first element:
+ *   a[0] A[g][2t…2t+1]       a[1] A[g+8][2t…]    a[2] A[g][8+2t…]    a[3] A[g+8][8+2t…]
+ *   b[0] B[2t…2t+1][g]       b[1] B[8+2t…][g]    c as above
+ * A whole warp. */
+PTX void ptx_mma_f16(float c[4], const uint32_t a[4], const uint32_t b[2] PTX_AT)
+{
+    PTX_MMA(SIMT_MMA_F16, "m16n8k16.row.col.f32.f16.f16.f32");
+}
+
+/* The same of bf16. */
+PTX void ptx_mma_bf16(float c[4], const uint32_t a[4], const uint32_t b[2] PTX_AT)
+{
+    PTX_MMA(SIMT_MMA_BF16, "m16n8k16.row.col.f32.bf16.bf16.f32");
+}
+
+/* C (16, 8) += A (16, 32) B (32, 8), fp8 and fp32: a and b are laid out as those of ptx_mma_s8.
+ * From sm_89 on; sm_90 has no such instruction, and gets fp16's. */
+PTX void ptx_mma_e4m3(float c[4], const uint32_t a[4], const uint32_t b[2] PTX_AT)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+    (void)c, (void)a, (void)b;
+    __trap();
+#else
+    PTX_MMA(SIMT_MMA_E4M3, "m16n8k32.row.col.f32.e4m3.e4m3.f32");
+#endif
+}
+
+PTX void ptx_mma_e5m2(float c[4], const uint32_t a[4], const uint32_t b[2] PTX_AT)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+    (void)c, (void)a, (void)b;
+    __trap();
+#else
+    PTX_MMA(SIMT_MMA_E5M2, "m16n8k32.row.col.f32.e5m2.e5m2.f32");
 #endif
 }
 

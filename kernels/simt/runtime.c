@@ -31,6 +31,11 @@ void simt_machine_set(const struct simt_machine *m)
     last = cudaSuccess;
 }
 
+int simt_sm(void)
+{
+    return simt_options.sm != 0 ? simt_options.sm : 10 * machine.major + machine.minor;
+}
+
 size_t simt_machine_taken(void)
 {
     return taken;

@@ -20,8 +20,10 @@ struct simt_options {
     unsigned preempt;  /* a thread gives way at one in so many accesses; 0: at collectives alone.
                         * In builds with shadow memory. */
     bool eager_copies; /* cp.async lands when issued, not when waited for */
+    int sm;            /* whose tensor cores: 80, 89, 90; 0: the machine's (simt_machine_set) */
 };
 void simt_set(const struct simt_options *o);
+int simt_sm(void); /* whose they are: the compute capability, 10 * major + minor */
 
 /* Memory of the device, 256-byte aligned, undefined until written. The name is for messages. */
 void *simt_malloc(size_t bytes, const char *name);

@@ -1,6 +1,6 @@
 /* warp.c: collectives of a warp. A lane posts what it brings and stops; the last lane of the mask
- * to come with the same operation and mask computes for all. The lanes of a fragment are those of
- * the PTX ISA's figures, "Matrix Fragments for mma.m16n8k32" and "ldmatrix". */
+ * to come with the same operation and mask computes for all. Matrices have their rows and columns
+ * in lanes as the PTX ISA's figures say, "ldmatrix" here and those of mma in mma.c. */
 #include <string.h>
 
 #include "kernels/simt/internal.h"
@@ -22,6 +22,10 @@ static const char *const names[SIMT_OP_COUNT] = {
     [SIMT_REDUCE_UMAX] = "__reduce_max_sync (unsigned)",
     [SIMT_LDMATRIX] = "ldmatrix",
     [SIMT_MMA_S8] = "mma.m16n8k32.s8",
+    [SIMT_MMA_F16] = "mma.m16n8k16.f16",
+    [SIMT_MMA_BF16] = "mma.m16n8k16.bf16",
+    [SIMT_MMA_E4M3] = "mma.m16n8k32.e4m3",
+    [SIMT_MMA_E5M2] = "mma.m16n8k32.e5m2",
     [SIMT_BARRIER] = "__syncthreads",
     [SIMT_BARRIER_COUNT] = "__syncthreads_count",
     [SIMT_BARRIER_AND] = "__syncthreads_and",
@@ -187,45 +191,6 @@ static void ldmatrix(const struct group *g)
     }
 }
 
-static int8_t byte_of(uint64_t word, unsigned i)
-{
-    return (int8_t)(uint8_t)(word >> (8 * i));
-}
-
-/* D (16, 8) = A (16, 32) B (32, 8) + C, int32 wrapping. in: a0 … a3, b0, b1, c0 … c3; out: d0 … d3.
- * With g = lane / 4 and t = lane % 4, byte i of a register is
- *   a0: A[g][4t + i]   a1: A[g + 8][4t + i]   a2: A[g][4t + i + 16]   a3: A[g + 8][4t + i + 16]
- *   b0: B[4t + i][g]   b1: B[4t + i + 16][g]
- *   c0, c1: C[g][2t], C[g][2t + 1]            c2, c3: C[g + 8][2t], C[g + 8][2t + 1] */
-static void mma_s8(const struct group *g)
-{
-    int8_t a[16][32], b[32][8];
-
-    for (unsigned l = 0; l < SIMT_WARP; l++) {
-        const uint64_t *in = g->t[l].lane->in;
-        unsigned row = l / 4, col = l % 4 * 4;
-        for (unsigned i = 0; i < 4; i++) {
-            a[row][col + i] = byte_of(in[0], i);
-            a[row + 8][col + i] = byte_of(in[1], i);
-            a[row][col + 16 + i] = byte_of(in[2], i);
-            a[row + 8][col + 16 + i] = byte_of(in[3], i);
-            b[col + i][row] = byte_of(in[4], i);
-            b[col + 16 + i][row] = byte_of(in[5], i);
-        }
-    }
-    for (unsigned l = 0; l < SIMT_WARP; l++) {
-        struct simt_lane *lane = g->t[l].lane;
-        for (unsigned i = 0; i < 4; i++) {
-            unsigned row = l / 4 + (i / 2) * 8, col = l % 4 * 2 + i % 2;
-            uint32_t sum = (uint32_t)lane->in[6 + i];
-            for (unsigned k = 0; k < 32; k++) {
-                sum += (uint32_t)(a[row][k] * b[k][col]);
-            }
-            lane->out[i] = sum;
-        }
-    }
-}
-
 static void compute(const struct group *g, enum simt_op op)
 {
     switch (op) {
@@ -252,7 +217,13 @@ static void compute(const struct group *g, enum simt_op op)
         ldmatrix(g);
         break;
     case SIMT_MMA_S8:
-        mma_s8(g);
+        simt_mma_s8(g->t);
+        break;
+    case SIMT_MMA_F16:
+    case SIMT_MMA_BF16:
+    case SIMT_MMA_E4M3:
+    case SIMT_MMA_E5M2:
+        simt_mma_float(g->t, op);
         break;
     default:
         reduce(g, op);
@@ -271,6 +242,12 @@ static const char *lanes_text(uint32_t mask, char *text, size_t bytes)
         flags[i] = mask >> i & 1;
     }
     return simt_thread_list(flags, SIMT_WARP, text, bytes);
+}
+
+/* Matrices are of all 32 lanes. */
+static bool of_whole_warps(enum simt_op op)
+{
+    return op >= SIMT_LDMATRIX && op <= SIMT_MMA_E5M2;
 }
 
 static void check_mask(const struct group *g, const struct simt_thread *t, enum simt_op op,
@@ -297,9 +274,14 @@ static void check_mask(const struct group *g, const struct simt_thread *t, enum 
             g->first / SIMT_WARP, g->mask, self);
         simt_fault_end();
     }
-    if ((op == SIMT_LDMATRIX || op == SIMT_MMA_S8) && g->mask != ~0u) {
+    if (of_whole_warps(op) && g->mask != ~0u) {
         simt_fault_say("%s: %s at %s:%d wants a whole warp", simt_block.kernel, names[op], at.file,
                        at.line);
+        simt_fault_end();
+    }
+    if (of_whole_warps(op) && !simt_mma_served(op)) {
+        simt_fault_say("%s: %s at %s:%d: sm_%d has none, sm_89 and later have", simt_block.kernel,
+                       names[op], at.file, at.line, simt_sm());
         simt_fault_end();
     }
 }
@@ -340,7 +322,7 @@ void simt_collective(enum simt_op op, uint32_t mask, struct simt_lane *lane, str
     struct group g = group_of(t, mask);
     uint32_t self = 1u << t->index % SIMT_WARP;
 
-    if ((mask & ~w->there) != 0 || (mask & self) == 0 || op == SIMT_LDMATRIX || op == SIMT_MMA_S8) {
+    if ((mask & ~w->there) != 0 || (mask & self) == 0 || of_whole_warps(op)) {
         check_mask(&g, t, op, at);
     }
     t->state = SIMT_IN_WARP;

@@ -42,7 +42,8 @@ def run(command):
 
 
 def name_of(test):
-    return "probes of instructions" if test.endswith("test_probes") else Path(test).parent.name
+    probes = {"test_probes": "probes of instructions", "test_mma": "sums of tensor cores"}
+    return probes.get(Path(test).name, Path(test).parent.name)
 
 
 def main():

@@ -67,6 +67,14 @@ const char *simt_fault(void)
     return fault[0] ? fault : cudaGetErrorString(cudaGetLastError());
 }
 
+int simt_sm(void)
+{
+    struct cudaDeviceProp p;
+
+    must(cudaGetDeviceProperties(&p, 0), "properties of the device");
+    return 10 * p.major + p.minor;
+}
+
 bool simt_has_shadow(void)
 {
     return false;

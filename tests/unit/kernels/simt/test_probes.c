@@ -106,14 +106,15 @@ static void test_ldmatrix_gives_lanes_their_elements(void **state)
     uint16_t *device = simt_malloc(sizeof m, "matrices");
     uint32_t *device_out = simt_malloc(sizeof out, "out");
     simt_upload(device, m, sizeof m);
-    for (int n = 2; n <= 4; n++) {
+    for (int n = 2; n <= 5; n++) {
+        bool turned = n == 3 || n == 5;
         assert_int_equal(probe_ldmatrix(n, device, device_out), 0);
         assert_true(simt_download(out, device_out, sizeof out));
         for (int lane = 0; lane < 32; lane++) {
-            for (int i = 0; i < (n == 4 ? 4 : 2); i++) {
+            for (int i = 0; i < (n >= 4 ? 4 : 2); i++) {
                 int row = lane / 4, col = 2 * (lane % 4);
-                uint32_t low = n == 3 ? m[i][col][row] : m[i][row][col];
-                uint32_t high = n == 3 ? m[i][col + 1][row] : m[i][row][col + 1];
+                uint32_t low = turned ? m[i][col][row] : m[i][row][col];
+                uint32_t high = turned ? m[i][col + 1][row] : m[i][row][col + 1];
                 assert_int_equal(out[lane][i], low | high << 16);
             }
         }
