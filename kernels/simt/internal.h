@@ -178,6 +178,9 @@ void simt_copies_check_exit(struct simt_thread *t);
 
 /* ---- stream.c, runtime.c: cuda_api.h ---- */
 int simt_stream_launch(struct simt_stream *s, const struct simt_work *w); /* an error of CUDA's */
+/* Calls run with a copy of the argument, in its turn; a graph takes it like a launch. */
+int simt_stream_run(struct simt_stream *s, void (*run)(const void *), const void *argument,
+                    size_t bytes);
 /* Calls call(argument), in its turn, until it says that it is done; then frees the argument. */
 int simt_stream_call(struct simt_stream *s, bool (*call)(void *), void *argument);
 bool simt_stream_refuses(void); /* a stream records, and this can't be */

@@ -12,6 +12,7 @@ enum task_kind {
     TASK_COPY,
     TASK_FILL,
     TASK_CALL,
+    TASK_LIBRARY,
 };
 
 struct task {
@@ -23,9 +24,9 @@ struct task {
     size_t to_stride, from_stride;
     enum cudaMemcpyKind direction;
     int value;
-    bool (*call)(void *); /* whether it is done; else it is called again */
-    void *call_argument;  /* freed */
-    struct simt_work work;
+    bool (*call)(void *);   /* whether it is done; else it is called again */
+    void *call_argument;    /* freed */
+    struct simt_work work;  /* of a launch; body and argument, of a library's */
     max_align_t argument[]; /* work.argument */
 };
 
@@ -83,13 +84,11 @@ static void clear(struct tasks *q)
 
 static struct task *copy_of(const struct task *t)
 {
-    size_t bytes = sizeof *t + (t->kind == TASK_LAUNCH ? t->work.bytes : 0);
+    size_t bytes = sizeof *t + t->work.bytes;
     struct task *copy = get(bytes);
 
     memcpy(copy, t, bytes);
-    if (t->kind == TASK_LAUNCH) {
-        copy->work.argument = copy->argument;
-    }
+    copy->work.argument = copy->argument;
     return copy;
 }
 
@@ -131,6 +130,9 @@ static bool perform(const struct task *t)
     case TASK_FILL:
         simt_fill(t->to, t->value, t->bytes);
         break;
+    case TASK_LIBRARY:
+        t->work.body(t->work.argument);
+        break;
     case TASK_CALL:
         return t->call(t->call_argument);
     }
@@ -166,19 +168,31 @@ static cudaError_t give(struct simt_stream *s, struct task *t)
     return simt_runtime_result(cudaSuccess);
 }
 
-int simt_stream_launch(struct simt_stream *s, const struct simt_work *w)
+static int give_work(struct simt_stream *s, enum task_kind kind, const struct simt_work *w)
 {
-    struct task *t;
+    struct task *t = get(sizeof *t + w->bytes);
 
-    if (!simt_can_launch(w)) {
-        return (int)simt_runtime_result(cudaErrorInvalidConfiguration);
-    }
-    t = get(sizeof *t + w->bytes);
-    t->kind = TASK_LAUNCH;
+    t->kind = kind;
     t->work = *w;
     memcpy(t->argument, w->argument, w->bytes);
     t->work.argument = t->argument;
     return (int)give(s, t);
+}
+
+int simt_stream_launch(struct simt_stream *s, const struct simt_work *w)
+{
+    if (!simt_can_launch(w)) {
+        return (int)simt_runtime_result(cudaErrorInvalidConfiguration);
+    }
+    return give_work(s, TASK_LAUNCH, w);
+}
+
+int simt_stream_run(struct simt_stream *s, void (*run)(const void *), const void *argument,
+                    size_t bytes)
+{
+    const struct simt_work w = {.body = run, .argument = argument, .bytes = bytes};
+
+    return give_work(s, TASK_LIBRARY, &w);
 }
 
 int simt_stream_call(struct simt_stream *s, bool (*call)(void *), void *argument)
