@@ -114,6 +114,12 @@ struct kn_cuda_tile {
 int kn_cuda_attention_prefill(const struct kn_cuda_attn *a, const struct kn_cuda_tile *tiles,
                               int64_t n_tiles, void *stream);
 uint32_t kn_cuda_attention_rows(int n_heads, int n_kv_heads);
+/* The same on tensor cores, for fast mode alone: within an error that attention/flash.cu states,
+ * and not the same bits on all devices. Tiles of up to kn_cuda_attention_flash_rows. KV in fp16
+ * alone: int8 is refused (-1), and prefill's. */
+int kn_cuda_attention_flash(const struct kn_cuda_attn *a, const struct kn_cuda_tile *tiles,
+                            int64_t n_tiles, void *stream);
+uint32_t kn_cuda_attention_flash_rows(int n_heads, int n_kv_heads, int head_dim);
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 

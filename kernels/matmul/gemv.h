@@ -31,14 +31,6 @@ int gemv_mma(int type, const gemv_task &k, cudaStream_t stream);
 int gemv_floats(int type, const gemv_task &k, cudaStream_t stream);
 #define GEMV_DP4A_TOKENS 3
 
-/* In front of a loop whose index must be constant, so that arrays stay in registers, and which the
- * compiler would call too long. */
-#ifdef __CUDACC__
-#define GEMV_UNROLL _Pragma("unroll")
-#else
-#define GEMV_UNROLL
-#endif
-
 static __device__ __forceinline__ void read16(const void *p, unsigned word[4])
 {
     const uint4 v = *static_cast<const uint4 *>(p);

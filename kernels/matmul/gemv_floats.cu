@@ -43,7 +43,7 @@ static __device__ __forceinline__ void add_floats(const block_raw<TYPE> &raw, in
                                                   const gemv_float_stage<TOKENS> &s,
                                                   float acc[TOKENS])
 {
-    GEMV_UNROLL
+    UNROLL
     for (int e = 0; e < KN_BLOCK; e += 4) {
         for (int t = 0; t < TOKENS; t++) {
             const float4 v = *reinterpret_cast<const float4 *>(&s.x[t][e]);

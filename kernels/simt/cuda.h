@@ -17,6 +17,10 @@
 /* Dynamic shared memory, as bytes. One name a file. */
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) uint8_t name[]
 
+/* In front of a loop whose index must be constant, so that arrays stay in registers, and which the
+ * compiler would call too long. */
+#define UNROLL _Pragma("unroll")
+
 /* More dynamic shared memory than this a kernel must ask for. */
 #define SHARED_UNASKED 49152
 
@@ -61,6 +65,7 @@ static int launch(const char *, void (*kernel)(P...), dim3 grid, dim3 block, siz
 /* One block runs at a time, so that a static variable is the block's. */
 #define __shared__ static __attribute__((section("simt_variables")))
 #define DYNAMIC_SHARED(name) uint8_t *const name = static_cast<uint8_t *>(simt_shared())
+#define UNROLL
 
 typedef struct simt_stream *cudaStream_t;
 

@@ -50,6 +50,44 @@ PTX void ptx_keep(int &v)
 #endif
 }
 
+/* ---- arithmetic ------------------------------------------------------------------------------ */
+
+/* 2^x within 2^-22 of it; what is below 2^-126 is 0. Here exp2f's bits: no device's. */
+PTX float ptx_exp2(float x)
+{
+#ifdef __CUDACC__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return x < -126.0f ? 0.0f : exp2f(x);
+#endif
+}
+
+/* 1 / x within 2^-23 of it; subnormal x are 0. Here to nearest. */
+PTX float ptx_reciprocal(float x)
+{
+#ifdef __CUDACC__
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return 1.0f / x;
+#endif
+}
+
+/* Two floats as fp16, to nearest even: `low` in the low half. */
+PTX uint32_t ptx_pack_f16(float low, float high)
+{
+#ifdef __CUDACC__
+    uint32_t both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+#else
+    return kn_f32_to_f16(low) | static_cast<uint32_t>(kn_f32_to_f16(high)) << 16;
+#endif
+}
+
 /* ---- loads and stores of global memory ------------------------------------------------------- */
 
 /* 16 bytes that nobody writes during the launch, not kept in L1. p: a multiple of 16. */
