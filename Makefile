@@ -36,10 +36,8 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
 # The engine's side of CUDA, in programs that have it; the library says that others have not.
-CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c cuda_graph.c cuda_lora.c cuda_memory.c cuda_pass.c cuda_picking.c cuda_probe.c)
-# What the ranks with GPUs will exchange by: no program has it yet.
-NCCL_HOST_SRC := runtime/engine/collective_nccl.c
-LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) $(NCCL_HOST_SRC),$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
+CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c collective_nccl.c cuda_graph.c cuda_group.c cuda_lora.c cuda_memory.c cuda_pass.c cuda_picking.c cuda_probe.c)
+LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) runtime/engine/nccl_absent.c,$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
            runtime/*/*.c router/*.c router/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/proto/cluster.pb-c.o
 LIB := $(B)/libargosy.a
@@ -135,12 +133,16 @@ $(GEN)/proto/%.pb-c.c $(GEN)/proto/%.pb-c.h: proto/%.proto
 # Without nvcc, and under sanitizers, which CUDA's libraries do not stand, it has the CPU alone.
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 CUDA_HOME = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+comma := ,
+NCCL_H := $(firstword $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h))
 CUDA_OBJ := $(patsubst %.cu,build/gpu/%.cu.o,$(filter-out kernels/simt/%,$(CU_SRC))) \
-            $(CUDA_HOST_SRC:%.c=$(B)/cuda/%.o)
-CUDA_LIBS = -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lrt -ldl
+            $(patsubst %.c,$(B)/cuda/%.o,$(if $(NCCL_H),$(CUDA_HOST_SRC),\
+              $(CUDA_HOST_SRC:%/collective_nccl.c=%/nccl_absent.c)))
+CUDA_LIBS = -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lstdc++ -lrt -ldl
+NCCL_LIBS = $(if $(NCCL_H),-lnccl -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64:$(CUDA_HOME)/lib)
 ifneq ($(and $(NVCC),$(filter release debug,$(BUILD))),)
 $(B)/argosy-worker: $(CUDA_OBJ)
-$(B)/argosy-worker: LIBS += $(CUDA_LIBS)
+$(B)/argosy-worker: LIBS += $(CUDA_LIBS) $(NCCL_LIBS)
 endif
 
 $(B)/cuda/%.o: %.c
@@ -164,9 +166,8 @@ $(foreach o,$(TEST_PARTS),$(eval $(dir $(o))test: $(o)))
 KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
 CUDA_HOST_OBJ := $(CUDA_HOST_SRC:%.c=$(B)/%.o)
 $(patsubst %.c,$(B)/%,$(filter tests/unit/kernels/simt/%,$(TEST_SRC))): $(KERNEL_CU_OBJ) $(SIMT_OBJ)
-EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda test_cuda_lora)
+EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda test_collective_nccl test_cuda_group test_cuda_lora)
 $(EMULATED_TESTS): $(CUDA_HOST_OBJ) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
-$(B)/tests/unit/runtime/engine/test_collective_nccl: $(NCCL_HOST_SRC:%.c=$(B)/%.o) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) -lcmocka
@@ -240,7 +241,7 @@ tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for. Emulated GPUs are one thread's, and have TSan's calls for
 # their own (kernels/simt).
-TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_cuda_lora.c %/test_collective_nccl.c,\
+TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_cuda_group.c %/test_cuda_lora.c %/test_collective_nccl.c,\
             $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
             tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c \
             tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC)))

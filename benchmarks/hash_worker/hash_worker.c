@@ -129,9 +129,10 @@ static const struct config_program program = {
 static const char *device_of_options;
 
 /* In place of runtime/worker/device.c's. */
-void device_probe(const char *option, struct device *d)
+void device_probe(const char *option, uint32_t ranks, struct device *d)
 {
     (void)option;
+    (void)ranks;
     const char *colon = strchr(device_of_options, ':');
     *d = (struct device){.memory_bytes = 0};
     snprintf(d->kind, sizeof(d->kind), "%.*s", (int)(colon - device_of_options), device_of_options);

@@ -181,8 +181,14 @@ int simt_stream_launch(struct simt_stream *s, const struct simt_work *w); /* an 
 /* Calls run with a copy of the argument, in its turn; a graph takes it like a launch. */
 int simt_stream_run(struct simt_stream *s, void (*run)(const void *), const void *argument,
                     size_t bytes);
-/* Calls call(argument), in its turn, until it says that it is done; then frees the argument. */
-int simt_stream_call(struct simt_stream *s, bool (*call)(void *), void *argument);
+/* Work of a stream that other processes take part in. */
+struct simt_call {
+    bool (*advance)(void *argument); /* whether it is done; else it is called again */
+    void *(*copy)(const void *argument);
+    void (*free)(void *argument);
+};
+/* In its turn, until it is done; takes the argument. */
+int simt_stream_call(struct simt_stream *s, const struct simt_call *call, void *argument);
 bool simt_stream_refuses(void); /* a stream records, and this can't be */
 bool simt_on_device(const void *p, size_t bytes);
 bool simt_pinned(const void *p, size_t bytes);

@@ -36,7 +36,8 @@ struct simt_comm {
     struct region *region;
     size_t bytes;
     int ranks, rank;
-    bool dead; /* aborted here */
+    unsigned users; /* the caller, and each group that is queued or recorded */
+    bool dead;      /* aborted here */
 };
 
 /* From `from` here to rank `peer`, or from it to `to` here; a broadcast is one for each peer. */
@@ -49,11 +50,16 @@ struct op {
     int peer;
 };
 
-/* A group that is queued. */
+/* A group that is queued or recorded. */
 struct group {
     int n;
     struct op ops[];
 };
+
+static size_t group_bytes(int n)
+{
+    return sizeof(struct group) + (size_t)n * sizeof(struct op);
+}
 
 static struct op open_ops[OPS_MAX];
 static int n_open, depth;
@@ -125,7 +131,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t *comm, int ranks, ncclUniqueId id, int 
     if (c == NULL) {
         return ncclSystemError;
     }
-    *c = (struct simt_comm){.ranks = ranks, .rank = rank, .bytes = region_bytes(ranks)};
+    *c = (struct simt_comm){.ranks = ranks, .rank = rank, .bytes = region_bytes(ranks), .users = 1};
     c->region = map_region(id.internal, c->bytes);
     if (c->region == NULL) {
         free(c);
@@ -140,10 +146,17 @@ ncclResult_t ncclCommInitRank(ncclComm_t *comm, int ranks, ncclUniqueId id, int 
     return ncclSuccess;
 }
 
+static void leave(struct simt_comm *c)
+{
+    if (--c->users == 0) {
+        munmap(c->region, c->bytes);
+        free(c);
+    }
+}
+
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
-    munmap(comm->region, comm->bytes);
-    free(comm);
+    leave(comm);
     return ncclSuccess;
 }
 
@@ -151,6 +164,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
     atomic_store(&comm->region->aborted, true);
     comm->dead = true; /* its operations end undone; memory stays for them */
+    leave(comm);
     return ncclSuccess;
 }
 
@@ -227,6 +241,35 @@ static bool advance_group(void *arg)
     return done;
 }
 
+/* Another one of the same operations, for a graph or for a launch of it. */
+static void *copy_group(const void *arg)
+{
+    const struct group *g = arg;
+    struct group *copy = malloc(group_bytes(g->n));
+
+    if (copy == NULL) {
+        perror("simt: no memory");
+        abort();
+    }
+    memcpy(copy, g, group_bytes(g->n));
+    for (int i = 0; i < copy->n; i++) {
+        copy->ops[i].comm->users++;
+    }
+    return copy;
+}
+
+static void free_group(void *arg)
+{
+    struct group *g = arg;
+
+    for (int i = 0; i < g->n; i++) {
+        leave(g->ops[i].comm);
+    }
+    free(g);
+}
+
+static const struct simt_call group_call = {advance_group, copy_group, free_group};
+
 static ncclResult_t add(struct simt_comm *c, cudaStream_t s, const void *from, void *to, size_t n,
                         int peer)
 {
@@ -247,7 +290,6 @@ ncclResult_t ncclGroupStart(void)
 ncclResult_t ncclGroupEnd(void)
 {
     struct group *g;
-    size_t bytes;
 
     if (depth == 0) {
         return ncclInvalidUsage;
@@ -261,16 +303,18 @@ ncclResult_t ncclGroupEnd(void)
             return ncclInvalidUsage;
         }
     }
-    bytes = sizeof *g + (size_t)n_open * sizeof *g->ops;
-    g = malloc(bytes);
+    g = malloc(group_bytes(n_open));
     if (g == NULL) {
         return ncclSystemError;
     }
     g->n = n_open;
     memcpy(g->ops, open_ops, (size_t)n_open * sizeof *g->ops);
+    for (int i = 0; i < n_open; i++) {
+        g->ops[i].comm->users++;
+    }
     n_open = 0;
-    return simt_stream_call(g->ops[0].stream, advance_group, g) == 0 ? ncclSuccess
-                                                                     : ncclUnhandledCudaError;
+    return simt_stream_call(g->ops[0].stream, &group_call, g) == 0 ? ncclSuccess
+                                                                   : ncclUnhandledCudaError;
 }
 
 static bool is_there(const void *p, size_t n)

@@ -24,8 +24,8 @@ struct task {
     size_t to_stride, from_stride;
     enum cudaMemcpyKind direction;
     int value;
-    bool (*call)(void *);   /* whether it is done; else it is called again */
-    void *call_argument;    /* freed */
+    const struct simt_call *call;
+    void *call_argument;
     struct simt_work work;  /* of a launch; body and argument, of a library's */
     max_align_t argument[]; /* work.argument */
 };
@@ -72,12 +72,19 @@ static void append(struct tasks *q, struct task *t)
     q->end = &t->next;
 }
 
+static void free_task(struct task *t)
+{
+    if (t->kind == TASK_CALL) {
+        t->call->free(t->call_argument);
+    }
+    free(t);
+}
+
 static void clear(struct tasks *q)
 {
     for (struct task *t = q->first, *next; t != NULL; t = next) {
         next = t->next;
-        free(t->call_argument);
-        free(t);
+        free_task(t);
     }
     init(q);
 }
@@ -89,6 +96,9 @@ static struct task *copy_of(const struct task *t)
 
     memcpy(copy, t, bytes);
     copy->work.argument = copy->argument;
+    if (t->kind == TASK_CALL) {
+        copy->call_argument = t->call->copy(t->call_argument);
+    }
     return copy;
 }
 
@@ -134,7 +144,7 @@ static bool perform(const struct task *t)
         t->work.body(t->work.argument);
         break;
     case TASK_CALL:
-        return t->call(t->call_argument);
+        return t->call->advance(t->call_argument);
     }
     return true;
 }
@@ -148,8 +158,7 @@ static bool drain(struct simt_stream *s)
         if (t->next == NULL) {
             s->queue.end = &s->queue.first;
         }
-        free(t->call_argument);
-        free(t);
+        free_task(t);
     }
     return s->queue.first == NULL;
 }
@@ -195,16 +204,10 @@ int simt_stream_run(struct simt_stream *s, void (*run)(const void *), const void
     return give_work(s, TASK_LIBRARY, &w);
 }
 
-int simt_stream_call(struct simt_stream *s, bool (*call)(void *), void *argument)
+int simt_stream_call(struct simt_stream *s, const struct simt_call *call, void *argument)
 {
-    struct task *t;
+    struct task *t = get(sizeof *t);
 
-    if (s->captures != NULL) {
-        s->captures->broken = true;
-        free(argument);
-        return (int)simt_runtime_result(cudaErrorStreamCaptureUnsupported);
-    }
-    t = get(sizeof *t);
     *t = (struct task){.kind = TASK_CALL, .call = call, .call_argument = argument};
     return (int)give(s, t);
 }

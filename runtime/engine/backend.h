@@ -97,11 +97,21 @@ uint64_t backend_page_bytes(const struct model *m, enum kn_kv_type type);
 int backend_cpu_create(const struct model *m, struct threads *threads, struct collective *group,
                        const struct backend_limits *limits, struct backend **out, struct err *e);
 
+/* The ranks of a group of GPUs, each with a process and a GPU of its own. */
+struct gpu_group {
+    struct collective
+        *control; /* by which they meet, in memory of the host; outlives the backend */
+    /* Rank 0's: whether the others live (collective.h), and how long a step waits for them. */
+    int (*watch)(void *arg, struct err *e);
+    void *arg;
+    uint64_t patience_ms;
+};
+
 /* A GPU that gpu_choose found; outlives nothing: the GPU's memory is taken now, and m's weights and
- * vectors are brought there, from a model for KN_ISA_REF. ERR_CONFIG: the model, or something that
- * limits ask for, is not served on a GPU, or there is too little memory; the words say what to do.
- */
-int backend_cuda_create(const struct model *m, const struct gpu *gpu,
+ * vectors are brought there, from a model for KN_ISA_REF. group: NULL for a GPU alone; else all
+ * ranks call this together, each with its GPU. ERR_CONFIG: the model, or something that limits ask
+ * for, is not served on a GPU, or there is too little memory; the words say what to do. */
+int backend_cuda_create(const struct model *m, const struct gpu *gpu, const struct gpu_group *group,
                         const struct backend_limits *limits, struct backend **out, struct err *e);
 
 /* Computes the batch: KV of all its rows is in the pages, picks are answered. */

@@ -342,14 +342,7 @@ static void share_out(struct cpu *c)
     c->n_ff = shard_count(own->ff);
     c->n_embd = shard_count(own->embed);
     c->page_elems = (int64_t)rank_page_elems(m, c->limits.kv_type, own);
-    for (uint32_t r = 0; r < own->ranks; r++) {
-        struct shard s;
-        shard_of(&m->h, r, own->ranks, &s);
-        c->by_heads.begin[r + 1] = s.q_heads.end * m->h.head_dim;
-        c->by_ff.begin[r + 1] = s.ff.end;
-        c->by_embd.begin[r + 1] = s.embed.end;
-        c->by_vocab.begin[r + 1] = s.vocab.end;
-    }
+    group_columns_of(m, &c->by);
 }
 
 int backend_cpu_create(const struct model *m, struct threads *threads, struct collective *group,

@@ -13,6 +13,7 @@
 
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
+#include "runtime/engine/columns.h"
 #include "runtime/model/model.h"
 
 /* Up to so many rows every thread computes norms and gates for itself: less work than a barrier. */
@@ -44,11 +45,6 @@ struct cpu_unit {
     uint32_t span;
     uint32_t row_begin, row_end; /* of the span */
     int head_begin, head_end;    /* KV heads */
-};
-
-/* Where each rank's columns of a register begin, in elements; [ranks] is the width. */
-struct cpu_columns {
-    uint32_t begin[SHARD_RANKS_MAX + 1];
 };
 
 struct cpu {
@@ -88,7 +84,7 @@ struct cpu {
     /* With a group; else NULL. */
     struct collective *group;
     bool group_failed; /* thread 0's, between barriers: nothing is exchanged any more */
-    struct cpu_columns by_heads, by_ff, by_embd, by_vocab;
+    struct group_columns by;
     struct cpu_act_room part; /* this rank's columns of act: rows_max, or their experts' */
     float *whole;             /* (rows_max, n_embd): what is gathered, where it cannot lie in x */
     uint32_t *owned;      /* (rows_max): ids whose embedding this rank has, as rows of its own */
@@ -136,7 +132,7 @@ void cpu_lora_up(struct cpu_pass *p, const struct kn_matrix *w, int i, int64_t r
  */
 
 /* act, which is this rank's columns, becomes those of all ranks. */
-void cpu_gather_act(struct cpu_pass *p, const struct cpu_columns *by);
+void cpu_gather_act(struct cpu_pass *p, const struct columns *by);
 /* x is whole again: each rank has added to its columns. */
 void cpu_gather_x(struct cpu_pass *p);
 /* c->whole = the columns of y, (rows, n_embd of this rank), of all ranks. */

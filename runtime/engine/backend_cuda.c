@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runtime/base/check.h"
+#include "runtime/engine/collective_nccl.h"
 #include "runtime/model/arch.h"
 
 bool cuda_ok(struct cuda *c, int rc, const char *what)
@@ -22,8 +23,8 @@ bool cuda_ok(struct cuda *c, int rc, const char *what)
  * other rows may have, rounded up, so that few graphs serve all. */
 static void plan_attention(struct cuda *c, const struct batch *batch)
 {
-    const struct hparams *h = &c->model->h;
-    uint32_t most = kn_cuda_attention_rows((int)h->n_heads, (int)h->n_kv_heads), row = 0;
+    uint32_t row = 0;
+    uint32_t most = c->n_heads ? kn_cuda_attention_rows((int)c->n_heads, (int)c->n_kv_heads) : 1;
     uint32_t last = 0; /* position of rows that are alone */
     c->n_tiles = 0;
     for (uint32_t i = 0; i < batch->n_spans; row += batch->spans[i].rows, i++) {
@@ -46,7 +47,10 @@ static void stage(struct cuda *c, const struct batch *batch)
 {
     struct cuda_staging *s = &c->host;
     uint32_t row = 0, pages = 0;
-    memcpy(s->ids, batch->ids, batch->n_rows * sizeof(*s->ids));
+    if (c->group)
+        cuda_group_stage(c);
+    else
+        memcpy(s->ids, batch->ids, batch->n_rows * sizeof(*s->ids));
     for (uint32_t i = 0; i < batch->n_spans; i++) {
         const struct kn_span *span = &batch->spans[i];
         uint32_t n = (span->pos + span->rows - 1) / KN_PAGE_TOKENS + 1;
@@ -99,7 +103,27 @@ void cuda_queue_pass(struct cuda *c)
     struct cuda_pass p = {
         .base.ops = &cuda_pass_ops, .cuda = c, .rows = rows, .n_act = rows, .x = c->x};
     c->model->arch->forward(c->model, &p.base);
-    cuda_queue_sample(c);
+    if (!c->group)
+        cuda_queue_sample(c);
+}
+
+/* All that was queued is done, the other ranks' share too. */
+static bool finish(struct cuda *c)
+{
+    struct err e;
+    if (c->failed.code == 0 && c->group && collective_wait(c->group, &e) < 0)
+        err_set(&c->failed, ERR_PEER, "%s", e.msg);
+    return c->failed.code == 0 && cuda_ok(c, cudaStreamSynchronize(c->stream), "computing");
+}
+
+/* The tokens, where they are picked. */
+static void queue_picks(struct cuda *c)
+{
+    if (c->group)
+        cuda_queue_sample(c);
+    cuda_queue_logits(c);
+    if (c->batch->n_pools > 0)
+        bring_down_states(c);
 }
 
 static void cuda_run(struct backend *b, struct batch *batch)
@@ -108,16 +132,17 @@ static void cuda_run(struct backend *b, struct batch *batch)
     ASSERT(batch->n_rows <= c->limits.rows_max && batch->n_picks <= c->limits.picks_max);
     c->batch = batch;
     c->x_is_there = false;
+    c->embedded = false;
     cuda_ok(c, cudaSetDevice(c->gpu.index), "choosing the GPU");
     if (c->failed.code < 0)
         return;
     stage(c, batch);
-    cuda_queue_samplings(c);
+    if (cuda_picks(c))
+        cuda_queue_samplings(c);
     cuda_run_pass(c);
-    cuda_queue_logits(c);
-    if (batch->n_pools > 0)
-        bring_down_states(c);
-    if (cuda_ok(c, cudaStreamSynchronize(c->stream), "computing")) {
+    if (cuda_picks(c))
+        queue_picks(c);
+    if (finish(c) && cuda_picks(c)) {
         add_pools(c);
         cuda_answer_picks(c);
     }
@@ -161,21 +186,63 @@ static void cuda_free(struct backend *b)
     struct cuda *c = (struct cuda *)b;
     cudaSetDevice(c->gpu.index);
     if (c->stream) {
-        cudaStreamSynchronize(c->stream);
+        if (!c->group || c->group->lost.code == 0)
+            cudaStreamSynchronize(c->stream);
         cuda_free_graphs(c);
+        collective_free(c->group);
         cudaStreamDestroy(c->stream);
     }
     cuda_free_memory(c);
     free(c);
 }
 
-int backend_cuda_create(const struct model *m, const struct gpu *gpu,
+/* What this GPU computes, and what the others do. */
+static void share_out(struct cuda *c)
+{
+    const struct model *m = c->model;
+    c->n_heads = shard_count(m->shard.q_heads);
+    c->n_kv_heads = shard_count(m->shard.kv_heads);
+    c->n_ff = shard_count(m->shard.ff);
+    c->n_embd = shard_count(m->shard.embed);
+    c->page_elems = kn_kv_page_elems(c->limits.kv_type, (int)c->n_kv_heads, (int)m->h.head_dim);
+    group_columns_of(m, &c->by);
+}
+
+static int take_device(struct cuda *c, struct err *e)
+{
+    cuda_use();
+    if (cuda_ok(c, cudaSetDevice(c->gpu.index), "choosing the GPU") &&
+        cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "a stream"))
+        return 0;
+    return err_set(e, ERR_CONFIG, "%s", c->failed.msg);
+}
+
+/* All ranks have come as far as this one; or the first fault among them. */
+static int agree(const struct gpu_group *group, int rc, struct err *e)
+{
+    struct err own = {0};
+    if (rc < 0)
+        own = *e;
+    return group ? collective_agree(group->control, rc, &own, e) : rc;
+}
+
+static int open_group(struct cuda *c, const struct gpu_group *group, struct err *e)
+{
+    int rc = collective_nccl_open(group->control, c->stream, cuda_exchange_bytes(c), group->watch,
+                                  group->arg, &c->group, e);
+    if (rc == 0)
+        collective_set_patience(c->group, group->patience_ms);
+    return rc;
+}
+
+int backend_cuda_create(const struct model *m, const struct gpu *gpu, const struct gpu_group *group,
                         const struct backend_limits *limits, struct backend **out, struct err *e)
 {
-    int rc = cuda_refuse(m, limits, e);
-    if (rc < 0)
-        return rc;
+    ASSERT(group ? group->control->rank == m->shard.rank && group->control->size == m->shard.ranks
+                 : m->shard.ranks == 1);
+    struct err here;
     struct cuda *c = calloc(1, sizeof(*c));
+    e = e ? e : &here;
     if (!c)
         return err_set(e, ERR_NOMEM, "engine: no memory");
     c->base = (struct backend){.run = cuda_run,
@@ -188,12 +255,15 @@ int backend_cuda_create(const struct model *m, const struct gpu *gpu,
     c->gpu = *gpu;
     c->limits = *limits;
     c->ops = kn_ops(kn_isa_best());
-    c->page_elems = kn_kv_page_elems(limits->kv_type, (int)m->h.n_kv_heads, (int)m->h.head_dim);
-    if (cuda_ok(c, cudaSetDevice(gpu->index), "choosing the GPU") &&
-        cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "a stream"))
+    share_out(c);
+    int rc = cuda_refuse(m, limits, e);
+    if (rc == 0)
+        rc = take_device(c, e);
+    rc = agree(group, rc, e);
+    if (rc == 0 && group)
+        rc = open_group(c, group, e);
+    if (rc == 0)
         rc = cuda_take_memory(c, e);
-    else
-        rc = err_set(e, ERR_CONFIG, "%s", c->failed.msg);
     if (rc < 0) {
         cuda_free(&c->base);
         return rc;

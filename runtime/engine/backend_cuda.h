@@ -1,5 +1,6 @@
 /* backend_cuda.h: what backend_cuda.c (life, a run), cuda_memory.c (what lies on the device) and
- * cuda_pass.c (the operations), cuda_picking.c (tokens) and cuda_graph.c share.
+ * cuda_pass.c (the operations), cuda_group.c (ranks), cuda_picking.c (tokens) and cuda_graph.c
+ * share.
  *
  * The engine's thread queues a pass on one stream and waits at its end. Everything that differs
  * from step to step lies in the staging, which goes up in one copy before the pass; the pass itself
@@ -18,6 +19,8 @@
 #include "kernels/cuda_kernels.h"
 #include "kernels/simt/cuda_api.h"
 #include "runtime/engine/backend.h"
+#include "runtime/engine/collective.h"
+#include "runtime/engine/columns.h"
 #include "runtime/engine/gpu.h"
 #include "runtime/model/model.h"
 
@@ -30,10 +33,11 @@ struct cuda_weight {
 
 /* Of a step; the same layout on both sides. Arrays lie where limits have room for the most. */
 struct cuda_staging {
-    uint32_t *ids;              /* (rows_max) */
-    uint32_t *pos;              /* (rows_max): of each row */
-    uint32_t *table_at;         /* (rows_max): where the row's pages begin in `table` */
-    uint32_t *picks;            /* (picks_max): rows */
+    uint32_t *ids;      /* (rows_max); with a group, those that this rank embeds */
+    uint32_t *places;   /* (rows_max): with a group, where a row's embedding is in `whole` */
+    uint32_t *pos;      /* (rows_max): of each row */
+    uint32_t *table_at; /* (rows_max): where the row's pages begin in `table` */
+    uint32_t *picks;    /* (picks_max): rows */
     struct kn_cuda_tile *tiles; /* (rows_max): of prompts */
     uint32_t *table;            /* (table_max): the spans' pages, one behind another */
     void *block;
@@ -42,7 +46,7 @@ struct cuda_staging {
 /* What the launches of a pass of decoding depend on. */
 struct cuda_graph_key {
     uint32_t rows, picks, splits;
-    unsigned steps; /* of sampling */
+    unsigned steps; /* of sampling; 0 with a group, where tokens are picked behind the graph */
 };
 
 struct cuda_graph {
@@ -61,6 +65,20 @@ struct cuda {
     cudaStream_t stream;
     struct err failed;  /* code 0: not */
     int64_t page_elems; /* of a layer; a page of all layers is contiguous */
+    /* What this GPU computes of a row: all of it without a group. */
+    uint32_t n_heads, n_kv_heads, n_ff, n_embd;
+
+    /* With a group; else NULL. */
+    struct collective *group;
+    struct group_columns by;
+    struct kn_act part_act; /* this rank's columns of act */
+    float *whole;           /* (rows_max, n_embd): embeddings; the columns of y of all ranks */
+    struct columns owned;   /* rows that each rank embeds, of the step */
+    uint32_t *owned_rows;   /* (rows_max), of the host */
+    /* What the model embeds with, once a pass has told. */
+    const struct kn_matrix *embed;
+    float embed_scale;
+    bool embedded; /* of the step, before what is recorded */
 
     struct cuda_weight *weights; /* (n_weights), host addresses ascending */
     size_t n_weights;
@@ -125,14 +143,42 @@ struct cuda_pass {
 
 extern const struct pass_ops cuda_pass_ops;
 
+/* From here on this process uses CUDA (gpu.h, cuda_forks). */
+void cuda_use(void);
+
 /* Keeps the first error; `what` was asked for. True when there is none yet. */
 bool cuda_ok(struct cuda *c, int rc, const char *what);
 
-/* Queues the whole pass, up to the tokens. */
+/* Queues the whole pass, up to the tokens; with a group, up to the logits. */
 void cuda_queue_pass(struct cuda *c);
 
 /* Queues a copy to page-locked memory of the host, unless something has failed. */
 void cuda_bring_down(struct cuda *c, void *to, const void *from, size_t bytes);
+
+/* Where this rank's columns of x begin. */
+static inline float *cuda_own_x(const struct cuda_pass *p)
+{
+    return p->x + p->cuda->model->shard.embed.begin;
+}
+
+/* Whether the tokens are picked here. */
+static inline bool cuda_picks(const struct cuda *c)
+{
+    return c->model->shard.rank == 0;
+}
+
+/* ---- a rank of several (cuda_group.c) ---- */
+/* act = part_act's columns of all ranks, (n_act, [ranks]). */
+void cuda_gather_act(struct cuda_pass *p, const struct columns *by);
+/* x is whole again: each rank has added to its columns. */
+void cuda_gather_x(struct cuda_pass *p);
+/* c->whole = the columns of y, (rows, n_embd of this rank), of all ranks. */
+void cuda_gather_y(struct cuda_pass *p);
+/* Rank 0's logits become those of all ranks. */
+void cuda_gather_logits(struct cuda_pass *p);
+/* Which rows this rank embeds, into the staging; and c->x from what all did. */
+void cuda_group_stage(struct cuda *c);
+void cuda_group_embed(struct cuda *c, const struct kn_matrix *w, float scale);
 
 /* ---- cuda_lora.c ---- */
 /* Behind the product of act with w, and its bias: adds to y what the rows' adapters have for w. */
@@ -161,6 +207,8 @@ int cuda_refuse(const struct model *m, const struct backend_limits *limits, stru
  * there is too little; says how much, and which options want less. */
 int cuda_take_memory(struct cuda *c, struct err *e);
 void cuda_free_memory(struct cuda *c);
+/* What is exchanged between ranks at a time, at most. */
+size_t cuda_exchange_bytes(const struct cuda *c);
 /* The matrix or vector on the device. */
 struct kn_matrix cuda_matrix(const struct cuda *c, const struct kn_matrix *w);
 const float *cuda_vector(const struct cuda *c, const float *v);

@@ -9,7 +9,7 @@
  * The other ranks wait for as long as rank 0 lives.
  *
  * Implementations: memory that the ranks share (collective_shm.c), for threads and processes of one
- * machine. A device's own (NCCL) fills in the same table.
+ * machine; NCCL (collective_nccl.h), for memory of their GPUs.
  *
  * Thread: one at a time on each rank.
  */
@@ -46,6 +46,8 @@ struct collective {
     struct err lost; /* code < 0 once the group has failed: what every call returns then */
     int (*gather)(struct collective *c, const struct collective_plane *planes, int n, uint32_t root,
                   struct err *e);
+    /* Of a device: returns when what was queued is done. NULL: gather has done it. */
+    int (*wait)(struct collective *c, struct err *e);
     /* How long rank 0 waits for the others in one exchange; 0: as long as they live. */
     void (*set_patience)(struct collective *c, uint64_t ms);
     void (*free)(struct collective *c);
@@ -57,6 +59,13 @@ static inline int collective_gather(struct collective *c, const struct collectiv
                                     int n, uint32_t root, struct err *e)
 {
     return c->gather(c, planes, n, root, e);
+}
+
+/* All that gather, and whoever else uses its stream, has queued is done. ERR_PEER: the group has
+ * failed; ERR_IO: the device has. */
+static inline int collective_wait(struct collective *c, struct err *e)
+{
+    return c->wait ? c->wait(c, e) : 0;
 }
 
 /* Nobody leaves before all have come. */

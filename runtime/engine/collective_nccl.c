@@ -177,7 +177,8 @@ static int judge(struct nccl *c, uint64_t waited_ms)
 /* Once the group has failed nothing of it is done any more, here or there. */
 static int give_up(struct nccl *c)
 {
-    (void)ncclCommAbort(c->comm);
+    (void)ncclCommAbort(c->comm); /* which frees it */
+    c->comm = NULL;
     (void)cudaStreamSynchronize(c->stream);
     return c->base.lost.code;
 }
@@ -206,7 +207,7 @@ static int wait_longer(struct nccl *c)
     }
 }
 
-int collective_nccl_wait(struct collective *base, struct err *e)
+static int nccl_wait(struct collective *base, struct err *e)
 {
     struct nccl *c = (struct nccl *)base;
     int rc = c->base.lost.code;
@@ -265,6 +266,7 @@ int collective_nccl_open(struct collective *control, cudaStream_t stream, size_t
     c->base = (struct collective){.rank = control->rank,
                                   .size = control->size,
                                   .gather = nccl_gather,
+                                  .wait = nccl_wait,
                                   .set_patience = nccl_set_patience,
                                   .free = nccl_free};
     c->stream = stream;

@@ -1,7 +1,7 @@
 /* collective_nccl.h: the ranks' exchange between GPUs, by NCCL: struct collective over planes of
  * device memory.
  *
- * collective_gather queues on the stream and returns; collective_nccl_wait is where a step ends and
+ * collective_gather queues on the stream and returns; collective_wait is where a step ends and
  * where a rank that is gone is noticed. The group fails as collective.h has it: rank 0 judges,
  * aborts the communicator, and the others' wait returns too.
  */
@@ -18,8 +18,5 @@
 int collective_nccl_open(struct collective *control, cudaStream_t stream, size_t staging_bytes,
                          int (*watch)(void *arg, struct err *e), void *arg, struct collective **out,
                          struct err *e);
-
-/* All that the stream was given is done. ERR_PEER: the group has failed; ERR_IO: the device has. */
-int collective_nccl_wait(struct collective *c, struct err *e);
 
 #endif

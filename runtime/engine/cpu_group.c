@@ -2,14 +2,8 @@
  * Thread 0 exchanges while the others wait. */
 #include <string.h>
 
-#include "runtime/base/check.h"
 #include "runtime/engine/backend_cpu.h"
 #include "runtime/engine/collective.h"
-
-/* Where each rank's columns begin in bytes. */
-struct bounds {
-    size_t begin[SHARD_RANKS_MAX + 1];
-};
 
 static void exchange(struct cpu_pass *p, const struct collective_plane *planes, int n,
                      uint32_t root)
@@ -19,23 +13,6 @@ static void exchange(struct cpu_pass *p, const struct collective_plane *planes, 
     if (p->thread == 0 && !c->group_failed)
         c->group_failed = collective_gather(c->group, planes, n, root, NULL) < 0;
     threads_barrier(c->threads);
-}
-
-static struct bounds floats(const struct cpu *c, const struct cpu_columns *by)
-{
-    struct bounds b;
-    for (uint32_t r = 0; r <= c->group->size; r++)
-        b.begin[r] = by->begin[r] * sizeof(float);
-    return b;
-}
-
-/* Of rows that have `bytes` for each block of columns. */
-static struct bounds blocks(const struct cpu *c, const struct cpu_columns *by, size_t bytes)
-{
-    struct bounds b;
-    for (uint32_t r = 0; r <= c->group->size; r++)
-        b.begin[r] = (by->begin[r] + KN_BLOCK - 1) / KN_BLOCK * bytes;
-    return b;
 }
 
 static struct collective_plane plane_of(const struct cpu_pass *p, const void *src, void *dst,
@@ -50,12 +27,14 @@ static struct collective_plane plane_of(const struct cpu_pass *p, const void *sr
                                      .begin = b->begin};
 }
 
-void cpu_gather_act(struct cpu_pass *p, const struct cpu_columns *by)
+void cpu_gather_act(struct cpu_pass *p, const struct columns *by)
 {
     const struct cpu *c = p->cpu;
     const struct cpu_act_room *to = &c->act;
     const struct kn_act *from = &p->act;
-    struct bounds f = floats(c, by), q = blocks(c, by, KN_BLOCK), d = blocks(c, by, sizeof(float));
+    uint32_t ranks = c->group->size;
+    struct bounds f = columns_of_floats(by, ranks), q = columns_of_blocks(by, ranks, KN_BLOCK),
+                  d = columns_of_blocks(by, ranks, sizeof(float));
     struct collective_plane planes[] = {
         plane_of(p, from->q, to->q, &q), plane_of(p, from->d, to->d, &d),
         plane_of(p, from->s, to->s, &d), plane_of(p, from->h, to->h, &d),
@@ -70,7 +49,7 @@ void cpu_gather_act(struct cpu_pass *p, const struct cpu_columns *by)
 void cpu_gather_x(struct cpu_pass *p)
 {
     const struct cpu *c = p->cpu;
-    struct bounds b = floats(c, &c->by_embd);
+    struct bounds b = columns_of_floats(&c->by.embd, c->group->size);
     struct collective_plane plane = plane_of(p, p->x + c->model->shard.embed.begin, p->x, &b);
     plane.src_stride = plane.dst_stride;
     exchange(p, &plane, 1, COLLECTIVE_ALL);
@@ -79,7 +58,7 @@ void cpu_gather_x(struct cpu_pass *p)
 void cpu_gather_y(struct cpu_pass *p)
 {
     const struct cpu *c = p->cpu;
-    struct bounds b = floats(c, &c->by_embd);
+    struct bounds b = columns_of_floats(&c->by.embd, c->group->size);
     struct collective_plane plane = plane_of(p, c->y, c->whole, &b);
     exchange(p, &plane, 1, COLLECTIVE_ALL);
 }
@@ -87,47 +66,32 @@ void cpu_gather_y(struct cpu_pass *p)
 void cpu_gather_logits(struct cpu_pass *p)
 {
     const struct cpu *c = p->cpu;
-    struct bounds b = floats(c, &c->by_vocab);
+    struct bounds b = columns_of_floats(&c->by.vocab, c->group->size);
     struct collective_plane plane = plane_of(p, c->logits, c->logits, &b);
     if (c->group->rank == 0)
         plane.src_stride = plane.dst_stride;
     exchange(p, &plane, 1, 0);
 }
 
-/* Sorts the batch's rows by the rank that has their embedding. Where each rank's begin goes into
- * `first`, in bytes. By one thread. */
-static void sort_rows(struct cpu *c, struct bounds *first)
-{
-    uint32_t n = 0, own = c->group->rank, dim = c->model->h.n_embd;
-    for (uint32_t r = 0; r < c->group->size; r++) {
-        uint32_t begin = c->by_vocab.begin[r], end = c->by_vocab.begin[r + 1], owned = 0;
-        first->begin[r] = (size_t)n * dim * sizeof(float);
-        for (uint32_t i = 0; i < c->batch->n_rows; i++) {
-            uint32_t id = c->batch->ids[i];
-            if (id < begin || id >= end)
-                continue;
-            c->owned_rows[n++] = i;
-            if (r == own)
-                c->owned[owned++] = id - begin;
-        }
-    }
-    first->begin[c->group->size] = (size_t)n * dim * sizeof(float);
-    ASSERT(n == c->batch->n_rows);
-}
-
 void cpu_group_embed(struct cpu_pass *p, const struct kn_matrix *w, float scale)
 {
     struct cpu *c = p->cpu;
     size_t row_bytes = c->model->h.n_embd * sizeof(float);
+    uint32_t own = c->group->rank;
     struct collective_plane plane = {.rows = 1};
-    struct bounds first;
+    struct bounds parts;
     if (p->thread == 0) {
-        sort_rows(c, &first);
-        char *dst = (char *)c->whole, *own = dst + first.begin[c->group->rank];
-        size_t n = (first.begin[c->group->rank + 1] - first.begin[c->group->rank]) / row_bytes;
+        struct columns first;
+        columns_sort_rows(c->batch, &c->by.vocab, c->group->size, own, c->owned, c->owned_rows,
+                          &first);
+        uint32_t n = first.begin[own + 1] - first.begin[own];
+        float *rows = c->whole + (uint64_t)first.begin[own] * c->model->h.n_embd;
         if (n > 0)
-            c->ops->embed(w, c->owned, (int64_t)n, scale, (float *)(void *)own);
-        plane = (struct collective_plane){.src = own, .dst = dst, .rows = 1, .begin = first.begin};
+            c->ops->embed(w, c->owned, n, scale, rows);
+        for (uint32_t r = 0; r <= c->group->size; r++)
+            parts.begin[r] = first.begin[r] * row_bytes;
+        plane = (struct collective_plane){
+            .src = rows, .dst = c->whole, .rows = 1, .begin = parts.begin};
     }
     exchange(p, &plane, 1, COLLECTIVE_ALL);
     int64_t begin, end;

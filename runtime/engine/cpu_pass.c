@@ -59,7 +59,7 @@ static void begin_act(struct cpu_pass *p, int64_t k)
         shape_act(p, k);
 }
 
-static void end_act(struct cpu_pass *p, const struct cpu_columns *by)
+static void end_act(struct cpu_pass *p, const struct columns *by)
 {
     if (p->in_parts)
         cpu_gather_act(p, by);
@@ -205,7 +205,7 @@ static void cpu_gate(struct pass *base, enum pass_gate kind)
     if (end > begin && ff > 0)
         (kind == PASS_GEGLU ? ops->geglu_quantize : ops->swiglu_quantize)(p->cpu->y, 2 * ff, begin,
                                                                           end, ff, &p->act);
-    end_act(p, &p->cpu->by_ff);
+    end_act(p, &p->cpu->by.ff);
     p->y_read = is_private(p);
 }
 
@@ -340,7 +340,7 @@ static void cpu_attend(struct pass *base, uint32_t layer, const struct pass_atte
     act_rows(p, &begin, &end);
     if (end > begin && width > 0)
         c->ops->quantize(out, width, begin, end, &p->act);
-    end_act(p, &c->by_heads);
+    end_act(p, &c->by.heads);
 }
 
 /* ---- experts ----------------------------------------------------------------------------------

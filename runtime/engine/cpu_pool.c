@@ -19,7 +19,7 @@ void cpu_pool(struct pass *base, const float *w, float w_offset, float eps)
     const struct cpu *c = p->cpu;
     const struct batch *b = c->batch;
     int64_t begin, end, d = c->model->h.n_embd;
-    if (b->n_pools == 0)
+    if (b->n_pools == 0 || !b->pools) /* which are rank 0's */
         return;
     threads_slice(c->n_threads, p->thread, b->n_rows, &begin, &end);
     for (uint32_t i = 0; i < b->n_pools; i++) {

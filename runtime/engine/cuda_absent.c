@@ -12,10 +12,16 @@ int cuda_probe(int index, struct gpu *out, struct err *e)
                    "builds it with CUDA where nvcc is)");
 }
 
-int backend_cuda_create(const struct model *m, const struct gpu *gpu,
+bool cuda_forks(void)
+{
+    return true;
+}
+
+int backend_cuda_create(const struct model *m, const struct gpu *gpu, const struct gpu_group *group,
                         const struct backend_limits *limits, struct backend **out, struct err *e)
 {
     (void)m;
+    (void)group;
     (void)gpu;
     (void)limits;
     (void)out;

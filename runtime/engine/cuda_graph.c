@@ -45,14 +45,24 @@ static void record(struct cuda *c, struct cuda_graph *g)
         cuda_ok(c, cudaGraphDestroy(graph), "making a graph");
 }
 
+/* The same on all ranks: what they exchange is recorded by all of them or by none. */
+static bool can_be_graph(const struct cuda *c)
+{
+    const struct batch *b = c->batch;
+    return c->n_tiles == 0 && b->n_pools == 0 && b->n_picks > 0 && !b->adapters &&
+           (c->group || c->picks_there);
+}
+
 void cuda_run_pass(struct cuda *c)
 {
     const struct batch *b = c->batch;
-    const struct cuda_graph_key key = {
-        .rows = b->n_rows, .picks = b->n_picks, .splits = c->splits, .steps = c->sample_steps};
+    const struct cuda_graph_key key = {.rows = b->n_rows,
+                                       .picks = b->n_picks,
+                                       .splits = c->splits,
+                                       .steps = c->group ? 0 : c->sample_steps};
     if (c->failed.code < 0)
         return;
-    if (c->n_tiles > 0 || b->n_pools > 0 || b->n_picks == 0 || b->adapters || !c->picks_there) {
+    if (!can_be_graph(c)) {
         cuda_queue_pass(c);
         return;
     }
@@ -61,6 +71,10 @@ void cuda_run_pass(struct cuda *c)
     if (g->seen++ == 0) {
         cuda_queue_pass(c);
         return;
+    }
+    if (c->group) {
+        cuda_group_embed(c, c->embed, c->embed_scale);
+        c->embedded = true;
     }
     if (!g->exec)
         record(c, g);

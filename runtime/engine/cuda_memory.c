@@ -12,6 +12,8 @@
 #define ROOMS_MAX 40
 /* For attention by split, of many sequences or one that is long: one with all its context fits. */
 #define PART_BYTES (UINT64_C(64) << 20)
+/* For what ranks exchange at a time. */
+#define EXCHANGE_BYTES (UINT64_C(32) << 20)
 /* Of a pick, for its penalties' and bias's lists, on average. */
 #define PICK_LIST_BYTES (UINT64_C(16) << 10)
 
@@ -37,7 +39,7 @@ struct walk {
 
 static void visit(const struct walk *k, const struct kn_matrix *w)
 {
-    if (k->matrix && w->data)
+    if (k->matrix && w->data && w->rows > 0) /* a rank may have none */
         k->matrix(k->ctx, w);
 }
 
@@ -51,12 +53,14 @@ static void visit_all(const struct walk *k, const struct kn_matrix *w, uint32_t 
 
 static void visit_vector(const struct walk *k, const float *v, uint64_t n)
 {
-    if (k->vector && v)
+    if (k->vector && v && n > 0)
         k->vector(k->ctx, v, n);
 }
 
-static void walk_layer(const struct walk *k, const struct hparams *h, const struct model_layer *y)
+static void walk_layer(const struct walk *k, const struct model *m, const struct model_layer *y)
 {
+    const struct hparams *h = &m->h;
+    uint32_t heads = shard_count(m->shard.q_heads) + 2 * shard_count(m->shard.kv_heads);
     const struct kn_matrix *const each[] = {&y->qkv,  &y->q,  &y->k,    &y->v,     &y->o,
                                             &y->gate, &y->up, &y->down, &y->router};
     for (size_t i = 0; i < ARRAY_LEN(each); i++)
@@ -70,7 +74,7 @@ static void walk_layer(const struct walk *k, const struct hparams *h, const stru
     visit_vector(k, y->ffn_post, h->n_embd);
     visit_vector(k, y->q_norm, h->head_dim);
     visit_vector(k, y->k_norm, h->head_dim);
-    visit_vector(k, y->qkv_bias, (uint64_t)(h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
+    visit_vector(k, y->qkv_bias, (uint64_t)heads * h->head_dim);
 }
 
 static void walk_adapter(const struct walk *k, const struct model *m, const struct adapter *a)
@@ -89,7 +93,7 @@ static void walk(const struct walk *k, const struct model *m, const struct backe
         visit(k, &m->head);
     visit_vector(k, m->out_norm, m->h.n_embd);
     for (uint32_t i = 0; i < m->h.n_layers; i++)
-        walk_layer(k, &m->h, &m->layers[i]);
+        walk_layer(k, m, &m->layers[i]);
     for (uint32_t i = 0; i < limits->n_adapters; i++)
         walk_adapter(k, m, &limits->adapters[i]);
 }
@@ -117,8 +121,6 @@ int cuda_refuse(const struct model *m, const struct backend_limits *limits, stru
 {
     struct err found = {0};
     const struct walk check = {.matrix = check_matrix, .ctx = &found};
-    if (m->shard.ranks > 1)
-        return refuse(e, "several ranks (tp) are");
     if (m->h.n_experts > KN_CUDA_EXPERTS_MAX)
         return refuse(e, "so many experts are");
     walk(&check, m, limits);
@@ -271,7 +273,7 @@ static uint64_t part_bytes(const struct cuda *c)
 {
     const struct hparams *h = &c->model->h;
     uint32_t splits = 2 * (c->limits.context / KN_ATTN_SPLIT + 1); /* rounded up at most */
-    uint64_t row = kn_cuda_attention_part_bytes(1, (int)h->n_heads, (int)h->head_dim, splits);
+    uint64_t row = kn_cuda_attention_part_bytes(1, (int)c->n_heads, (int)h->head_dim, splits);
     uint64_t all = row * c->limits.rows_max;
     return most(row, all < PART_BYTES ? all : PART_BYTES);
 }
@@ -292,26 +294,37 @@ static void plan_picking(struct cuda *c, struct rooms *r)
     want(r, &c->sample_scratch, kn_cuda_sample_scratch_bytes(l->picks_max, c->model->h.vocab), 1);
 }
 
+/* Rank 0's become those of all. */
+static uint64_t logits_width(const struct cuda *c)
+{
+    return cuda_picks(c) ? c->model->h.vocab : shard_count(c->model->shard.vocab);
+}
+
 static void plan_registers(struct cuda *c, struct rooms *r)
 {
     const struct hparams *h = &c->model->h;
     const struct backend_limits *l = &c->limits;
-    uint64_t rows = l->rows_max, width = (uint64_t)h->n_heads * h->head_dim;
-    uint64_t qkv = width + 2 * (uint64_t)h->n_kv_heads * h->head_dim;
+    uint64_t rows = l->rows_max, width = (uint64_t)c->n_heads * h->head_dim;
+    uint64_t qkv = width + 2 * (uint64_t)c->n_kv_heads * h->head_dim;
     uint64_t angles = (uint64_t)l->context * (c->model->rope.dim / 2);
     uint64_t local_angles = (uint64_t)l->context * (c->model->local_rope.dim / 2);
 
     want(r, &c->x, rows * h->n_embd, sizeof(float));
     want(r, &c->picked, (uint64_t)l->picks_max * h->n_embd, sizeof(float));
     uint64_t slots = rows * most(h->n_experts_used, 1);
-    uint64_t ffn = most(2 * (uint64_t)h->n_ff, h->n_embd);
+    uint64_t ffn = most(2 * (uint64_t)c->n_ff, c->n_embd);
     want(r, &c->y, most(rows * most(most(qkv, h->n_embd), h->n_experts), slots * ffn),
          sizeof(float));
     want(r, &c->out, rows * width, sizeof(float));
-    want(r, &c->logits, (uint64_t)l->picks_max * h->vocab, sizeof(float));
+    want(r, &c->logits, l->picks_max * logits_width(c), sizeof(float));
     c->part_bytes = part_bytes(c);
     want(r, &c->part, c->part_bytes, 1);
-    want_act(r, c, &c->act, slots, most(most(h->n_embd, width), h->n_ff));
+    want_act(r, c, &c->act, slots,
+             most(most(h->n_embd, (uint64_t)h->n_heads * h->head_dim), h->n_ff));
+    if (c->model->shard.ranks > 1) {
+        want_act(r, c, &c->part_act, slots, most(width, c->n_ff));
+        want(r, &c->whole, rows * h->n_embd, sizeof(float));
+    }
     if (h->n_experts > 0) {
         want(r, &c->expert_ids, slots, sizeof(uint32_t));
         want(r, &c->expert_weights, slots, sizeof(float));
@@ -324,7 +337,8 @@ static void plan_registers(struct cuda *c, struct rooms *r)
         want(r, &c->lora, rows * l->adapter_rank, sizeof(float));
     want(r, &c->rope_cos, angles, sizeof(float));
     want(r, &c->rope_sin, angles, sizeof(float));
-    plan_picking(c, r);
+    if (cuda_picks(c))
+        plan_picking(c, r);
     if (local_angles > 0) {
         want(r, &c->local_cos, local_angles, sizeof(float));
         want(r, &c->local_sin, local_angles, sizeof(float));
@@ -333,7 +347,18 @@ static void plan_registers(struct cuda *c, struct rooms *r)
 
 static uint64_t kv_bytes(const struct cuda *c)
 {
-    return c->limits.kv_pages * backend_page_bytes(c->model, c->limits.kv_type);
+    return (uint64_t)c->limits.kv_pages * c->model->h.n_layers * (uint64_t)c->page_elems *
+           sizeof(*c->kv);
+}
+
+/* Activations of all rows that a step may have, or as many at a time as fit; of a row at least. */
+size_t cuda_exchange_bytes(const struct cuda *c)
+{
+    const struct hparams *h = &c->model->h;
+    uint64_t width = most(most((uint64_t)h->n_heads * h->head_dim, h->n_ff), h->n_embd);
+    uint64_t row = most(width * sizeof(float) * 3, h->vocab * sizeof(float));
+    uint64_t all = row * c->limits.rows_max * most(h->n_experts_used, 1);
+    return most(row, all < EXCHANGE_BYTES ? all : EXCHANGE_BYTES);
 }
 
 /* ---- staging -----------------------------------------------------------------------------------
@@ -352,7 +377,8 @@ static void lay_out(const struct cuda *c, struct cuda_staging *s)
     const struct backend_limits *l = &c->limits;
     uint32_t *at = s->block;
     s->ids = at;
-    s->pos = s->ids + l->rows_max;
+    s->places = s->ids + l->rows_max;
+    s->pos = s->places + l->rows_max;
     s->table_at = s->pos + l->rows_max;
     s->picks = s->table_at + l->rows_max;
     s->tiles = (struct kn_cuda_tile *)(void *)(s->picks + l->picks_max);
@@ -362,7 +388,7 @@ static void lay_out(const struct cuda *c, struct cuda_staging *s)
 static uint64_t staging_bytes(const struct cuda *c)
 {
     const struct backend_limits *l = &c->limits;
-    uint64_t words = 3 * (uint64_t)l->rows_max + l->picks_max + table_max(l);
+    uint64_t words = 4 * (uint64_t)l->rows_max + l->picks_max + table_max(l);
     return words * sizeof(uint32_t) + (uint64_t)l->rows_max * sizeof(struct kn_cuda_tile);
 }
 
@@ -379,7 +405,7 @@ static int take_host(struct cuda *c, struct err *e)
 {
     const struct hparams *h = &c->model->h;
     const struct backend_limits *l = &c->limits;
-    uint64_t picks = l->picks_max;
+    uint64_t picks = cuda_picks(c) ? l->picks_max : 0;
     if (take_locked(c, &c->host.block, c->staging_bytes) &&
         take_locked(c, &c->host_logits, picks * h->vocab * sizeof(float)) &&
         take_locked(c, &c->host_x, (uint64_t)l->rows_max * h->n_embd * sizeof(float)) &&
@@ -388,7 +414,8 @@ static int take_host(struct cuda *c, struct err *e)
         take_locked(c, &c->host_finite, picks * sizeof(*c->host_finite))) {
         c->scratch = malloc(kn_sample_scratch_bytes(h->vocab));
         c->pick_list = calloc(l->picks_max ? l->picks_max : 1, sizeof(*c->pick_list));
-        if (!c->scratch || !c->pick_list)
+        c->owned_rows = calloc(l->rows_max, sizeof(*c->owned_rows));
+        if (!c->scratch || !c->pick_list || !c->owned_rows)
             err_set(&c->failed, ERR_NOMEM, "engine: no memory");
     }
     if (c->failed.code < 0)
@@ -507,6 +534,7 @@ void cuda_free_memory(struct cuda *c)
     cudaFreeHost(c->host_packed);
     cudaFreeHost(c->host_sampled);
     cudaFreeHost(c->host_finite);
+    free(c->owned_rows);
     free(c->pick_list);
     free(c->weights);
     free(c->scratch);

@@ -19,10 +19,32 @@ static struct kn_act *shape_act(struct cuda_pass *p, int64_t k)
     return &p->cuda->act;
 }
 
+/* The same for what a rank has k columns of, until end_act gathers it. */
+static struct kn_act *begin_act(struct cuda_pass *p, int64_t k)
+{
+    if (!p->cuda->group)
+        return shape_act(p, k);
+    p->cuda->part_act.k = k;
+    return &p->cuda->part_act;
+}
+
+static void end_act(struct cuda_pass *p, const struct columns *by)
+{
+    if (p->cuda->group && p->rows > 0)
+        cuda_gather_act(p, by);
+}
+
 static void cuda_embed(struct pass *base, const struct kn_matrix *w, float scale)
 {
     struct cuda_pass *p = of(base);
     struct cuda *c = p->cuda;
+    if (c->group) {
+        c->embed = w;
+        c->embed_scale = scale;
+        if (!c->embedded)
+            cuda_group_embed(c, w, scale);
+        return;
+    }
     const struct kn_matrix m = cuda_matrix(c, w);
     if (goes_on(p))
         cuda_ok(c, kn_cuda_embed(&m, c->device.ids, p->rows, scale, p->x, c->stream), "embed");
@@ -45,6 +67,8 @@ static void multiply(struct cuda_pass *p, const struct kn_matrix *w, bool accumu
                      int64_t ldy)
 {
     struct cuda *c = p->cuda;
+    if (w->rows == 0) /* a rank may have none */
+        return;
     const struct kn_matrix m = cuda_matrix(c, w);
     if (goes_on(p))
         cuda_ok(c, kn_cuda_matmul(&m, &c->act, p->rows, 0, m.rows, accumulate, y, ldy, c->stream),
@@ -61,7 +85,7 @@ static void cuda_project(struct pass *base, const struct kn_matrix *const *w, in
         ldy += w[i]->rows;
     for (int i = 0; i < n; column += w[i]->rows, i++)
         multiply(p, w[i], false, c->y + column, ldy);
-    if (bias && goes_on(p))
+    if (bias && ldy > 0 && goes_on(p))
         cuda_ok(c, kn_cuda_add_bias(c->y, ldy, p->rows, ldy, cuda_vector(c, bias), c->stream),
                 "add_bias");
     column = 0;
@@ -69,21 +93,31 @@ static void cuda_project(struct pass *base, const struct kn_matrix *const *w, in
         cuda_lora(c, w[i], c->y + column, ldy);
 }
 
+/* The end of what adds to x. */
+static void x_done(struct cuda_pass *p)
+{
+    if (p->cuda->group && p->rows > 0)
+        cuda_gather_x(p);
+}
+
 static void cuda_project_add(struct pass *base, const struct kn_matrix *w)
 {
     struct cuda_pass *p = of(base);
-    multiply(p, w, true, p->x, p->cuda->model->h.n_embd);
-    cuda_lora(p->cuda, w, p->x, p->cuda->model->h.n_embd);
+    multiply(p, w, true, cuda_own_x(p), p->cuda->model->h.n_embd);
+    cuda_lora(p->cuda, w, cuda_own_x(p), p->cuda->model->h.n_embd);
+    x_done(p);
 }
 
 static void cuda_add_norm(struct pass *base, const float *w, float w_offset, float eps)
 {
     struct cuda_pass *p = of(base);
     struct cuda *c = p->cuda;
+    if (c->group && p->rows > 0)
+        cuda_gather_y(p);
     if (goes_on(p))
         cuda_ok(c,
-                kn_cuda_add_norm(c->y, cuda_vector(c, w), w_offset, eps, p->rows,
-                                 c->model->h.n_embd, p->x, c->stream),
+                kn_cuda_add_norm(c->group ? c->whole : c->y, cuda_vector(c, w), w_offset, eps,
+                                 p->rows, c->model->h.n_embd, p->x, c->stream),
                 "add_norm");
 }
 
@@ -91,13 +125,14 @@ static void cuda_gate(struct pass *base, enum pass_gate kind)
 {
     struct cuda_pass *p = of(base);
     struct cuda *c = p->cuda;
-    int64_t ff = c->model->h.n_ff;
-    const struct kn_act *act = shape_act(p, ff);
+    int64_t ff = c->n_ff;
+    const struct kn_act *act = begin_act(p, ff);
     if (goes_on(p))
         cuda_ok(c,
                 (kind == PASS_GEGLU ? kn_cuda_geglu_quantize : kn_cuda_swiglu_quantize)(
                     c->y, 2 * ff, 0, p->n_act, ff, act, c->stream),
                 "gate");
+    end_act(p, &c->by.ff);
 }
 
 /* ---- attention ---------------------------------------------------------------------------------
@@ -106,13 +141,12 @@ static void cuda_gate(struct pass *base, enum pass_gate kind)
 static void norm_heads(struct cuda_pass *p, const struct pass_attention *a, int64_t ldy)
 {
     struct cuda *c = p->cuda;
-    const struct hparams *h = &c->model->h;
     const float *q = a->q_norm ? cuda_vector(c, a->q_norm) : NULL;
     const float *k = a->k_norm ? cuda_vector(c, a->k_norm) : NULL;
     if ((q || k) && goes_on(p))
         cuda_ok(c,
-                kn_cuda_norm_heads(c->y, ldy, p->rows, (int)h->n_heads, (int)h->n_kv_heads,
-                                   (int)h->head_dim, q, k, a->norm_eps, c->stream),
+                kn_cuda_norm_heads(c->y, ldy, p->rows, (int)c->n_heads, (int)c->n_kv_heads,
+                                   (int)c->model->h.head_dim, q, k, a->norm_eps, c->stream),
                 "norm_heads");
 }
 
@@ -163,20 +197,19 @@ static void attend_all(struct cuda_pass *p, const struct kn_cuda_attn *a)
                 "attention");
 }
 
-static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_attention *a)
+/* q, k and v of the rows are in y; what comes of them in out. A rank may have no heads. */
+static void attend_heads(struct cuda_pass *p, uint32_t layer, const struct pass_attention *a)
 {
-    struct cuda_pass *p = of(base);
     struct cuda *c = p->cuda;
-    const struct hparams *h = &c->model->h;
-    int64_t width = (int64_t)h->n_heads * h->head_dim;
-    int64_t ldy = width + 2 * (int64_t)h->n_kv_heads * h->head_dim;
+    int head_dim = (int)c->model->h.head_dim;
+    int64_t width = (int64_t)c->n_heads * head_dim;
+    int64_t ldy = width + 2 * (int64_t)c->n_kv_heads * head_dim;
     const struct kn_rope_table *rope = a->local_rope ? &c->local_rope : &c->rope;
     const struct kn_kv kv = {.pages = c->kv + layer * c->page_elems,
-                             .page_stride = c->page_elems * h->n_layers,
-                             .n_kv_heads = (int)h->n_kv_heads,
-                             .head_dim = (int)h->head_dim,
+                             .page_stride = c->page_elems * c->model->h.n_layers,
+                             .n_kv_heads = (int)c->n_kv_heads,
+                             .head_dim = head_dim,
                              .type = c->limits.kv_type};
-
     const struct kn_cuda_rows rows = {.pos = c->device.pos,
                                       .table = c->device.table,
                                       .table_at = c->device.table_at,
@@ -187,7 +220,7 @@ static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_att
                                       .ldo = width,
                                       .kv = kv,
                                       .rows = rows,
-                                      .n_heads = (int)h->n_heads,
+                                      .n_heads = (int)c->n_heads,
                                       .scale = a->scale,
                                       .window = a->window,
                                       .softcap = a->softcap};
@@ -195,12 +228,22 @@ static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_att
     norm_heads(p, a, ldy);
     if (goes_on(p))
         cuda_ok(c,
-                kn_cuda_rope_kv(c->y, ldy, (int)h->n_heads, &kv, &rows, rope, a->rope, c->stream),
+                kn_cuda_rope_kv(c->y, ldy, (int)c->n_heads, &kv, &rows, rope, a->rope, c->stream),
                 "rope");
     attend_all(p, &attn);
-    const struct kn_act *act = shape_act(p, width);
-    if (goes_on(p))
+}
+
+static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_attention *a)
+{
+    struct cuda_pass *p = of(base);
+    struct cuda *c = p->cuda;
+    int64_t width = (int64_t)c->n_heads * c->model->h.head_dim;
+    const struct kn_act *act = begin_act(p, width);
+    if (width > 0)
+        attend_heads(p, layer, a);
+    if (width > 0 && goes_on(p))
         cuda_ok(c, kn_cuda_quantize(c->out, width, 0, p->rows, act, c->stream), "quantize");
+    end_act(p, &c->by.heads);
 }
 
 /* ---- experts -----------------------------------------------------------------------------------
@@ -255,8 +298,10 @@ static void cuda_combine_experts(struct pass *base, const struct kn_matrix *w)
     if (goes_on(p))
         cuda_ok(c,
                 kn_cuda_combine(c->y, c->expert_slots, c->expert_weights, p->rows,
-                                (int)h->n_experts_used, w->rows, p->x, h->n_embd, c->stream),
+                                (int)h->n_experts_used, w->rows, cuda_own_x(p), h->n_embd,
+                                c->stream),
                 "combine");
+    x_done(p);
 }
 
 /* ---- the end -----------------------------------------------------------------------------------
@@ -268,7 +313,7 @@ static void cuda_pool(struct pass *base, const float *w, float w_offset, float e
     struct cuda_pass *p = of(base);
     struct cuda *c = p->cuda;
     int64_t d = c->model->h.n_embd;
-    for (uint32_t i = 0; i < c->batch->n_pools && goes_on(p); i++) {
+    for (uint32_t i = 0; i < c->batch->n_pools && cuda_picks(c) && goes_on(p); i++) {
         const struct pooling *k = &c->batch->pools[i];
         float *x = p->x + k->row * d;
         cuda_ok(c, kn_cuda_rmsnorm(x, cuda_vector(c, w), w_offset, eps, k->rows, d, x, c->stream),
@@ -293,7 +338,10 @@ static void cuda_select(struct pass *base)
 static void cuda_head(struct pass *base, const struct kn_matrix *w)
 {
     struct cuda_pass *p = of(base);
-    multiply(p, w, false, p->cuda->logits, p->cuda->model->h.vocab);
+    /* Rank 0's rows become whole where they are. */
+    multiply(p, w, false, p->cuda->logits, cuda_picks(p->cuda) ? p->cuda->model->h.vocab : w->rows);
+    if (p->cuda->group && p->rows > 0)
+        cuda_gather_logits(p);
 }
 
 static void cuda_softcap(struct pass *base, float cap)
@@ -301,7 +349,7 @@ static void cuda_softcap(struct pass *base, float cap)
     struct cuda_pass *p = of(base);
     struct cuda *c = p->cuda;
     int64_t vocab = c->model->h.vocab;
-    if (goes_on(p))
+    if (cuda_picks(c) && goes_on(p))
         cuda_ok(c, kn_cuda_softcap(c->logits, vocab, p->rows, vocab, cap, c->stream), "softcap");
 }
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "kernels/simt/cuda_api.h"
-#include "runtime/engine/gpu.h"
+#include "runtime/engine/backend_cuda.h"
 
 static int no_driver(struct err *e)
 {
@@ -16,6 +16,30 @@ static int no_driver(struct err *e)
                    "wants %d.%d",
                    driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
 }
+
+#ifdef ARGOSY_CUDA
+static bool used;
+
+void cuda_use(void)
+{
+    used = true;
+}
+
+bool cuda_forks(void)
+{
+    return !used;
+}
+#else
+/* The emulated device can be forked at any time. */
+void cuda_use(void)
+{
+}
+
+bool cuda_forks(void)
+{
+    return true;
+}
+#endif
 
 int cuda_probe(int index, struct gpu *out, struct err *e)
 {

@@ -102,14 +102,9 @@ static int choose_device(const struct engine_config *c, struct gpu *gpu, enum kn
 {
     int rc = choose_isa(c->isa, isa, e);
     if (rc == 0)
-        rc = gpu_choose(c->device ? c->device : "cpu", gpu, e);
-    if (rc == 0 && gpu_computes(gpu)) {
+        rc = gpu_choose(c->device ? c->device : "cpu", c->ranks, gpu, e);
+    if (rc == 0 && gpu_computes(gpu))
         *isa = KN_ISA_REF;
-        if (c->ranks > 1)
-            rc = err_set(e, ERR_CONFIG,
-                         "device=cuda: several ranks (tp) are not served on a GPU; device=cpu "
-                         "serves them");
-    }
     return rc;
 }
 
@@ -170,8 +165,12 @@ static int load_weights(struct engine *g, const struct engine_config *c, enum kn
                         struct checkpoint *file, struct err *e)
 {
     uint32_t ranks = c->ranks > 1 ? c->ranks : 1;
-    struct rank_setup setup = {.file = file, .isa = isa, .threads = c->threads};
+    struct rank_setup setup = {.file = file, .isa = isa, .threads = c->threads, .gpu = g->gpu};
     int rc = 0;
+    if (ranks > 1 && gpu_computes(&g->gpu) && !cuda_forks())
+        return err_set(e, ERR_CONFIG,
+                       "device=cuda: this process has used a GPU already, so it can't start ranks "
+                       "(tp) for another model: start a worker for each");
     if (setup.threads == 0 && ranks > 1)
         setup.threads = threads_cores() / ranks > 1 ? threads_cores() / ranks : 1;
     if (ranks > 1)
@@ -218,7 +217,8 @@ static int size_cache(const struct model *m, const struct engine_config *c, cons
     if (c->context_max > 0 && c->context_max < context)
         context = c->context_max;
     if (c->kv_bytes == 0) {
-        uint64_t memory = gpu_computes(gpu) ? gpu->memory_bytes : memory_of_machine();
+        uint64_t gpus = c->ranks > 1 ? c->ranks : 1;
+        uint64_t memory = gpu_computes(gpu) ? gpus * gpu->memory_bytes : memory_of_machine();
         uint64_t most = (c->memory_bytes ? c->memory_bytes : memory) / 4 / page_bytes;
         pages = 4 * (uint64_t)sequence_pages(context);
         pages = pages < most ? pages : most;
@@ -280,6 +280,11 @@ static void release_adapters(struct engine *g)
     free(g->adapter_infos);
 }
 
+static int watch_ranks(void *arg, struct err *e)
+{
+    return ranks_check(arg, e);
+}
+
 /* Takes the memory of a step on all ranks. */
 static int create_backend(struct engine *g, const struct engine_config *c,
                           const struct backend_limits *limits, struct err *e)
@@ -287,8 +292,13 @@ static int create_backend(struct engine *g, const struct engine_config *c,
     int rc = g->ranks ? rank_send_limits(group_of(g), limits, e) : 0;
     if (rc < 0)
         return rc;
+    const struct gpu_group group = {.control = group_of(g),
+                                    .watch = watch_ranks,
+                                    .arg = g->ranks,
+                                    .patience_ms = c->ranks_patience_ms};
     rc = gpu_computes(&g->gpu)
-             ? backend_cuda_create(&g->model, &g->gpu, limits, &g->backend, e)
+             ? backend_cuda_create(&g->model, &g->gpu, g->ranks ? &group : NULL, limits,
+                                   &g->backend, e)
              : backend_cpu_create(&g->model, g->threads, group_of(g), limits, &g->backend, e);
     if (rc == 0 && gpu_computes(&g->gpu))
         model_forget_matrices(&g->model);
@@ -735,7 +745,7 @@ static bool run(struct engine *g, struct batch *b)
     backend_run(g->backend, b);
     if (group)
         g->lost = group->lost;
-    else
+    if (g->lost.code == 0)
         backend_check(g->backend, &g->lost);
     return g->lost.code == 0;
 }

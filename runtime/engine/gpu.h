@@ -27,11 +27,17 @@ static inline bool gpu_computes(const struct gpu *g)
     return g->index != GPU_CPU;
 }
 
-/* What `device` says: "cpu"; "cuda" or "cuda:N", a GPU; "auto" or NULL: GPU 0 where there is one
- * that can be used, else the CPU. ERR_CONFIG: why a GPU that was asked for can't be used. */
-int gpu_choose(const char *device, struct gpu *out, struct err *e);
+/* What `device` says, for `ranks` (0 is 1) GPUs that follow one another, of which *out is the
+ * first, with the memory of the smallest: "cpu"; "cuda" or "cuda:N", a GPU; "auto" or NULL: GPU 0
+ * on where they are there and can be used, else the CPU. ERR_CONFIG: why a GPU that was asked for
+ * can't be used. CUDA is asked in a child process, and what it answered is kept. */
+int gpu_choose(const char *device, uint32_t ranks, struct gpu *out, struct err *e);
+/* For tests, whose machine changes. */
+void gpu_forget(void);
 
 /* Of the CUDA side: GPU `index` of this machine. ERR_CONFIG: why it can't be used. */
 int cuda_probe(int index, struct gpu *out, struct err *e);
+/* Whether a process that is forked now may use CUDA: not once this one has. */
+bool cuda_forks(void);
 
 #endif

@@ -8,10 +8,10 @@
 #include "runtime/model/model.h"
 
 /* A batch on its way: this, then its words: ids, rows of picks, and for each span its position, its
- * rows and its pages. */
+ * rows and its pages. What is pooled is rank 0's, the others know how many alone. */
 struct message {
     uint64_t n_words;
-    uint32_t n_rows, n_spans, n_picks;
+    uint32_t n_rows, n_spans, n_picks, n_pools;
 };
 
 static uint32_t pages_of(const struct kn_span *s)
@@ -51,7 +51,8 @@ int rank_send_batch(struct collective *c, const struct batch *batch, struct buf 
     struct message m = {.n_words = scratch->len / sizeof(uint32_t),
                         .n_rows = batch->n_rows,
                         .n_spans = batch->n_spans,
-                        .n_picks = batch->n_picks};
+                        .n_picks = batch->n_picks,
+                        .n_pools = batch->n_pools};
     int rc = collective_broadcast(c, &m, sizeof(m), e);
     if (rc == 0)
         rc = collective_broadcast(c, scratch->data, scratch->len, e);
@@ -82,13 +83,28 @@ static int load(struct rank *r, const struct rank_setup *setup, struct err *e)
     return rc;
 }
 
-static int take_memory(struct rank *r, const struct backend_limits *limits, struct err *e)
+static int create_backend(struct rank *r, const struct rank_setup *setup,
+                          const struct backend_limits *limits, struct err *e)
+{
+    const struct gpu_group group = {.control = r->group};
+    struct gpu gpu = setup->gpu;
+    if (!gpu_computes(&gpu))
+        return backend_cpu_create(&r->model, r->threads, r->group, limits, &r->backend, e);
+    gpu.index += (int)r->group->rank;
+    int rc = backend_cuda_create(&r->model, &gpu, &group, limits, &r->backend, e);
+    if (rc == 0)
+        model_forget_matrices(&r->model);
+    return rc;
+}
+
+static int take_memory(struct rank *r, const struct rank_setup *setup,
+                       const struct backend_limits *limits, struct err *e)
 {
     r->spans = calloc(limits->rows_max, sizeof(*r->spans));
     r->picks = calloc(limits->picks_max, sizeof(*r->picks));
     if (!r->spans || !r->picks)
         return err_set(e, ERR_NOMEM, "engine: no memory");
-    return backend_cpu_create(&r->model, r->threads, r->group, limits, &r->backend, e);
+    return create_backend(r, setup, limits, e);
 }
 
 /* Comes up together with the others, or not at all. */
@@ -102,7 +118,7 @@ static int come_up(struct rank *r, const struct rank_setup *setup)
         rc = collective_broadcast(r->group, &limits, sizeof(limits), NULL);
     if (rc < 0)
         return rc;
-    rc = take_memory(r, &limits, &e);
+    rc = take_memory(r, setup, &limits, &e);
     return collective_agree(r->group, rc, &e, NULL);
 }
 
@@ -126,7 +142,8 @@ static void read_words(struct rank *r, const struct message *m, struct batch *ba
                             .spans = r->spans,
                             .n_spans = m->n_spans,
                             .picks = r->picks,
-                            .n_picks = m->n_picks};
+                            .n_picks = m->n_picks,
+                            .n_pools = m->n_pools};
     at += m->n_rows;
     for (uint32_t i = 0; i < m->n_picks; i++)
         r->picks[i] = (struct pick){.row = *at++};
@@ -149,7 +166,7 @@ static int step(struct rank *r)
         return rc;
     read_words(r, &m, &batch);
     backend_run(r->backend, &batch);
-    return 0;
+    return backend_check(r->backend, NULL);
 }
 
 void rank_serve(struct collective *c, void *setup)

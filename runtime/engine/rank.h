@@ -4,7 +4,7 @@
  *     ranks_start ──────────fork────────────────────► rank_serve
  *     model_load_rank                                 model_load_rank
  *     collective_agree ◄────────────────────────────► collective_agree
- *     rank_send_limits ─────────────────────────────► backend_cpu_create
+ *     rank_send_limits ─────────────────────────────► backend_cpu_create, or _cuda_
  *     collective_agree ◄────────────────────────────► collective_agree
  *     each step: rank_send_batch ───────────────────► reads it
  *     backend_run ◄──exchanges of every operation───► backend_run
@@ -21,6 +21,7 @@
 #include "runtime/base/buf.h"
 #include "runtime/engine/backend.h"
 #include "runtime/engine/collective.h"
+#include "runtime/engine/gpu.h"
 
 struct checkpoint;
 
@@ -28,6 +29,7 @@ struct rank_setup {
     struct checkpoint *file; /* open before the fork; each process closes its own */
     enum kn_isa isa;
     uint32_t threads; /* of each rank */
+    struct gpu gpu;   /* rank 0's: the others have those behind it. Or the CPU */
 };
 
 /* For ranks_start, with a struct rank_setup: returns when the group has failed or never came up. */

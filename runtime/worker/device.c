@@ -17,17 +17,17 @@ static void copy_name(struct device *d, const char *s)
     d->name[n] = 0;
 }
 
-void device_probe(const char *option, struct device *d)
+void device_probe(const char *option, uint32_t ranks, struct device *d)
 {
     char line[512];
     struct utsname u;
     struct gpu gpu;
     struct err e;
     memset(d, 0, sizeof(*d));
-    if (gpu_choose(option, &gpu, &e) == 0 && gpu_computes(&gpu)) {
+    if (gpu_choose(option, ranks, &gpu, &e) == 0 && gpu_computes(&gpu)) {
         snprintf(d->kind, sizeof(d->kind), "cuda");
         copy_name(d, gpu.name);
-        d->memory_bytes = gpu.memory_bytes;
+        d->memory_bytes = (ranks > 1 ? ranks : 1) * gpu.memory_bytes;
         return;
     }
     snprintf(d->kind, sizeof(d->kind), "cpu");

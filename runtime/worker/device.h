@@ -11,7 +11,7 @@ struct device {
     uint64_t memory_bytes;
 };
 
-/* option: as gpu_choose has it, and one that it finds; else the CPU. */
-void device_probe(const char *option, struct device *d);
+/* option, ranks: as gpu_choose has them, and what it finds; else the CPU. */
+void device_probe(const char *option, uint32_t ranks, struct device *d);
 
 #endif

@@ -241,9 +241,24 @@ static int load_first(struct roster *r, struct err *e)
 static uint64_t machine_memory(const struct worker_config *c)
 {
     struct gpu gpu;
-    if (gpu_choose(c->device, &gpu, NULL) == 0 && gpu_computes(&gpu))
-        return gpu.memory_bytes - gpu.memory_bytes / 16;
+    uint64_t ranks = (uint64_t)c->tp;
+    if (gpu_choose(c->device, (uint32_t)ranks, &gpu, NULL) == 0 && gpu_computes(&gpu))
+        return ranks * (gpu.memory_bytes - gpu.memory_bytes / 16);
     return memory_of_machine();
+}
+
+/* Ranks on GPUs are forked before the process uses CUDA, so once. */
+static int check_ranks(const struct worker_config *c, struct err *e)
+{
+    struct gpu gpu;
+    if (c->tp <= 1 || (c->model.n <= 1 && c->unload_after_ms == 0))
+        return 0;
+    int rc = gpu_choose(c->device, (uint32_t)c->tp, &gpu, e);
+    if (rc < 0 || !gpu_computes(&gpu))
+        return rc;
+    return err_set(e, ERR_CONFIG,
+                   "device=cuda: a worker of several ranks (tp) serves one model, and keeps it "
+                   "loaded: start a worker for each, without unload_after");
 }
 
 int roster_init(struct roster *r, const struct worker_config *config,
@@ -253,7 +268,9 @@ int roster_init(struct roster *r, const struct worker_config *config,
     r->memory_max = (uint64_t)config->memory;
     if (r->memory_max == 0 && config->model.n > 1)
         r->memory_max = machine_memory(config);
-    int rc = add_offers(r, e);
+    int rc = check_ranks(config, e);
+    if (rc == 0)
+        rc = add_offers(r, e);
     if (rc == 0 && r->memory_max > 0)
         rc = check_all(r, e);
     if (rc == 0)

@@ -71,7 +71,7 @@ static void fill_identity(struct worker *w)
         rng_entropy(&r, sizeof(r));
         snprintf(id->id, sizeof(id->id), "w-%016llx", (unsigned long long)r);
     }
-    device_probe(w->config->device, &id->device);
+    device_probe(w->config->device, (uint32_t)w->config->tp, &id->device);
     id->roster = &w->roster;
     id->config = w->config;
 }

@@ -59,7 +59,8 @@ static const struct config_option options[] = {
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
      "Threads that compute, in each process; 0 is one a core, shared out over the processes"},
     {"tp", CONFIG_INT, AT(tp), "1", 1, SHARD_RANKS_MAX, NULL, "N",
-     "Processes that share the model out (tensor parallelism); every number gives the same bits"},
+     "Processes that share the model out (tensor parallelism), on GPUs one each from device on; "
+     "every number gives the same bits"},
     {"tp_timeout", CONFIG_MS, AT(tp_timeout_ms), "10s", 100, 600000, NULL, "TIME",
      "How long one of them may keep the others waiting before the worker gives up"},
     {"kv_bytes", CONFIG_BYTES, AT(kv_bytes), "0", 0, 1e15, NULL, "BYTES",

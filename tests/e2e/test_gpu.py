@@ -4,11 +4,12 @@ tokens, and a stream goes on from either to the other. And what it says of machi
 import http.client
 import json
 import os
+import signal
 import subprocess
 
 import pytest
 
-from tests.cluster import wait_until
+from tests.cluster import children_of, wait_until
 
 REQUEST = {"model": "m", "prompt": "Once upon a time,", "max_tokens": 14, "seed": 7, "temperature": 0.8,
            "ignore_eos": True}
@@ -31,10 +32,10 @@ class Pool:
     def word(self, start):
         return next((w[len(start):] for w in self.log.read_text().split() if w.startswith(start)), None)
 
-    def join(self, name, program, *options):
+    def join(self, name, program, *options, machine="devices=1"):
         self.processes[name] = subprocess.Popen(
             [self.build_dir / program, "--model", self.model, "--routers", self.socket, "--id", name, *SMALL,
-             *options], stderr=subprocess.DEVNULL)
+             *options], stderr=subprocess.DEVNULL, env={**os.environ, "SIMT_MACHINE": machine})
         joined = f"worker joined id={name} "
         wait_until(lambda: joined in self.log.read_text(), 60, f"{name} is attached")
 
@@ -44,6 +45,10 @@ class Pool:
 
     def join_gpu(self, name):
         self.join(name, "argosy-worker-emulated", "--device", "cuda")
+
+    def join_gpus(self, name):
+        """Two, a process each."""
+        self.join(name, "argosy-worker-emulated", "--device", "cuda", "--tp", "2", machine="devices=2")
 
     def lose(self, name):
         process = self.processes.pop(name)
@@ -119,6 +124,22 @@ def test_a_stream_goes_on_between_cpu_and_gpu(pool):
     assert "id=gpu-2" in pool.left() and "moved=1" in pool.left()
 
 
+def test_a_stream_goes_on_when_one_of_two_gpus_is_lost(pool):
+    pool.join_cpu("cpu-1")
+    expected = "".join(pool.pieces())
+    pool.lose("cpu-1")
+    pool.join_gpus("gpus-1")
+    assert "".join(pool.pieces()) == expected
+    pieces = pool.pieces()
+    text = take(pieces, 3)
+    pool.join_cpu("cpu-2")
+    worker = pool.processes.pop("gpus-1")
+    os.kill(children_of(worker.pid)[0], signal.SIGKILL)
+    assert text + "".join(pieces) == expected
+    assert worker.wait(60) == 1
+    assert "id=gpus-1" in pool.left() and "moved=1" in pool.left()
+
+
 @pytest.mark.parametrize(
     ("machine", "options", "words"),
     [
@@ -127,7 +148,8 @@ def test_a_stream_goes_on_between_cpu_and_gpu(pool):
         ("capability=75", (), "compute capability 7.5, wanted at least 8.0"),
         ("driver=11080", (), "it serves CUDA 11.8, this program wants 13.0"),
         ("memory=300000000", (), "kv_bytes and context_max make the pages smaller"),
-        ("devices=1", ("--tp", "2"), "several ranks (tp) are not served on a GPU"),
+        ("devices=1", ("--tp", "2"), "device=cuda:1: this machine has 1 GPU, from cuda:0 on"),
+        ("devices=2", ("--tp", "2", "--unload-after", "10s"), "serves one model, and keeps it loaded"),
         ("fail_malloc=3", (), "out of memory"),
     ],
 )

@@ -34,6 +34,7 @@ static const struct simt_machine a100 = {
 static void on_machine(const struct simt_machine *m)
 {
     simt_machine_set(m);
+    gpu_forget();
 }
 
 /* Both backends, each with the file in its own packing. */
@@ -70,8 +71,8 @@ static int open_gpu(struct pair *p, const struct tiny_llama *t, const struct bac
     load(&p->cpu_model, path, kn_isa_best(), p->threads);
     load(&p->gpu_model, path, KN_ISA_REF, p->threads);
     unlink(path);
-    int rc = gpu_choose("cuda", &p->device, e);
-    return rc == 0 ? backend_cuda_create(&p->gpu_model, &p->device, l, &p->gpu, e) : rc;
+    int rc = gpu_choose("cuda", 1, &p->device, e);
+    return rc == 0 ? backend_cuda_create(&p->gpu_model, &p->device, NULL, l, &p->gpu, e) : rc;
 }
 
 static void open_pair(struct pair *p, const struct tiny_llama *t, enum kn_kv_type kv_type)
@@ -364,20 +365,20 @@ static void test_a_device_is_chosen(void **state)
     struct err e = {0};
     m.devices = 2;
     on_machine(&m);
-    assert_int_equal(gpu_choose("auto", &gpu, &e), 0);
+    assert_int_equal(gpu_choose("auto", 1, &gpu, &e), 0);
     assert_int_equal(gpu.index, 0);
-    assert_int_equal(gpu_choose("cpu", &gpu, &e), 0);
+    assert_int_equal(gpu_choose("cpu", 1, &gpu, &e), 0);
     assert_int_equal(gpu.index, GPU_CPU);
-    assert_int_equal(gpu_choose("cuda:1", &gpu, &e), 0);
+    assert_int_equal(gpu_choose("cuda:1", 1, &gpu, &e), 0);
     assert_int_equal(gpu.index, 1);
-    assert_int_equal(gpu_choose("cuda:2", &gpu, &e), ERR_CONFIG);
+    assert_int_equal(gpu_choose("cuda:2", 1, &gpu, &e), ERR_CONFIG);
     assert_non_null(strstr(e.msg, "this machine has 2 GPUs"));
     static const char *const bad[] = {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda:5000"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        assert_int_equal(gpu_choose(bad[i], &gpu, &e), ERR_CONFIG);
+        assert_int_equal(gpu_choose(bad[i], 1, &gpu, &e), ERR_CONFIG);
     m.devices = 0;
     on_machine(&m);
-    assert_int_equal(gpu_choose("auto", &gpu, &e), 0);
+    assert_int_equal(gpu_choose("auto", 1, &gpu, &e), 0);
     assert_int_equal(gpu.index, GPU_CPU);
 }
 

@@ -147,7 +147,7 @@ static uint64_t one_round(const struct gpu *g, struct rng *rng, uint32_t round)
         fill(g, &shapes[i], round, i, in_place, &b[i], &planes[i]);
     }
     wrong += collective_gather(g->group, planes, PLANES, root, NULL) < 0;
-    wrong += collective_nccl_wait(g->group, NULL) < 0;
+    wrong += collective_wait(g->group, NULL) < 0;
     for (int i = 0; i < PLANES; i++) {
         if (wanted)
             wrong += count_wrong(g, &shapes[i], round, i, &b[i], planes[i].dst_stride);
@@ -211,7 +211,7 @@ static void exchange_until_lost(struct gpu *g, struct err *e)
     plane.src = (char *)plane.dst + begin[g->group->rank];
     plane.begin = begin;
     while (collective_gather(g->group, &plane, 1, COLLECTIVE_ALL, e) == 0 &&
-           collective_nccl_wait(g->group, e) == 0)
+           collective_wait(g->group, e) == 0)
         ;
     cudaFree(plane.dst);
 }
@@ -266,7 +266,7 @@ static void test_ranks_find_one_that_was_killed(void **state)
     lose(&l, 2, SIGKILL, &e);
     assert_int_equal(e.code, ERR_PEER);
     assert_string_equal(e.msg, "rank 2 was killed by signal 9");
-    assert_int_equal(collective_nccl_wait(l.g.group, &e), ERR_PEER); /* for good */
+    assert_int_equal(collective_wait(l.g.group, &e), ERR_PEER); /* for good */
     lost_release(&l);
     alarm(0);
 }
