@@ -130,8 +130,8 @@ static void test_flash_is_attention(void **state)
         batch_init(&b, &r, &s);
         batch_tiles(&b, &s, kn_cuda_attention_flash_rows(b.a.n_heads, s.n_kv, s.head_dim));
         check_flash(&b, seed, &error, &signal);
-        print_message("head_dim %d, group %d, window %u, softcap %g: mean error 2^%.1f of the "
-                      "mean\n",
+        print_message("head_dim %d, group %d, window %u, softcap %g: rms error 2^%.1f of the "
+                      "rms\n",
                       s.head_dim, s.group, s.window, (double)s.softcap, 0.5 * log2(error / signal));
         assert_true(error < 0x1p-20 * signal);
         batch_release(&b);
@@ -159,6 +159,34 @@ static void test_flash_has_several_blocks_a_tile(void **state)
         assert_true(error < 0x1p-20 * signal);
         batch_release(&b);
     }
+}
+
+/* That row and head is NaN, and nothing else is. */
+static void test_flash_of_a_q_that_fp16_has_not(void **state)
+{
+    (void)state;
+    struct random r = {15};
+    struct batch_shape s = {
+        .n_kv = 1, .group = 3, .head_dim = 64, .type = KN_KV_F16, .pos = {40}, .rows = {4}};
+    struct batch b;
+
+    batch_init(&b, &r, &s);
+    size_t bytes = (size_t)(b.n * b.a.ldo) * sizeof(float);
+    float *got = get_floats(b.n * b.a.ldo);
+    b.q[2 * b.a.ldq + 64 + 5] = 1e9f; /* row 2, head 1 */
+    struct on_device d = batch_upload(&b, 0);
+    d.a.out = to_device(got, bytes, "out");
+    assert_launched(kn_cuda_attention_flash(&d.a, d.tiles, b.n_tiles, NULL));
+    from_device(got, d.a.out, bytes);
+    for (uint32_t row = 0; row < 4; row++) {
+        for (int i = 0; i < 3 * 64; i++) {
+            assert_true(isnan(got[row * b.a.ldo + i]) == (row == 2 && i / 64 == 1));
+        }
+    }
+    simt_free(d.a.out);
+    free_on_device(&d);
+    batch_release(&b);
+    free(got);
 }
 
 static void test_flash_refuses_int8(void **state)
@@ -219,6 +247,7 @@ int test_flash(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flash_is_attention),
         cmocka_unit_test(test_flash_has_several_blocks_a_tile),
+        cmocka_unit_test(test_flash_of_a_q_that_fp16_has_not),
         cmocka_unit_test(test_flash_refuses_int8),
         cmocka_unit_test(test_flash_reads_k_and_v_once),
     };
