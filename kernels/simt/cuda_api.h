@@ -4,7 +4,8 @@
  *
  * The emulated device: memory comes from simt_malloc and is hidden from the host; streams are
  * queues. Unless simt_options.eager_copies, nothing of a stream happens before somebody waits for
- * it: both happen on hardware. A copy from or to memory that is not cudaMallocHost's is finished
+ * it, the host or another stream by an event, which has it happen up to there: both happen on
+ * hardware. A copy from or to memory that is not cudaMallocHost's is finished
  * when the call returns, as CUDA may have it. A fault of a kernel is cudaErrorLaunchFailure at the
  * next call that can tell, and from then on of every one. One host thread at a time. */
 #ifndef ARGOSY_KERNELS_SIMT_CUDA_API_H
@@ -39,6 +40,7 @@ typedef enum cudaError {
 } cudaError_t;
 
 typedef struct simt_stream *cudaStream_t;
+typedef struct simt_event *cudaEvent_t;
 typedef struct simt_graph *cudaGraph_t;
 typedef struct simt_graph *cudaGraphExec_t;
 
@@ -49,6 +51,7 @@ enum cudaMemcpyKind {
 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 #define cudaStreamNonBlocking 1u
+#define cudaEventDisableTiming 2u
 
 /* What is asked of it. */
 struct cudaDeviceProp {
@@ -85,6 +88,14 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
+
+/* Only with cudaEventDisableTiming. An event outlives the waits for it that are queued. */
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+/* Behind all that s has so far. */
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t s);
+/* What comes to s from now on waits for what the event was recorded behind last. */
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t event, unsigned flags);
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);

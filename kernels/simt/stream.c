@@ -13,6 +13,8 @@ enum task_kind {
     TASK_FILL,
     TASK_CALL,
     TASK_LIBRARY,
+    TASK_RECORD,
+    TASK_WAIT,
 };
 
 struct task {
@@ -26,8 +28,11 @@ struct task {
     int value;
     const struct simt_call *call;
     void *call_argument;
-    struct simt_work work;  /* of a launch; body and argument, of a library's */
-    max_align_t argument[]; /* work.argument */
+    struct simt_event *event;
+    uint64_t ticket;              /* of the recording, or that is waited for */
+    struct simt_stream *recorded; /* of a wait: where that recording is */
+    struct simt_work work;        /* of a launch; body and argument, of a library's */
+    max_align_t argument[];       /* work.argument */
 };
 
 struct tasks {
@@ -37,6 +42,11 @@ struct tasks {
 struct simt_stream {
     struct tasks queue;
     struct simt_graph *captures; /* what it records into, in place of doing it */
+};
+
+struct simt_event {
+    struct simt_stream *stream;  /* of the last recording */
+    uint64_t recorded, happened; /* recordings: asked for, done */
 };
 
 struct simt_graph {
@@ -122,6 +132,19 @@ static void copy_between(const struct task *t)
     }
 }
 
+static bool step(struct simt_stream *s);
+
+/* The other stream goes as far as the recording, and no further. */
+static bool await(const struct task *t)
+{
+    while (t->event->happened < t->ticket) {
+        if (!step(t->recorded)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Whether it is done. */
 static bool perform(const struct task *t)
 {
@@ -145,20 +168,35 @@ static bool perform(const struct task *t)
         break;
     case TASK_CALL:
         return t->call->advance(t->call_argument);
+    case TASK_RECORD:
+        t->event->happened = t->ticket;
+        break;
+    case TASK_WAIT:
+        return await(t);
     }
+    return true;
+}
+
+/* Its first task, if there is one and it need not wait for others. */
+static bool step(struct simt_stream *s)
+{
+    struct task *t = s->queue.first;
+
+    if (t == NULL || !perform(t)) {
+        return false;
+    }
+    s->queue.first = t->next;
+    if (t->next == NULL) {
+        s->queue.end = &s->queue.first;
+    }
+    free_task(t);
     return true;
 }
 
 /* As far as it goes without waiting for others. Whether all is done. */
 static bool drain(struct simt_stream *s)
 {
-    while (s->queue.first != NULL && perform(s->queue.first)) {
-        struct task *t = s->queue.first;
-        s->queue.first = t->next;
-        if (t->next == NULL) {
-            s->queue.end = &s->queue.first;
-        }
-        free_task(t);
+    while (step(s)) {
     }
     return s->queue.first == NULL;
 }
@@ -261,6 +299,19 @@ cudaError_t cudaStreamQuery(cudaStream_t s)
     return simt_runtime_result(done ? cudaSuccess : cudaErrorNotReady);
 }
 
+/* Whether a copy that is queued, and so goes before the next, still has to read some of it. */
+static bool will_read(const struct simt_stream *s, const char *p, size_t bytes)
+{
+    for (const struct task *t = s->queue.first; t != NULL; t = t->next) {
+        const char *from = t->from;
+        if (t->kind == TASK_COPY && t->direction == cudaMemcpyHostToDevice && from < p + bytes &&
+            p < from + t->bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t s)
 {
@@ -277,7 +328,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     t = get(sizeof *t);
     *t =
         (struct task){.kind = TASK_COPY, .to = to, .from = from, .bytes = bytes, .direction = kind};
-    if (down && s->captures == NULL) {
+    if (down && s->captures == NULL && !will_read(s, to, bytes)) {
         memset(to, 0xa5, bytes); /* who reads it before the wait shall notice */
     }
     cudaError_t rc = give(s, t);
@@ -326,6 +377,53 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
     t = get(sizeof *t);
     *t = (struct task){.kind = TASK_FILL, .to = p, .value = value, .bytes = bytes};
     return give(s, t);
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    if (flags != cudaEventDisableTiming) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    *event = get(sizeof **event);
+    return simt_runtime_result(cudaSuccess);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    free(event);
+    return simt_runtime_result(cudaSuccess);
+}
+
+/* Recordings of graphs are not served. */
+static cudaError_t give_event(struct simt_stream *s, enum task_kind kind, struct simt_event *event)
+{
+    struct task *t;
+
+    if (simt_stream_refuses()) {
+        return simt_runtime_result(cudaErrorStreamCaptureUnsupported);
+    }
+    t = get(sizeof *t);
+    *t = (struct task){
+        .kind = kind, .event = event, .ticket = event->recorded, .recorded = event->stream};
+    return give(s, t);
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t s)
+{
+    event->recorded++;
+    event->stream = s;
+    return give_event(s, TASK_RECORD, event);
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t event, unsigned flags)
+{
+    if (flags != 0) {
+        return simt_runtime_result(cudaErrorInvalidValue);
+    }
+    return event->recorded == 0 ? simt_runtime_result(cudaSuccess)
+                                : give_event(s, TASK_WAIT, event);
 }
 
 /* ---- graphs ---------------------------------------------------------------------------------- */

@@ -132,6 +132,62 @@ static void test_a_graph_is_replayed(void **state)
     end(&s);
 }
 
+/* Another stream's work is there for who waits for its event, up to the recording, and for nobody
+ * else. */
+static void test_an_event_orders_two_streams(void **state)
+{
+    (void)state;
+    for (int waits = 0; waits < 2; waits++) {
+        struct setup s;
+        cudaStream_t other;
+        cudaEvent_t event;
+        begin(&s, false);
+        assert_int_equal(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), cudaSuccess);
+        assert_int_equal(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
+        assert_int_equal(cudaStreamWaitEvent(s.stream, event, 0), cudaSuccess); /* never recorded */
+        for (int i = 0; i < N; i++) {
+            s.host[i] = 3.0f;
+            s.host[N + i] = 4.0f;
+        }
+        cudaMemsetAsync(s.x, 0, N * sizeof(float), s.stream);
+        cudaStreamSynchronize(s.stream);
+        cudaMemcpyAsync(s.x, s.host, N * sizeof(float), cudaMemcpyHostToDevice, other);
+        assert_int_equal(cudaEventRecord(event, other), cudaSuccess);
+        if (waits) {
+            assert_int_equal(cudaStreamWaitEvent(s.stream, event, 0), cudaSuccess);
+        }
+        cudaMemcpyAsync(s.y, s.x, N * sizeof(float), cudaMemcpyDeviceToDevice, s.stream);
+        cudaMemcpyAsync(s.x, s.host + N, N * sizeof(float), cudaMemcpyHostToDevice, other);
+        cudaEventRecord(event, other); /* a wait is for the recording before it */
+        cudaStreamSynchronize(s.stream);
+        assert_int_equal(cudaStreamQuery(other), cudaSuccess);
+        cudaMemcpyAsync(s.host, s.y, N * sizeof(float), cudaMemcpyDeviceToHost, s.stream);
+        cudaStreamSynchronize(s.stream);
+        assert_true(s.host[N - 1] == (waits ? 3.0f : 0.0f));
+        cudaStreamDestroy(other);
+        cudaEventDestroy(event);
+        end(&s);
+    }
+}
+
+/* A copy down may come to where one before it, in the same stream, goes up from. */
+static void test_a_place_on_the_host_is_read_and_then_written(void **state)
+{
+    struct setup s;
+    (void)state;
+    begin(&s, false);
+    for (int i = 0; i < N; i++) {
+        s.host[i] = 7.0f;
+    }
+    cudaMemsetAsync(s.y, 0, N * sizeof(float), s.stream);
+    cudaMemcpyAsync(s.x, s.host, N * sizeof(float), cudaMemcpyHostToDevice, s.stream);
+    cudaMemcpyAsync(s.host, s.y, N * sizeof(float), cudaMemcpyDeviceToHost, s.stream);
+    cudaMemcpyAsync(s.host + N, s.x, N * sizeof(float), cudaMemcpyDeviceToHost, s.stream);
+    cudaStreamSynchronize(s.stream);
+    assert_true(s.host[0] == 0.0f && s.host[N] == 7.0f && s.host[2 * N - 1] == 7.0f);
+    end(&s);
+}
+
 static void test_nobody_waits_while_a_stream_records(void **state)
 {
     struct setup s;
@@ -212,6 +268,8 @@ int main(void)
         cmocka_unit_test(test_copies_land_late),
         cmocka_unit_test(test_copies_land_at_once),
         cmocka_unit_test(test_a_graph_is_replayed),
+        cmocka_unit_test(test_an_event_orders_two_streams),
+        cmocka_unit_test(test_a_place_on_the_host_is_read_and_then_written),
         cmocka_unit_test(test_nobody_waits_while_a_stream_records),
         cmocka_unit_test(test_memory_ends),
         cmocka_unit_test(test_machines_that_cannot_be_used),
