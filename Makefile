@@ -36,7 +36,7 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
 # The engine's side of CUDA, in programs that have it; the library says that others have not.
-CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c collective_nccl.c cuda_graph.c cuda_group.c cuda_lora.c cuda_memory.c cuda_pass.c cuda_picking.c cuda_probe.c)
+CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c collective_nccl.c cuda_graph.c cuda_group.c cuda_lora.c cuda_memory.c cuda_offload.c cuda_pass.c cuda_picking.c cuda_probe.c)
 LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) runtime/engine/nccl_absent.c,$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
            runtime/*/*.c router/*.c router/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/proto/cluster.pb-c.o
@@ -172,10 +172,11 @@ $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) -lcmocka
 
-# A whole worker over the emulated device, fast but where sanitizers look.
+# Whole engines and a whole worker over the emulated device, fast but where sanitizers look.
+EMULATION := $(CUDA_HOST_OBJ) $(if $(filter release debug,$(BUILD)),$(FAST_OBJ),$(KERNEL_CU_OBJ) $(SIMT_OBJ))
+$(B)/tests/unit/runtime/engine/test_offload: $(EMULATION)
 EMULATED := $(B)/argosy-worker-emulated
-$(EMULATED): $(B)/runtime/worker/main.o $(B)/tests/emulated/machine.o $(CUDA_HOST_OBJ) \
-             $(if $(filter release debug,$(BUILD)),$(FAST_OBJ),$(KERNEL_CU_OBJ) $(SIMT_OBJ)) $(LIB)
+$(EMULATED): $(B)/runtime/worker/main.o $(B)/tests/emulated/machine.o $(EMULATION) $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
@@ -241,7 +242,7 @@ tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for. Emulated GPUs are one thread's, and have TSan's calls for
 # their own (kernels/simt).
-TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_cuda_group.c %/test_cuda_lora.c %/test_collective_nccl.c,\
+TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_cuda_group.c %/test_cuda_lora.c %/test_collective_nccl.c %/test_offload.c,\
             $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
             tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c \
             tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC)))

@@ -71,6 +71,7 @@ struct backend_limits {
     uint32_t picks_max; /* of a batch */
     uint32_t context;   /* positions */
     uint32_t kv_pages;
+    uint32_t host_slots; /* of a device, for pages on the host; 0 on the CPU */
     /* (n_adapters) what batches may name. They outlive the backend. */
     const struct adapter *adapters;
     uint32_t n_adapters;
@@ -83,7 +84,10 @@ struct backend {
     void (*sample)(struct backend *b, struct batch *batch, const uint32_t *which, uint32_t n);
     const float *(*logits)(struct backend *b, uint32_t pick);
     const float *(*hidden)(struct backend *b, uint32_t row);
-    int (*check)(struct backend *b, struct err *e); /* NULL: it does not fail */
+    int (*check)(struct backend *b, struct err *e);                    /* NULL: it does not fail */
+    void (*page_out)(struct backend *b, uint32_t page, uint32_t slot); /* NULL without slots */
+    void (*page_in)(struct backend *b, uint32_t slot, uint32_t page);
+    void (*page_fence)(struct backend *b);
     void (*free)(struct backend *b);
 };
 
@@ -113,6 +117,26 @@ struct gpu_group {
  * for, is not served on a GPU, or there is too little memory; the words say what to do. */
 int backend_cuda_create(const struct model *m, const struct gpu *gpu, const struct gpu_group *group,
                         const struct backend_limits *limits, struct backend **out, struct err *e);
+
+/* KV pages and the host, between runs, where there are slots: queue the copy of a page, of all
+ * layers, to a slot or back, and return at once. Copies happen in the order of the calls. The next
+ * run waits for those before the fence; those behind it may go on beside that run, which must not
+ * read or write their pages. */
+static inline void backend_page_out(struct backend *b, uint32_t page, uint32_t slot)
+{
+    b->page_out(b, page, slot);
+}
+
+static inline void backend_page_in(struct backend *b, uint32_t slot, uint32_t page)
+{
+    b->page_in(b, slot, page);
+}
+
+static inline void backend_page_fence(struct backend *b)
+{
+    if (b->page_fence)
+        b->page_fence(b);
+}
 
 /* Computes the batch: KV of all its rows is in the pages, picks are answered. */
 static inline void backend_run(struct backend *b, struct batch *batch)

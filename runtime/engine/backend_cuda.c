@@ -192,6 +192,7 @@ static void cuda_free(struct backend *b)
         collective_free(c->group);
         cudaStreamDestroy(c->stream);
     }
+    cuda_close_offload(c);
     cuda_free_memory(c);
     free(c);
 }
@@ -264,6 +265,8 @@ int backend_cuda_create(const struct model *m, const struct gpu *gpu, const stru
         rc = open_group(c, group, e);
     if (rc == 0)
         rc = cuda_take_memory(c, e);
+    if (rc == 0)
+        rc = cuda_open_offload(c, e);
     if (rc < 0) {
         cuda_free(&c->base);
         return rc;

@@ -1,6 +1,6 @@
 /* backend_cuda.h: what backend_cuda.c (life, a run), cuda_memory.c (what lies on the device) and
- * cuda_pass.c (the operations), cuda_group.c (ranks), cuda_picking.c (tokens) and cuda_graph.c
- * share.
+ * cuda_pass.c (the operations), cuda_group.c (ranks), cuda_picking.c (tokens), cuda_graph.c and
+ * cuda_offload.c (pages on the host) share.
  *
  * The engine's thread queues a pass on one stream and waits at its end. Everything that differs
  * from step to step lies in the staging, which goes up in one copy before the pass; the pass itself
@@ -57,6 +57,15 @@ struct cuda_graph {
 
 #define CUDA_GRAPHS_MAX 32
 
+/* KV pages on the host: cuda_offload.c. All zero without slots. */
+struct cuda_offload {
+    cudaStream_t stream;
+    cudaEvent_t done; /* copies up to the last fence */
+    void *slots;      /* (host_slots, page_bytes), page-locked */
+    uint64_t page_bytes;
+    bool pending; /* copies were queued behind the last fence */
+};
+
 struct cuda {
     struct backend base;
     const struct model *model;
@@ -106,6 +115,7 @@ struct cuda {
     void *blocks[40]; /* what cudaMalloc gave */
     size_t n_blocks;
 
+    struct cuda_offload offload;
     struct cuda_graph graphs[CUDA_GRAPHS_MAX];
     uint64_t passes; /* that graphs may serve */
 
@@ -188,6 +198,12 @@ void cuda_lora(struct cuda *c, const struct kn_matrix *w, float *y, int64_t ldy)
 /* The same as a graph, where its like was there before. */
 void cuda_run_pass(struct cuda *c);
 void cuda_free_graphs(struct cuda *c);
+
+/* ---- cuda_offload.c ---- */
+/* Behind cuda_take_memory: takes limits.host_slots slots. ERR_CONFIG: how much was refused. */
+int cuda_open_offload(struct cuda *c, struct err *e);
+/* Once the stream of passes is gone. */
+void cuda_close_offload(struct cuda *c);
 
 /* ---- cuda_picking.c ---- */
 /* Before the pass: what the picks want goes up; in it: they are picked, and come down; behind it:

@@ -18,6 +18,7 @@
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
 #include "runtime/engine/gpu.h"
+#include "runtime/engine/hostcache.h"
 #include "runtime/engine/kvpool.h"
 #include "runtime/engine/prefixcache.h"
 #include "runtime/engine/rank.h"
@@ -53,6 +54,8 @@ struct engine {
     struct backend *backend;
     struct gpu gpu; /* index GPU_CPU: it computes on the CPU */
     struct kvpool pool;
+    struct hostcache host; /* no slots: KV stays on the device */
+    uint32_t ahead;        /* pages that a step may take: they are saved on the host before */
     struct prefixcache cache;
     struct scheduler scheduler;
     struct speculator speculator;
@@ -72,7 +75,7 @@ struct engine {
     const struct adapter **adapter_of; /* (sequences_max): of the spans */
     struct engine_delta *deltas;       /* (live_max) */
     uint32_t n_deltas;
-    uint64_t *evicted, *stored; /* (kv_pages): news of the cache */
+    uint64_t *evicted, *stored; /* (cache.n_blocks): news of the cache */
     struct sequence *finished;  /* what the deltas point into; freed by the next step */
 };
 
@@ -120,6 +123,10 @@ static int check_config(const struct engine_config *c, struct err *e)
                        STEP_TOKENS_MAX);
     if (c->stall_max != 0 && !(c->stall_max >= 1 && c->stall_max <= 1e6))
         return err_set(e, ERR_CONFIG, "stall_max is %g, wanted 0, or 1 to 1e6", c->stall_max);
+    if (c->kv_host_bytes > 0 && !c->prefix_cache)
+        return err_set(e, ERR_CONFIG,
+                       "kv_host_bytes is for pages of the prefix cache, which is "
+                       "off");
     if (c->ranks > SHARD_RANKS_MAX)
         return err_set(e, ERR_CONFIG, "ranks is %u, wanted at most %u", c->ranks, SHARD_RANKS_MAX);
     if (c->waiting_max > WAITING_MAX)
@@ -208,6 +215,20 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
     return rc < 0 && e ? err_prefix(e, "%s", c->model_path) : rc;
 }
 
+/* Slots of the host: never so many that a block's number would not fit. */
+static int size_host(const struct engine_config *c, uint64_t page_bytes, struct backend_limits *l,
+                     struct err *e)
+{
+    uint64_t most = UINT32_MAX - 1 - l->kv_pages, slots = c->kv_host_bytes / page_bytes;
+    if (c->ranks > 1)
+        return err_set(e, ERR_CONFIG, "kv_host_bytes is not served by several GPUs (tp)");
+    if (slots == 0)
+        return err_set(e, ERR_CONFIG, "kv_host_bytes: no room for a page of %llu bytes",
+                       (unsigned long long)page_bytes);
+    l->host_slots = (uint32_t)(slots < most ? slots : most);
+    return 0;
+}
+
 /* How many pages there are, and with them how long a context can be: a request alone must fit. */
 static int size_cache(const struct model *m, const struct engine_config *c, const struct gpu *gpu,
                       struct backend_limits *l, struct err *e)
@@ -238,7 +259,7 @@ static int size_cache(const struct model *m, const struct engine_config *c, cons
                                  .kv_type = c->kv_type};
     if (l->picks_max > l->rows_max)
         l->picks_max = l->rows_max;
-    return 0;
+    return c->kv_host_bytes > 0 && gpu_computes(gpu) ? size_host(c, page_bytes, l, e) : 0;
 }
 
 static int load_adapters(struct engine *g, const struct engine_config *c,
@@ -308,6 +329,19 @@ static int create_backend(struct engine *g, const struct engine_config *c,
     return rc;
 }
 
+static int open_cache(struct engine *g, const struct engine_config *c,
+                      const struct backend_limits *l, struct err *e)
+{
+    int rc = kvpool_init(&g->pool, l->kv_pages, e);
+    if (rc == 0)
+        rc = hostcache_init(&g->host, l->host_slots, g->backend, e);
+    g->ahead = l->rows_max / KN_PAGE_TOKENS + c->sequences_max;
+    if (c->kv_host_bytes > 0 && l->host_slots == 0)
+        log_warn("kv_host_bytes is not used",
+                 "why=\"the CPU's KV pages are in the host's memory\"");
+    return rc == 0 ? prefixcache_init(&g->cache, &g->pool, &g->host, c->prefix_cache, e) : rc;
+}
+
 /* A draft model is the CPU's, also where the model itself is a GPU's. */
 static int open_speculator(struct engine *g, const struct engine_config *c,
                            const struct backend_limits *l, struct err *e)
@@ -330,7 +364,7 @@ static int open_speculator(struct engine *g, const struct engine_config *c,
 
 static int take_tables(struct engine *g, const struct engine_config *c, struct err *e)
 {
-    uint32_t cached_max = c->prefix_cache ? g->pool.n_pages : 1;
+    uint32_t cached_max = c->prefix_cache ? g->cache.n_blocks : 1;
     g->live_max = c->sequences_max + c->waiting_max;
     g->ids = calloc(c->step_tokens_max, sizeof(*g->ids));
     g->spans = calloc(c->sequences_max, sizeof(*g->spans));
@@ -364,6 +398,7 @@ static void describe(struct engine *g, const struct engine_config *c,
                              .vocab = g->model.h.vocab,
                              .n_embd = g->model.h.n_embd,
                              .kv_pages = l->kv_pages,
+                             .kv_host_pages = l->host_slots,
                              .page_tokens = KN_PAGE_TOKENS,
                              .sequences_max = c->sequences_max,
                              .weight_bytes = g->model.weight_bytes,
@@ -395,6 +430,7 @@ static int outline(const struct engine_config *c, const struct checkpoint *file,
     if (rc == 0)
         *out = (struct engine_outline){.context_tokens = limits.context,
                                        .kv_pages = limits.kv_pages,
+                                       .kv_host_pages = limits.host_slots,
                                        .page_tokens = KN_PAGE_TOKENS,
                                        .weight_bytes = m.weight_bytes,
                                        .kv_bytes =
@@ -444,9 +480,7 @@ int engine_open(const struct engine_config *config, struct engine **out, struct 
     if (rc == 0)
         rc = create_backend(g, config, &limits, e);
     if (rc == 0)
-        rc = kvpool_init(&g->pool, limits.kv_pages, e);
-    if (rc == 0)
-        rc = prefixcache_init(&g->cache, &g->pool, config->prefix_cache, e);
+        rc = open_cache(g, config, &limits, e);
     if (rc == 0)
         rc = open_scheduler(g, config, e);
     if (rc == 0)
@@ -503,6 +537,7 @@ void engine_free(struct engine *g)
     verifier_release(&g->verifier);
     scheduler_release(&g->scheduler);
     prefixcache_release(&g->cache);
+    hostcache_release(&g->host);
     kvpool_release(&g->pool);
     backend_free(g->backend);
     ranks_free(g->ranks);
@@ -582,6 +617,10 @@ struct engine_load engine_load(const struct engine *g)
                                 .waiting = g->scheduler.n_waiting,
                                 .kv_pages_used = g->pool.n_pages - prefixcache_available(&g->cache),
                                 .kv_pages_idle = g->cache.n_idle,
+                                .kv_host_bytes_used =
+                                    g->host.n_used * (g->info.kv_bytes / g->info.kv_pages),
+                                .kv_pages_out = g->host.n_out,
+                                .kv_pages_in = g->host.n_in,
                                 .steps = g->steps,
                                 .preempted = g->scheduler.n_preempted,
                                 .drafted = g->speculator.n_drafted,
@@ -765,6 +804,8 @@ static void compute(struct engine *g, struct engine_step *out)
     speculator_draft(&g->speculator, &g->scheduler);
     if (scheduler_plan(&g->scheduler) == 0)
         return;
+    backend_page_fence(g->backend);
+    prefixcache_save_ahead(&g->cache, g->ahead); /* beside the run */
     struct batch b = make_batch(g, out);
     uint64_t begin_ns = g->clock_ns();
     if (!run(g, &b)) {

@@ -54,6 +54,9 @@ struct engine_config {
     uint32_t ranks_patience_ms; /* how long a rank may keep the others waiting */
     uint64_t kv_bytes; /* of all ranks, for KV pages; 0: room for 4 contexts, at most a quarter of
                           the memory */
+    /* Of a GPU: page-locked memory of the host, for KV pages of the prefix cache that the GPU has
+     * no room for; 0: none. The CPU's KV lies on the host anyway, so there it is ignored. */
+    uint64_t kv_host_bytes;
     uint64_t memory_bytes;    /* what a quarter of the memory is one of; 0: the machine's */
     enum kn_kv_type kv_type;  /* int8 takes half the memory, changes the tokens and the manifest */
     uint32_t context_max;     /* tokens of one request; 0: what the model was trained for */
@@ -87,6 +90,7 @@ struct engine_info {
     uint32_t vocab;
     uint32_t n_embd;
     uint32_t kv_pages;
+    uint32_t kv_host_pages; /* that the host has room for besides */
     uint32_t page_tokens;
     uint32_t sequences_max;
     uint64_t weight_bytes;
@@ -101,6 +105,7 @@ struct engine_outline {
     char manifest_sha256[65]; /* "": not asked for */
     uint32_t context_tokens;
     uint32_t kv_pages;
+    uint32_t kv_host_pages;
     uint32_t page_tokens;
     uint64_t weight_bytes; /* of all ranks */
     uint64_t kv_bytes;
@@ -198,6 +203,8 @@ struct engine_load {
     uint32_t waiting;
     uint32_t kv_pages_used; /* by requests */
     uint32_t kv_pages_idle; /* of the prefix cache, in nobody's use: as good as free */
+    uint64_t kv_host_bytes_used;
+    uint64_t kv_pages_out, kv_pages_in; /* copied to the host and back */
     uint64_t steps;
     uint64_t drafted;      /* tokens that were guessed */
     uint64_t drafts_right; /* those of them that came */
@@ -212,9 +219,9 @@ bool engine_step(struct engine *g, struct engine_step *out);
 int engine_check(struct engine *g, struct err *e);
 struct engine_load engine_load(const struct engine *g);
 
-/* Hashes of cached blocks (runtime/base/blockhash.h) that came and went since the last call; at
- * most one for each page in either list. One that is in both has moved: apply `evicted` first.
- * Valid until the next call. */
+/* Hashes of cached blocks (runtime/base/blockhash.h), on the device or the host, that came and went
+ * since the last call; at most one for each page, of either, in either list. One that is in both
+ * has moved: apply `evicted` first. Valid until the next call. */
 struct engine_cache_news {
     const uint64_t *evicted, *stored;
     uint32_t n_evicted, n_stored;

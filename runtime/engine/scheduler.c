@@ -75,14 +75,16 @@ static uint32_t blocks_to_follow(const struct sequence *q)
 /* Takes from the cache what it has behind q's last block. */
 static void follow(struct scheduler *s, struct sequence *q)
 {
-    uint32_t n = blocks_to_follow(q), at, page;
-    while ((at = q->prefix.n_blocks) < n && at * KN_PAGE_TOKENS == q->n_computed &&
-           (page = prefixcache_follow(s->cache, &q->prefix, q->tokens)) != PREFIXCACHE_NONE) {
-        if (at < q->n_pages)
-            prefixcache_drop(s->cache, q->pages[at]); /* taken for it, and not written yet */
-        else
-            q->n_pages++;
+    uint32_t n = blocks_to_follow(q), at;
+    prefixcache_keep(s->cache, &q->prefix, q->tokens, n);
+    while ((at = q->prefix.n_blocks) < n && at * KN_PAGE_TOKENS == q->n_computed) {
+        /* It may have a page for the block already, which is not written yet. */
+        uint32_t own = at < q->n_pages ? q->pages[at] : PREFIXCACHE_NONE;
+        uint32_t page = prefixcache_follow(s->cache, &q->prefix, q->tokens, own);
+        if (page == PREFIXCACHE_NONE)
+            return;
         q->pages[at] = page;
+        q->n_pages += own == PREFIXCACHE_NONE;
         q->n_computed += KN_PAGE_TOKENS;
         q->n_cached += q->restarted ? 0 : KN_PAGE_TOKENS;
     }

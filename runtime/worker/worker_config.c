@@ -66,6 +66,8 @@ static const struct config_option options[] = {
     {"kv_bytes", CONFIG_BYTES, AT(kv_bytes), "0", 0, 1e15, NULL, "BYTES",
      "Memory for KV pages, of all processes; 0 is room for 4 contexts, at most a quarter of the "
      "memory"},
+    {"kv_host_bytes", CONFIG_BYTES, AT(kv_host_bytes), "0", 0, 1e15, NULL, "BYTES",
+     "Of a GPU: memory of the host for KV pages of the prefix cache that the GPU has no room for"},
     {"kv_type", CONFIG_CHOICE, AT(kv_type), "f16", 0, 0, "f16|int8", NULL,
      "Of KV pages; int8 takes half the memory and changes answers, so routers must ask for it too"},
     {"context_max", CONFIG_INT, AT(context_max), "0", 0, 1 << 20, NULL, "N",
@@ -231,6 +233,7 @@ struct engine_config worker_engine_config(const struct worker_config *c, const c
         .ranks = (uint32_t)c->tp,
         .ranks_patience_ms = (uint32_t)c->tp_timeout_ms,
         .kv_bytes = (uint64_t)c->kv_bytes,
+        .kv_host_bytes = (uint64_t)c->kv_host_bytes,
         .kv_type = strcmp(c->kv_type, "int8") == 0 ? KN_KV_INT8 : KN_KV_F16,
         .context_max = (uint32_t)c->context_max,
         .sequences_max = (uint32_t)c->sequences_max,

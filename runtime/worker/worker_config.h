@@ -32,6 +32,7 @@ struct worker_config {
     int64_t tp;
     int64_t tp_timeout_ms;
     int64_t kv_bytes;
+    int64_t kv_host_bytes;
     char *kv_type;
     int64_t context_max;
     int64_t sequences_max;

@@ -23,7 +23,7 @@ static void init(struct fixture *f, uint32_t pages, bool enabled)
 {
     struct err e;
     assert_int_equal(kvpool_init(&f->pool, pages, &e), 0);
-    assert_int_equal(prefixcache_init(&f->c, &f->pool, enabled, &e), 0);
+    assert_int_equal(prefixcache_init(&f->c, &f->pool, NULL, enabled, &e), 0);
 }
 
 static void release(struct fixture *f)
@@ -34,6 +34,11 @@ static void release(struct fixture *f)
     assert_int_equal(f->pool.n_free, f->pool.n_pages);
     assert_true(kvpool_consistent(&f->pool));
     kvpool_release(&f->pool);
+}
+
+static struct prefixcache_block *block_at(struct fixture *f, uint32_t page)
+{
+    return &f->c.blocks[f->c.block_of[page]];
 }
 
 /* A user of the cache: what a sequence is to it. */
@@ -56,7 +61,8 @@ static void make(struct user *u, uint32_t first, const uint8_t *salt)
 static uint32_t compute(struct fixture *f, struct user *u, uint32_t n)
 {
     uint32_t hits = 0, page;
-    while (u->n < n && (page = prefixcache_follow(&f->c, &u->x, u->tokens)) != PREFIXCACHE_NONE) {
+    while (u->n < n && (page = prefixcache_follow(&f->c, &u->x, u->tokens, PREFIXCACHE_NONE)) !=
+                           PREFIXCACHE_NONE) {
         u->pages[u->n++] = page;
         hits++;
     }
@@ -148,22 +154,23 @@ static void test_prefixcache_survives_collisions(void **state)
         make(&a, 0, no_salt);
         b = a;
         compute(&f, &a, 2);
-        struct prefixcache_block *second = &f.c.blocks[a.pages[1]];
+        struct prefixcache_block *second = block_at(&f, a.pages[1]);
         if (kind == 0)
             second->tokens[KN_PAGE_TOKENS - 1]++; /* as if other tokens had its hash */
         else if (kind == 1)
             second->parent = 7; /* another prefix */
         else
-            f.c.blocks[a.pages[0]].salt[0]++; /* another tenant */
+            block_at(&f, a.pages[0])->salt[0]++; /* another tenant */
         assert_int_equal(prefixcache_look(&f.c, &b.x, b.tokens, 2, &n_used), kind < 2 ? 1 : 0);
-        while ((page = prefixcache_follow(&f.c, &b.x, b.tokens)) != PREFIXCACHE_NONE)
+        while ((page = prefixcache_follow(&f.c, &b.x, b.tokens, PREFIXCACHE_NONE)) !=
+               PREFIXCACHE_NONE)
             b.pages[b.n++] = page;
         assert_int_equal(b.n, kind < 2 ? 1 : 0);
         assert_true(prefixcache_take(&f.c, &page));
         assert_int_equal(prefixcache_store(&f.c, &b.x, b.tokens, page), page);
         assert_true(b.x.ended);
         b.pages[b.n++] = page;
-        second->parent = a.pages[0];
+        second->parent = f.c.block_of[a.pages[0]];
         leave(&f, &b);
         assert_false(b.x.ended);
         leave(&f, &a);
@@ -219,7 +226,7 @@ static void test_prefixcache_evicts_the_least_recently_used(void **state)
     assert_int_equal(
         prefixcache_look(
             &f.c,
-            &(struct prefix){.root = again.x.root, .hash = again.x.root, .page = PREFIXCACHE_NONE},
+            &(struct prefix){.root = again.x.root, .hash = again.x.root, .block = PREFIXCACHE_NONE},
             again.tokens, 4, &n_used),
         3);
     assert_int_equal(n_used, 3);

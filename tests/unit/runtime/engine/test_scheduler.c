@@ -51,7 +51,7 @@ static void init_cached(struct fixture *f, uint32_t pages, uint32_t running_max,
     struct err e;
     memset(f, 0, sizeof(*f));
     assert_int_equal(kvpool_init(&f->pool, pages, &e), 0);
-    assert_int_equal(prefixcache_init(&f->cache, &f->pool, cached, &e), 0);
+    assert_int_equal(prefixcache_init(&f->cache, &f->pool, NULL, cached, &e), 0);
     const struct scheduler_limits limits = {
         .running_max = running_max, .step_tokens_max = step_tokens_max, .priority_rows = 1000000};
     assert_int_equal(scheduler_init(&f->s, &f->cache, &limits, &e), 0);

@@ -50,6 +50,7 @@ static void test_worker_config_defaults_are_valid(void **state)
     assert_null(c.draft_model);
     assert_int_equal(c.draft_tokens_max, 4);
     assert_string_equal(c.kv_type, "f16");
+    assert_int_equal(c.kv_host_bytes, 0);
     assert_int_equal(c.model.n, 1);
     assert_int_equal(c.memory, 0);
     assert_int_equal(c.load_wait_ms, 60000);
@@ -112,6 +113,10 @@ static void test_worker_config_refuses_what_does_not_fit_together(void **state)
     assert_int_equal(load(&c, &e, 2, "--model=a", "--speculate=maybe"), ERR_CONFIG);
     assert_int_equal(load(&c, &e, 2, "--model=a", "--draft-tokens-max=17"), ERR_CONFIG);
     assert_int_equal(load(&c, &e, 2, "--model=a", "--kv-type=int4"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--kv-host-bytes=-1"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--kv-host-bytes=2M"), 0);
+    assert_int_equal(worker_engine_config(&c, "a").kv_host_bytes, 2 << 20);
+    config_release(&worker_program, &c);
     assert_int_equal(load(&c, &e, 2, "--model=a=x", "--model=a=y"), ERR_CONFIG);
     assert_non_null(strstr(e.msg, "two are called a"));
     assert_int_equal(load(&c, &e, 2, "--model=a=x", "--model=b="), ERR_CONFIG);
