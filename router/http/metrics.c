@@ -265,6 +265,21 @@ static double kv_of(const struct pool_worker_view *w)
     return w->kv_pages ? (double)w->kv_pages_used / w->kv_pages : 0;
 }
 
+static double host_bytes_of(const struct pool_worker_view *w)
+{
+    return (double)w->kv_host_bytes_used;
+}
+
+static double pages_out_of(const struct pool_worker_view *w)
+{
+    return (double)w->kv_pages_out;
+}
+
+static double pages_in_of(const struct pool_worker_view *w)
+{
+    return (double)w->kv_pages_in;
+}
+
 static double prefill_of(const struct pool_worker_view *w)
 {
     return w->prefill_tokens_per_s;
@@ -285,6 +300,10 @@ static void write_workers(const struct http *h, struct buf *out)
         {"argosy_worker_waiting", "Requests that wait at a worker.", waiting_of},
         {"argosy_worker_inflight", "This router's choices at a worker.", inflight_of},
         {"argosy_worker_kv_usage_perc", "Share of KV pages in use, 0 to 1.", kv_of},
+        {"argosy_worker_kv_host_bytes", "KV pages of a GPU that lie on its host.", host_bytes_of},
+        {"argosy_worker_kv_pages_out", "KV pages copied to the host since the model was loaded.",
+         pages_out_of},
+        {"argosy_worker_kv_pages_in", "KV pages copied back to the GPU since then.", pages_in_of},
         {"argosy_worker_prefill_tokens_per_second", "As measured.", prefill_of},
         {"argosy_worker_decode_tokens_per_second", "As measured.", decode_of},
     };

@@ -60,7 +60,9 @@ void blocks_events(struct pool *p, struct worker *w, const Argosy__CacheEvents *
         return;
     if (w->index_slot == PREFIX_INDEX_NONE)
         join(p, w);
-    prefix_index_limit(p->index, w->index_slot, w->kv_pages);
+    uint64_t blocks_max = (uint64_t)w->kv_pages + w->kv_host_pages;
+    prefix_index_limit(p->index, w->index_slot,
+                       blocks_max < UINT32_MAX ? (uint32_t)blocks_max : UINT32_MAX);
     prefix_index_evict(p->index, w->index_slot, events->evicted, events->n_evicted);
     prefix_index_store(p->index, w->index_slot, events->stored, events->n_stored);
 }

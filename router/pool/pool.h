@@ -138,6 +138,8 @@ struct pool_worker_view {
     const char *state; /* "ready", "draining", "suspect", "broken" */
     uint32_t running, waiting, inflight;
     uint32_t kv_pages, kv_pages_used;
+    uint64_t kv_host_bytes_used;                      /* KV pages of a GPU that lie on its host */
+    uint64_t kv_pages_out, kv_pages_in;               /* copied there and back */
     double prefill_tokens_per_s, decode_tokens_per_s; /* measured; 0: not yet */
     uint64_t attached_ms;                             /* clock_mono_ms */
     uint64_t inflight_tokens; /* that this router has under way there: prompts and outputs */

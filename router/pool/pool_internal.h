@@ -89,7 +89,9 @@ struct worker {
     struct worker_offer *offers;
     uint32_t n_offers;
     uint32_t kv_pages, kv_pages_used; /* of all its models; the view has those of one */
-    char *model_names;                /* for the view */
+    uint32_t kv_host_pages;           /* beside them; cached blocks lie on either */
+    uint64_t kv_host_bytes_used, kv_pages_out, kv_pages_in;
+    char *model_names; /* for the view */
     struct policy_label *labels;
     struct rates rates; /* of all its models; the view has those of one */
     struct policy_rates measured;

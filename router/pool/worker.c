@@ -328,6 +328,11 @@ static struct worker *find_attached(const struct pool *p, const char *id)
     return NULL;
 }
 
+static uint32_t clamp_u32(uint64_t n)
+{
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
 static void describe(struct pool *p, struct worker *w, const Argosy__Hello *h)
 {
     uint64_t inflight_max = (uint64_t)h->sequences_max + p->config.worker_queue_max;
@@ -336,6 +341,9 @@ static void describe(struct pool *p, struct worker *w, const Argosy__Hello *h)
     w->view.sequences_max = h->sequences_max;
     w->view.inflight_max = inflight_max < UINT32_MAX ? (uint32_t)inflight_max : UINT32_MAX;
     w->kv_pages = h->kv_pages;
+    for (size_t i = 0; i < h->n_models; i++)
+        if (h->models[i]->state == ARGOSY__MODEL_STATE__MODEL_LOADED)
+            w->kv_host_pages = clamp_u32((uint64_t)w->kv_host_pages + h->models[i]->kv_host_pages);
     w->view.price = h->price;
     snprintf(w->device_kind, sizeof(w->device_kind), "%s", h->device ? h->device->kind : "");
     snprintf(w->device_name, sizeof(w->device_name), "%s", h->device ? h->device->name : "");
@@ -419,9 +427,27 @@ static void take_model_load(struct pool *p, const struct worker *w, struct worke
     o->kv_pages_used = least(l->kv_pages_used, o->kv_pages);
 }
 
+/* Of all models together. */
+static void take_pages(struct worker *w, const Argosy__Load *l)
+{
+    uint64_t kv_pages = 0, kv_host_pages = 0;
+    w->kv_host_bytes_used = w->kv_pages_out = w->kv_pages_in = 0;
+    for (size_t i = 0; i < l->n_models; i++) {
+        kv_pages += l->models[i]->kv_pages;
+        kv_host_pages += l->models[i]->kv_host_pages;
+        w->kv_host_bytes_used += l->models[i]->kv_host_bytes_used;
+        w->kv_pages_out += l->models[i]->kv_pages_out;
+        w->kv_pages_in += l->models[i]->kv_pages_in;
+    }
+    if (l->n_models > 0) {
+        w->kv_pages = clamp_u32(kv_pages);
+        w->kv_host_pages = clamp_u32(kv_host_pages);
+    }
+    w->kv_pages_used = least(l->kv_pages_used, w->kv_pages);
+}
+
 static void take_load(struct pool *p, struct worker *w, const Argosy__Load *l)
 {
-    uint64_t kv_pages = 0;
     policy_note_load(&w->view, l->running, l->waiting);
     for (uint32_t i = 0; i < w->n_offers; i++) {
         struct worker_offer *o = &w->offers[i];
@@ -430,11 +456,7 @@ static void take_load(struct pool *p, struct worker *w, const Argosy__Load *l)
         else
             o->kv_pages_used = least(l->kv_pages_used, o->kv_pages);
     }
-    for (size_t i = 0; i < l->n_models; i++)
-        kv_pages += l->models[i]->kv_pages;
-    if (l->n_models > 0)
-        w->kv_pages = kv_pages < UINT32_MAX ? (uint32_t)kv_pages : UINT32_MAX;
-    w->kv_pages_used = least(l->kv_pages_used, w->kv_pages);
+    take_pages(w, l);
     if (l->steps != w->steps) {
         w->steps = l->steps;
         w->steps_ms = w->heard_ms;

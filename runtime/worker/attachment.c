@@ -114,6 +114,7 @@ static void add_model(struct hello *h, const struct offer *o)
     m->context_tokens = o->outline.context_tokens;
     m->exact = true;
     m->kv_pages = o->outline.kv_pages;
+    m->kv_host_pages = o->outline.kv_host_pages;
     m->page_tokens = o->outline.page_tokens;
     m->memory_bytes = o->memory_bytes;
     m->state = attachment_state_of(o);
@@ -245,6 +246,10 @@ static void send_load(struct attachment *a, const struct load_report *load, uint
         models[i].waiting = load->models[i].waiting;
         models[i].kv_pages_used = load->models[i].kv_pages_used;
         models[i].kv_pages = load->models[i].kv_pages;
+        models[i].kv_host_pages = load->models[i].kv_host_pages;
+        models[i].kv_host_bytes_used = load->models[i].kv_host_bytes_used;
+        models[i].kv_pages_out = load->models[i].kv_pages_out;
+        models[i].kv_pages_in = load->models[i].kv_pages_in;
         list[i] = &models[i];
     }
     if (pulse_send(&a->pulse, a->stream, &m, a->heartbeat_ms, now_ms, &e) < 0)

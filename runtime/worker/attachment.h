@@ -40,7 +40,8 @@ struct load_report {
     bool draining;
     struct model_report {
         int32_t state; /* Argosy__ModelState */
-        uint32_t running, waiting, kv_pages_used, kv_pages;
+        uint32_t running, waiting, kv_pages_used, kv_pages, kv_host_pages;
+        uint64_t kv_host_bytes_used, kv_pages_out, kv_pages_in;
     } models[WORKER_MODELS_MAX]; /* of the roster's offers */
 };
 

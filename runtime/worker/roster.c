@@ -163,6 +163,7 @@ static int learn(struct offer *o, const struct engine_info *info, struct err *e)
     snprintf(l->manifest_sha256, sizeof(l->manifest_sha256), "%s", info->manifest_sha256);
     l->context_tokens = info->context_tokens;
     l->kv_pages = info->kv_pages;
+    l->kv_host_pages = info->kv_host_pages;
     l->page_tokens = info->page_tokens;
     return copy_adapters(o, info, e);
 }

@@ -247,10 +247,15 @@ static struct load_report report_load(const struct worker *w)
         m->waiting = reception_waiting(&w->reception, o);
         if (o->state == OFFER_LOADED) {
             struct engine_load load = engine_load(o->engine);
+            const struct engine_info *info = engine_info(o->engine);
             m->running = load.running;
             m->waiting += load.waiting;
             m->kv_pages_used = load.kv_pages_used;
-            m->kv_pages = engine_info(o->engine)->kv_pages;
+            m->kv_pages = info->kv_pages;
+            m->kv_host_pages = info->kv_host_pages;
+            m->kv_host_bytes_used = load.kv_host_bytes_used;
+            m->kv_pages_out = load.kv_pages_out;
+            m->kv_pages_in = load.kv_pages_in;
         }
         all.running += m->running;
         all.waiting += m->waiting;

@@ -43,8 +43,8 @@ class Pool:
         """Slow, so that it can be killed in the middle of an answer."""
         self.join(name, "argosy-worker", "--device", "cpu", "--isa", "ref", "--threads", "1")
 
-    def join_gpu(self, name):
-        self.join(name, "argosy-worker-emulated", "--device", "cuda")
+    def join_gpu(self, name, *options):
+        self.join(name, "argosy-worker-emulated", "--device", "cuda", *options)
 
     def join_gpus(self, name):
         """Two, a process each."""
@@ -73,6 +73,28 @@ class Pool:
             raise AssertionError("the stream ended early")
         finally:
             connection.close()
+
+    def ask(self, prompt):
+        """(text, cached tokens) of a short answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request("POST", "/v1/completions", json.dumps({**REQUEST, "prompt": prompt, "max_tokens": 3}))
+            response = connection.getresponse()
+            body = json.loads(response.read())
+            assert response.status == 200, body
+            return body["choices"][0]["text"], body["usage"]["prompt_tokens_details"]["cached_tokens"]
+        finally:
+            connection.close()
+
+    def metric(self, name):
+        """Of the only worker."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        finally:
+            connection.close()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
 
     def left(self):
         """The router's last word about a worker that left."""
@@ -140,6 +162,21 @@ def test_a_stream_goes_on_when_one_of_two_gpus_is_lost(pool):
     assert "id=gpus-1" in pool.left() and "moved=1" in pool.left()
 
 
+def test_what_the_gpu_has_no_room_for_comes_back_from_the_host(pool):
+    """Two pages, which is one prompt: the second one pushes the first out."""
+    page = 2 * 30 * 3 * 64 * 2 * 16  # K and V, layers, heads, width, fp16, tokens
+    prompts = [[100 * k + i for i in range(18)] for k in (1, 2)]
+    pool.join_gpu("gpu", "--context-max", "32", "--kv-bytes", str(2 * page), "--kv-host-bytes", str(20 * page))
+    first, second = (pool.ask(p)[0] for p in prompts)
+    assert pool.ask(prompts[0]) == (first, 16)
+    wait_until(lambda: pool.metric("argosy_worker_kv_pages_in") >= 1, 10, "the router hears of it")
+    assert pool.metric("argosy_worker_kv_pages_out") == 2
+    assert pool.metric("argosy_worker_kv_host_bytes") == 2 * page
+    pool.lose("gpu")
+    pool.join_cpu("cpu")
+    assert [pool.ask(p)[0] for p in prompts] == [first, second]
+
+
 @pytest.mark.parametrize(
     ("machine", "options", "words"),
     [
@@ -151,6 +188,8 @@ def test_a_stream_goes_on_when_one_of_two_gpus_is_lost(pool):
         ("devices=1", ("--tp", "2"), "device=cuda:1: this machine has 1 GPU, from cuda:0 on"),
         ("devices=2", ("--tp", "2", "--unload-after", "10s"), "serves one model, and keeps it loaded"),
         ("fail_malloc=3", (), "out of memory"),
+        ("devices=1", ("--kv-host-bytes", "1M", "--prefix-cache=no"), "is for pages of the prefix cache"),
+        ("devices=1", ("--kv-host-bytes", "64k"), "kv_host_bytes: no room for a page"),
     ],
 )
 def test_what_will_not_do_is_told_at_start(build_dir, hash_model, tmp_path, machine, options, words):

@@ -203,6 +203,9 @@ void pool_each_worker(const struct pool *p, void (*fn)(void *ctx, const struct p
                                  .state = "ready",
                                  .kv_pages = 8,
                                  .kv_pages_used = 2,
+                                 .kv_host_bytes_used = 4096,
+                                 .kv_pages_out = 5,
+                                 .kv_pages_in = 3,
                                  .models = "other,tiny"};
     (void)p;
     fn(ctx, &w);

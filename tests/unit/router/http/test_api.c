@@ -795,6 +795,10 @@ static void test_metrics_count(void **state)
     assert_non_null(
         strstr(text, "argosy_http_requests_total{path=\"/v1/completions\",code=\"400\"} 1\n"));
     assert_non_null(strstr(text, "argosy_worker_running{worker=\"wor\\\"ker-1\",device=\"cpu\""));
+#define OF_WORKER "{worker=\"wor\\\"ker-1\",device=\"cpu\",state=\"ready\"} "
+    assert_non_null(strstr(text, "argosy_worker_kv_host_bytes" OF_WORKER "4096\n"));
+    assert_non_null(strstr(text, "argosy_worker_kv_pages_out" OF_WORKER "5\n"));
+    assert_non_null(strstr(text, "argosy_worker_kv_pages_in" OF_WORKER "3\n"));
     assert_non_null(strstr(text, "argosy_moves_total 3\n"));
     reply_release(&r);
 }

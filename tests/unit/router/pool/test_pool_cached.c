@@ -108,6 +108,30 @@ static void test_salt_and_adapter_are_apart(void **state)
     world_release(&w);
 }
 
+/* A worker may have as many blocks as it has pages, on its GPU and on the host. */
+static void test_blocks_on_the_host_count(void **state)
+{
+    (void)state;
+    for (uint32_t host_pages = 0; host_pages <= 40; host_pages += 40) {
+        struct world w;
+        Argosy__ModelLoad model = ARGOSY__MODEL_LOAD__INIT, *models = &model;
+        Argosy__Load load = ARGOSY__LOAD__INIT;
+        Argosy__FromWorker f = ARGOSY__FROM_WORKER__INIT;
+        open_world(&w);
+        model.kv_pages = 30;
+        model.kv_host_pages = host_pages;
+        load.models = &models;
+        load.n_models = 1;
+        f.frame_case = ARGOSY__FROM_WORKER__FRAME_LOAD;
+        f.load = &load;
+        event_frame(&w, 3, &f);
+        tell_cached(&w, 3, MANIFEST, no_salt, prompt, 60, false);
+        tell_cached(&w, 2, MANIFEST, no_salt, prompt, 40, false);
+        assert_int_equal(runs_at(&w, "m", no_salt, host_pages > 0 ? 3 : 2), 40);
+        world_release(&w);
+    }
+}
+
 /* A stream that moves is looked up with the tokens that are out. */
 static void test_what_is_out_counts_too(void **state)
 {
@@ -150,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_prompt_goes_to_who_has_it),
         cmocka_unit_test(test_salt_and_adapter_are_apart),
+        cmocka_unit_test(test_blocks_on_the_host_count),
         cmocka_unit_test(test_what_is_out_counts_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
