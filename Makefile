@@ -166,7 +166,7 @@ $(foreach o,$(TEST_PARTS),$(eval $(dir $(o))test: $(o)))
 KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
 CUDA_HOST_OBJ := $(CUDA_HOST_SRC:%.c=$(B)/%.o)
 $(patsubst %.c,$(B)/%,$(filter tests/unit/kernels/simt/%,$(TEST_SRC))): $(KERNEL_CU_OBJ) $(SIMT_OBJ)
-EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda test_collective_nccl test_cuda_group test_cuda_lora)
+EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda test_collective_nccl test_cuda_engine test_cuda_group test_cuda_lora)
 $(EMULATED_TESTS): $(CUDA_HOST_OBJ) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"
@@ -177,6 +177,13 @@ EMULATION := $(CUDA_HOST_OBJ) $(if $(filter release debug,$(BUILD)),$(FAST_OBJ),
 $(B)/tests/unit/runtime/engine/test_offload: $(EMULATION)
 EMULATED := $(B)/argosy-worker-emulated
 $(EMULATED): $(B)/runtime/worker/main.o $(B)/tests/emulated/machine.o $(EMULATION) $(LIB)
+	@echo "  ld  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+# logits_tool over the emulated device: every architecture's bits (tests/model).
+EMULATED_TOOL := $(B)/tests/tools/logits_tool_emulated
+$(EMULATED_TOOL): $(B)/tests/tools/logits_tool.o $(B)/tests/emulated/machine.o $(CUDA_HOST_OBJ) \
+                  $(if $(filter release debug,$(BUILD)),$(FAST_OBJ),$(KERNEL_CU_OBJ) $(SIMT_OBJ)) $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
@@ -238,11 +245,11 @@ $(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o build/fuzz/libargosy.a
 .PHONY: lib tests-build tools-build fuzz-build tsan-build
 lib: $(LIB)
 tests-build: $(TEST_BIN)
-tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED)
+tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED) $(EMULATED_TOOL)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for. Emulated GPUs are one thread's, and have TSan's calls for
 # their own (kernels/simt).
-TSAN_SRC := $(filter-out %/test_backend_cuda.c %/test_cuda_group.c %/test_cuda_lora.c %/test_collective_nccl.c %/test_offload.c,\
+TSAN_SRC := $(filter-out $(EMULATED_TESTS:$(B)/%=%.c),\
             $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
             tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c \
             tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC)))

@@ -47,7 +47,7 @@ static void visit_all(const struct walk *k, const struct kn_matrix *w, uint32_t 
 {
     for (uint32_t i = 0; w && i < n; i++)
         visit(k, &w[i]);
-    if (w && n > 0 && k->array)
+    if (w && n > 0 && w->rows > 0 && k->array)
         k->array(k->ctx, w, n);
 }
 

@@ -127,7 +127,7 @@ static void cuda_gate(struct pass *base, enum pass_gate kind)
     struct cuda *c = p->cuda;
     int64_t ff = c->n_ff;
     const struct kn_act *act = begin_act(p, ff);
-    if (goes_on(p))
+    if (ff > 0 && goes_on(p))
         cuda_ok(c,
                 (kind == PASS_GEGLU ? kn_cuda_geglu_quantize : kn_cuda_swiglu_quantize)(
                     c->y, 2 * ff, 0, p->n_act, ff, act, c->stream),
@@ -270,7 +270,7 @@ static void multiply_experts(struct cuda_pass *p, const struct kn_matrix *w, con
                              float *y, int64_t ldy)
 {
     struct cuda *c = p->cuda;
-    if (goes_on(p))
+    if (w->rows > 0 && goes_on(p))
         cuda_ok(c,
                 kn_cuda_matmul_experts(w, cuda_experts(c, w), (int)c->model->h.n_experts, &c->act,
                                        x_rows, c->expert_begin, p->n_act, y, ldy, c->stream),
@@ -295,7 +295,7 @@ static void cuda_combine_experts(struct pass *base, const struct kn_matrix *w)
     const struct hparams *h = &c->model->h;
     multiply_experts(p, w, NULL, c->y, w->rows);
     p->n_act = p->rows;
-    if (goes_on(p))
+    if (w->rows > 0 && goes_on(p))
         cuda_ok(c,
                 kn_cuda_combine(c->y, c->expert_slots, c->expert_weights, p->rows,
                                 (int)h->n_experts_used, w->rows, cuda_own_x(p), h->n_embd,

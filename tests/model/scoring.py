@@ -14,8 +14,9 @@ def compute(build_dir, model, ids, directory, isa="auto", threads=2, chunk=256, 
             kv_type="f16"):
     """Logits (n, vocab) and hidden states (n, n_embd) of a GGUF file; their files are in directory."""
     logits, hidden = directory / "logits", directory / "hidden"
+    tool = "logits_tool_emulated" if isa == "cuda" else "logits_tool"
     done = subprocess.run(
-        [build_dir / "tests/tools/logits_tool", model, isa, str(threads), str(chunk), logits,
+        [build_dir / "tests/tools" / tool, model, isa, str(threads), str(chunk), logits,
          hidden, str(ranks), kv_type],
         input=" ".join(map(str, ids)),
         text=True,

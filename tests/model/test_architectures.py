@@ -207,6 +207,25 @@ def test_architecture_has_the_same_bits_everywhere(build_dir, tmp_path, name, ki
         assert np.array_equal(expected, np.asarray(found).view(np.uint32)), (ranks, threads, chunk)
 
 
+def bits(arrays):
+    return [np.array(a).view(np.uint32) for a in arrays]
+
+
+@pytest.mark.parametrize("name,kind", [c for c in CASES if c[1] != "F16"], ids=lambda v: v)
+def test_architecture_has_the_same_bits_on_a_gpu(build_dir, tmp_path, monkeypatch, name, kind):
+    """Emulated: a prompt in tiles, tokens one by one, two and four GPUs that share it out."""
+    monkeypatch.setenv("SIMT_MACHINE", "devices=4")
+    path = tmp_path / "model.gguf"
+    _, ids = make(name, kind, path)
+    few = ids[:20]
+    runs = [("f16", 1, ids, LENGTH), ("f16", 1, few, 1), ("f16", 2, ids, 70), ("f16", 4, few, 10)]
+    for kv_type, ranks, some, chunk in runs + [("int8", 1, few, 10)]:
+        expected = bits(compute(build_dir, path, some, tmp_path, kv_type=kv_type))
+        found = bits(compute(build_dir, path, some, tmp_path, "cuda", 1, chunk, ranks, kv_type))
+        for ours, theirs in zip(found, expected):
+            assert np.array_equal(ours, theirs), (kv_type, ranks, chunk)
+
+
 def refused(build_dir, tmp_path, name, keys=None, bend=None):
     """What is said about a file that is wrong in that."""
     family, options = CONFIGS[name]

@@ -10,7 +10,8 @@
  * ids in decimal from stdin and computes them as one sequence, CHUNK rows a pass. Writes the logits
  * of every position to LOGITS, (n, vocab) fp32, and the residual stream behind the last layer to
  * HIDDEN, (n, n_embd) fp32. "-" for a file: not wanted. Prints n, vocab, n_embd.
- * RANKS: processes that share the model out. KV_TYPE: f16 or int8.
+ * RANKS: processes that share the model out. KV_TYPE: f16 or int8. ISA may be "cuda" for GPUs,
+ * which logits_tool_emulated has: the same program over the emulated device.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "runtime/base/buf.h"
 #include "runtime/base/threads.h"
 #include "runtime/engine/backend.h"
+#include "runtime/engine/gpu.h"
 #include "runtime/engine/rank.h"
 #include "runtime/engine/ranks.h"
 #include "runtime/format/checkpoint.h"
@@ -27,6 +29,7 @@
 #include "runtime/text/tokenizer.h"
 
 struct tool {
+    struct gpu gpu;
     struct ranks *ranks; /* NULL: this process alone */
     struct buf message;
     struct model model;
@@ -84,9 +87,14 @@ static void read_ids(struct tool *t)
 
 static int open_model(struct tool *t, char **argv, struct err *e)
 {
-    struct rank_setup setup = {.isa = isa_of(argv[2]), .threads = number_of(argv[3])};
+    bool cuda = strcmp(argv[2], "cuda") == 0;
+    struct rank_setup setup = {.isa = cuda ? KN_ISA_REF : isa_of(argv[2]),
+                               .threads = number_of(argv[3])};
     uint32_t ranks = argv[7] ? number_of(argv[7]) : 1;
-    int rc = checkpoint_open(argv[1], &setup.file, e);
+    int rc = gpu_choose(cuda ? "cuda" : "cpu", ranks, &setup.gpu, e);
+    t->gpu = setup.gpu;
+    if (rc == 0)
+        rc = checkpoint_open(argv[1], &setup.file, e);
     if (rc == 0 && ranks > 1)
         rc = ranks_start(ranks, rank_serve, &setup, &t->ranks, e);
     if (rc == 0)
@@ -98,6 +106,20 @@ static int open_model(struct tool *t, char **argv, struct err *e)
     if (t->ranks)
         rc = collective_agree(ranks_collective(t->ranks), rc, e, e);
     return rc;
+}
+
+static int watch(void *arg, struct err *e)
+{
+    return ranks_check(arg, e);
+}
+
+static int create_backend(struct tool *t, struct collective *group,
+                          const struct backend_limits *limits, struct err *e)
+{
+    const struct gpu_group gpus = {.control = group, .watch = watch, .arg = t->ranks};
+    if (!gpu_computes(&t->gpu))
+        return backend_cpu_create(&t->model, t->threads, group, limits, &t->backend, e);
+    return backend_cuda_create(&t->model, &t->gpu, group ? &gpus : NULL, limits, &t->backend, e);
 }
 
 static int open_backend(struct tool *t, struct err *e)
@@ -117,7 +139,7 @@ static int open_backend(struct tool *t, struct err *e)
     struct collective *group = t->ranks ? ranks_collective(t->ranks) : NULL;
     int rc = group ? rank_send_limits(group, &limits, e) : 0;
     if (rc == 0)
-        rc = backend_cpu_create(&t->model, t->threads, group, &limits, &t->backend, e);
+        rc = create_backend(t, group, &limits, e);
     return group ? collective_agree(group, rc, e, e) : rc;
 }
 
@@ -136,8 +158,9 @@ static void compute(struct tool *t, uint32_t pos, uint32_t rows)
     if (group && rank_send_batch(group, &b, &t->message, NULL) < 0)
         abort();
     backend_run(t->backend, &b);
-    if (group && group->lost.code < 0) {
-        fprintf(stderr, "%s\n", group->lost.msg);
+    struct err e;
+    if ((group && group->lost.code < 0) || backend_check(t->backend, &e) < 0) {
+        fprintf(stderr, "%s\n", group && group->lost.code < 0 ? group->lost.msg : e.msg);
         exit(1);
     }
     for (uint32_t i = 0; i < rows; i++) {

@@ -13,11 +13,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "kernels/simt/simt.h"
 #include "runtime/base/clock.h"
-#include "runtime/engine/engine.h"
-#include "runtime/engine/gpu.h"
 #include "runtime/model/shard.h"
+#include "tests/unit/runtime/engine/said.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
 /* No test waits for longer, whatever goes wrong. */
@@ -25,13 +23,6 @@
 
 #define REQUESTS 3u
 #define TOKENS 6u
-
-/* What the engine said of each request. */
-struct said {
-    uint32_t tokens[REQUESTS][TOKENS];
-    uint64_t digests[REQUESTS][TOKENS];
-    float embedding[512];
-};
 
 /* Has work for eight ranks, and a KV head for four of them. */
 static const struct tiny_llama wide = {.n_layers = 2,
@@ -42,14 +33,6 @@ static const struct tiny_llama wide = {.n_layers = 2,
                                        .type = KN_Q8_0,
                                        .untied = true,
                                        .seed = 1};
-
-static void on_machine(int devices)
-{
-    const struct simt_machine m = {
-        .devices = devices, .major = 9, .minor = 0, .driver = 13000, .memory = (size_t)2 << 30};
-    simt_machine_set(&m);
-    gpu_forget();
-}
 
 /* Of a step of ranks, where a test does not wait for its end. */
 static uint32_t patience_ms = 60000;
@@ -76,63 +59,38 @@ static int open_engine(const char *device, uint32_t ranks, const struct tiny_lla
 }
 
 /* Prompts of one token up to more than a step takes, and one that is pooled. */
-static void submit_all(struct engine *g)
-{
+struct requests {
     uint32_t prompt[24];
-    struct err e = {0};
+    struct engine_request v[REQUESTS + 1];
+};
+
+static void make_requests(struct requests *q)
+{
     for (uint32_t i = 0; i < 24; i++)
-        prompt[i] = 7 * i % TINY_VOCAB;
+        q->prompt[i] = 7 * i % TINY_VOCAB;
     for (uint32_t i = 0; i <= REQUESTS; i++) {
-        struct engine_request r = {
+        q->v[i] = (struct engine_request){
             .id = i + 1,
-            .prompt = prompt,
+            .prompt = q->prompt,
             .n_prompt = 1 + 9 * (i % REQUESTS),
             .max_tokens = TOKENS,
             .ignore_eos = true,
             .sampling = {.temperature = 0.8f, .top_p = 1, .repetition_penalty = 1.1f, .seed = i}};
-        r.pooling = i == REQUESTS ? ENGINE_POOLING_MEAN : ENGINE_POOLING_NONE;
-        if (engine_submit(g, &r, &e) < 0)
-            fail_msg("%s", e.msg);
+        q->v[i].pooling = i == REQUESTS ? ENGINE_POOLING_MEAN : ENGINE_POOLING_NONE;
     }
-}
-
-static void take(struct said *out, const struct engine_delta *d)
-{
-    if (d->embedding)
-        memcpy(out->embedding, d->embedding, d->n_embedding * sizeof(float));
-    for (uint32_t k = 0; k < d->n_tokens; k++) {
-        out->tokens[d->id - 1][d->index + k] = d->tokens[k];
-        out->digests[d->id - 1][d->index + k] = d->logits_digests[k];
-    }
-}
-
-/* Tokens that came. */
-static uint32_t run(struct engine *g, struct said *out)
-{
-    struct engine_step s;
-    uint32_t n = 0;
-    *out = (struct said){0};
-    submit_all(g);
-    while (engine_step(g, &s) && engine_check(g, NULL) == 0)
-        for (uint32_t i = 0; i < s.n_deltas; i++) {
-            take(out, &s.deltas[i]);
-            n += s.deltas[i].n_tokens;
-        }
-    for (uint32_t i = 0; i < s.n_deltas; i++) {
-        take(out, &s.deltas[i]);
-        n += s.deltas[i].n_tokens;
-    }
-    return n;
 }
 
 static void run_on(const char *device, uint32_t ranks, const struct tiny_llama *t,
                    enum kn_kv_type kv_type, struct said *out)
 {
     struct engine *g = NULL;
+    struct requests q;
     struct err e = {0};
     if (open_engine(device, ranks, t, kv_type, &g, &e) < 0)
         fail_msg("%s, %u ranks: %s", device, ranks, e.msg);
-    assert_int_equal(run(g, out), REQUESTS * TOKENS);
+    make_requests(&q);
+    said_run(g, q.v, REQUESTS + 1, out);
+    assert_int_equal(out->n_tokens, REQUESTS * TOKENS);
     assert_int_equal(engine_check(g, &e), 0);
     engine_free(g);
     assert_int_equal(simt_machine_taken(), 0);
@@ -142,14 +100,12 @@ static void compare(const struct tiny_llama *t, enum kn_kv_type kv_type, uint32_
 {
     struct said cpu, gpu;
     alarm(LIMIT_S);
-    on_machine(8);
+    on_gpus(8);
     run_on("cpu", 1, t, kv_type, &cpu);
     for (uint32_t ranks = 1; ranks <= ranks_max; ranks *= 2) {
         simt_set(&(struct simt_options){.seed = ranks, .eager_copies = ranks % 4 == 2});
         run_on("cuda", ranks, t, kv_type, &gpu);
-        assert_memory_equal(cpu.digests, gpu.digests, sizeof(cpu.digests));
-        assert_memory_equal(cpu.tokens, gpu.tokens, sizeof(cpu.tokens));
-        assert_memory_equal(cpu.embedding, gpu.embedding, sizeof(cpu.embedding));
+        assert_same_said(&cpu, &gpu);
     }
     alarm(0);
 }
@@ -204,7 +160,7 @@ static void assert_refused(int devices, uint32_t ranks, const char *words)
 {
     struct engine *g = NULL;
     struct err e = {0};
-    on_machine(devices);
+    on_gpus(devices);
     assert_true(open_engine("cuda", ranks, &wide, KN_KV_F16, &g, &e) < 0);
     if (!strstr(e.msg, words))
         fail_msg("'%s' is not in '%s'", words, e.msg);
@@ -259,10 +215,12 @@ static uint64_t lose(int sig, struct err *e)
 {
     struct engine *g = NULL;
     struct engine_step s;
-    on_machine(2);
+    struct requests q;
+    on_gpus(2);
     if (open_engine("cuda", 2, &wide, KN_KV_F16, &g, e) < 0)
         fail_msg("%s", e->msg);
-    submit_all(g);
+    make_requests(&q);
+    said_submit(g, q.v, REQUESTS + 1);
     assert_true(engine_step(g, &s));
     uint64_t begin_ms = clock_mono_ms();
     kill(child(), sig);

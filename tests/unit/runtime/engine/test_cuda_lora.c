@@ -10,20 +10,13 @@
 
 #include <cmocka.h>
 
-#include "kernels/simt/simt.h"
-#include "runtime/engine/engine.h"
+#include "tests/unit/runtime/engine/said.h"
 #include "tests/unit/runtime/model/tiny_adapter.h"
 #include "tests/unit/runtime/model/tiny_llama.h"
 
 #define ADAPTERS 3u
 #define REQUESTS 6u
 #define TOKENS 4u
-
-/* What the engine said of each request. */
-struct said {
-    uint32_t tokens[REQUESTS][TOKENS];
-    uint64_t digests[REQUESTS][TOKENS];
-};
 
 /* Two ranks, one below a block of 32 and no multiple of 4; types; one without the FFN's. */
 static const struct tiny_adapter adapters[ADAPTERS] = {
@@ -53,15 +46,17 @@ static struct engine *open_engine(const char *device, const char *model,
 
 /* Prompts from one token up to more than what GEMV serves, neighbours with one adapter among them.
  */
-static void submit_all(struct engine *g)
+static void run(const char *device, const char *model, const struct engine_adapter *a,
+                struct said *out)
 {
     static const uint32_t which[REQUESTS] = {1, 1, 0, 2, 3, 1};
+    struct engine *g = open_engine(device, model, a);
+    struct engine_request requests[REQUESTS];
     uint32_t prompt[30];
-    struct err e = {0};
     for (uint32_t i = 0; i < 30; i++)
         prompt[i] = 7 * i % TINY_VOCAB;
-    for (uint32_t i = 0; i < REQUESTS; i++) {
-        const struct engine_request r = {
+    for (uint32_t i = 0; i < REQUESTS; i++)
+        requests[i] = (struct engine_request){
             .id = i + 1,
             .prompt = prompt,
             .n_prompt = 1 + 5 * i,
@@ -69,32 +64,8 @@ static void submit_all(struct engine *g)
             .ignore_eos = true,
             .adapter = which[i],
             .sampling = {.temperature = 0.8f, .top_p = 1, .repetition_penalty = 1, .seed = i}};
-        if (engine_submit(g, &r, &e) < 0)
-            fail_msg("%s", e.msg);
-    }
-}
-
-static void run(const char *device, const char *model, const struct engine_adapter *a,
-                struct said *out)
-{
-    struct engine *g = open_engine(device, model, a);
-    struct engine_step s;
-    struct err e = {0};
-    uint32_t n = 0;
-    submit_all(g);
-    for (bool more = true; more;) {
-        more = engine_step(g, &s);
-        if (engine_check(g, &e) < 0)
-            fail_msg("%s", e.msg);
-        for (uint32_t i = 0; i < s.n_deltas; i++) {
-            const struct engine_delta *d = &s.deltas[i];
-            for (uint32_t k = 0; k < d->n_tokens; k++, n++) {
-                out->tokens[d->id - 1][d->index + k] = d->tokens[k];
-                out->digests[d->id - 1][d->index + k] = d->logits_digests[k];
-            }
-        }
-    }
-    assert_int_equal(n, REQUESTS * TOKENS);
+    said_run(g, requests, REQUESTS, out);
+    assert_int_equal(out->n_tokens, REQUESTS * TOKENS);
     engine_free(g);
 }
 
@@ -102,10 +73,8 @@ static void compare(const struct tiny_llama *t)
 {
     struct engine_adapter a[ADAPTERS];
     char folders[ADAPTERS][TINY_FOLDER_BYTES], path[TINY_PATH_BYTES];
-    struct said cpu = {0}, gpu = {0};
-    const struct simt_machine machine = {
-        .devices = 1, .major = 8, .minor = 0, .driver = 13000, .memory = (size_t)2 << 30};
-    simt_machine_set(&machine);
+    struct said cpu, gpu;
+    on_gpus(1);
     tiny_llama_file(t, path);
     for (uint32_t i = 0; i < ADAPTERS; i++) {
         tiny_adapter_folder(&adapters[i], t, folders[i]);
@@ -113,8 +82,7 @@ static void compare(const struct tiny_llama *t)
     }
     run("cpu", path, a, &cpu);
     run("cuda", path, a, &gpu);
-    assert_memory_equal(cpu.digests, gpu.digests, sizeof(cpu.digests));
-    assert_memory_equal(cpu.tokens, gpu.tokens, sizeof(cpu.tokens));
+    assert_same_said(&cpu, &gpu);
     assert_int_equal(simt_machine_taken(), 0);
     unlink(path);
     for (uint32_t i = 0; i < ADAPTERS; i++)
