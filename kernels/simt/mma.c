@@ -112,35 +112,19 @@ static struct number decode(const struct format *f, uint32_t bits)
     return n;
 }
 
-static struct number product(const struct number *a, const struct number *b)
-{
-    bool nan = a->kind == NOT_A_NUMBER || b->kind == NOT_A_NUMBER ||
-               (a->kind == INFINITE && b->significand == 0) ||
-               (b->kind == INFINITE && a->significand == 0);
-
-    return (struct number){
-        .kind = nan                                          ? NOT_A_NUMBER
-                : a->kind == INFINITE || b->kind == INFINITE ? INFINITE
-                                                             : FINITE,
-        .significand = a->significand * b->significand,
-        .exponent = a->exponent + b->exponent,
-        .fraction = a->fraction + b->fraction,
-    };
-}
-
 /* A device's sums: of `at_once` products and the accumulator. */
 struct tensor_core {
     int fraction, kept;
     unsigned at_once;
 };
 
-/* v * 2^by toward zero. */
-static int64_t shifted(int64_t v, int by)
+/* v * 2^(up - down) toward zero, with no branch: there are thousands to a tile. */
+static inline int64_t aligned(int64_t v, int up, int down)
 {
-    int64_t magnitude = v < 0 ? -v : v;
+    const int64_t sign = v >> 63;
+    const int64_t magnitude = ((v ^ sign) - sign) << up >> (down < 63 ? down : 63);
 
-    magnitude = by >= 0 ? magnitude << by : by < -62 ? 0 : magnitude >> -by;
-    return v < 0 ? -magnitude : magnitude;
+    return (magnitude ^ sign) - sign;
 }
 
 /* sum * 2^unit as fp32 with `kept` bits of fraction, toward zero; what vanishes is +0. */
@@ -161,41 +145,47 @@ static uint32_t rounded(int64_t sum, int unit, int kept)
     return magnitude == 0 ? 0 : kn_bits(sum < 0 ? -v : v);
 }
 
-/* What is not finite among the terms: bits to return, or 0 for nothing. */
-static uint32_t special(const struct number *term, unsigned n)
+/* What c + the sum of n products is that are not all finite. */
+static uint32_t special(const struct number *a, const struct number *b, unsigned n,
+                        const struct number *c)
 {
-    bool plus = false, minus = false;
+    bool plus = c->kind == INFINITE && c->significand > 0;
+    bool minus = c->kind == INFINITE && c->significand < 0, nan = c->kind == NOT_A_NUMBER;
 
     for (unsigned i = 0; i < n; i++) {
-        if (term[i].kind == NOT_A_NUMBER) {
-            return NAN_BITS;
-        }
-        plus = plus || (term[i].kind == INFINITE && term[i].significand > 0);
-        minus = minus || (term[i].kind == INFINITE && term[i].significand < 0);
+        int sign = (a[i].significand > 0) == (b[i].significand > 0) ? 1 : -1;
+        bool infinite = a[i].kind == INFINITE || b[i].kind == INFINITE;
+        nan = nan || a[i].kind == NOT_A_NUMBER || b[i].kind == NOT_A_NUMBER ||
+              (infinite && (a[i].significand == 0 || b[i].significand == 0));
+        plus = plus || (infinite && sign > 0);
+        minus = minus || (infinite && sign < 0);
     }
-    return plus && minus ? NAN_BITS : plus ? 0x7f800000u : minus ? 0xff800000u : 0;
+    return nan || (plus && minus) ? NAN_BITS : plus ? 0x7f800000u : 0xff800000u;
 }
 
 /* c + the sum of n products, in one step of the hardware. */
 static uint32_t fused(const struct tensor_core *t, const struct number *a, const struct number *b,
                       unsigned n, uint32_t c)
 {
-    struct number term[K_BYTES / 2 + 1];
-    int64_t sum = 0;
+    const struct number last = decode(&f32, c);
+    int32_t significand[K_BYTES / 2];
+    int exponent[K_BYTES / 2], most = last.exponent;
+    unsigned kinds = last.kind;
 
-    term[n] = decode(&f32, c);
-    int most = term[n].exponent;
     for (unsigned i = 0; i < n; i++) {
-        term[i] = product(&a[i], &b[i]);
-        most = term[i].exponent > most ? term[i].exponent : most;
+        significand[i] = a[i].significand * b[i].significand;
+        exponent[i] = a[i].exponent + b[i].exponent;
+        most = exponent[i] > most ? exponent[i] : most;
+        kinds |= a[i].kind | b[i].kind;
     }
-    uint32_t bits = special(term, n + 1);
-    if (bits != 0) {
-        return bits;
+    if (kinds != FINITE) {
+        return special(a, b, n, &last);
     }
-    for (unsigned i = 0; i <= n; i++) {
-        sum += shifted(term[i].significand,
-                       t->fraction - term[i].fraction - (most - term[i].exponent));
+    const int up = t->fraction - a[0].fraction - b[0].fraction, more = t->fraction - f32.fraction;
+    int64_t sum = aligned(last.significand, more > 0 ? more : 0,
+                          most - last.exponent + (more > 0 ? 0 : -more));
+    for (unsigned i = 0; i < n; i++) {
+        sum += aligned(significand[i], up, most - exponent[i]);
     }
     return rounded(sum, most - t->fraction, t->kept);
 }
