@@ -174,7 +174,8 @@ $(TEST_BIN): %: %.o $(LIB)
 
 # Whole engines and a whole worker over the emulated device, fast but where sanitizers look.
 EMULATION := $(CUDA_HOST_OBJ) $(if $(filter release debug,$(BUILD)),$(FAST_OBJ),$(KERNEL_CU_OBJ) $(SIMT_OBJ))
-$(B)/tests/unit/runtime/engine/test_offload: $(EMULATION)
+ENGINE_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_offload)
+$(ENGINE_TESTS): $(EMULATION)
 EMULATED := $(B)/argosy-worker-emulated
 $(EMULATED): $(B)/runtime/worker/main.o $(B)/tests/emulated/machine.o $(EMULATION) $(LIB)
 	@echo "  ld  $@"
@@ -182,8 +183,7 @@ $(EMULATED): $(B)/runtime/worker/main.o $(B)/tests/emulated/machine.o $(EMULATIO
 
 # logits_tool over the emulated device: every architecture's bits (tests/model).
 EMULATED_TOOL := $(B)/tests/tools/logits_tool_emulated
-$(EMULATED_TOOL): $(B)/tests/tools/logits_tool.o $(B)/tests/emulated/machine.o $(CUDA_HOST_OBJ) \
-                  $(if $(filter release debug,$(BUILD)),$(FAST_OBJ),$(KERNEL_CU_OBJ) $(SIMT_OBJ)) $(LIB)
+$(EMULATED_TOOL): $(B)/tests/tools/logits_tool.o $(B)/tests/emulated/machine.o $(EMULATION) $(LIB)
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
@@ -249,7 +249,7 @@ tools-build: $(TOOL_BIN) $(SHIM) $(EMULATED) $(EMULATED_TOOL)
 fuzz-build: $(FUZZ_BIN)
 # Where threads meet: what BUILD=tsan is for. Emulated GPUs are one thread's, and have TSan's calls for
 # their own (kernels/simt).
-TSAN_SRC := $(filter-out $(EMULATED_TESTS:$(B)/%=%.c),\
+TSAN_SRC := $(filter-out $(patsubst $(B)/%,%.c,$(EMULATED_TESTS) $(ENGINE_TESTS)),\
             $(filter tests/unit/router/% tests/unit/runtime/rpc/% tests/unit/runtime/engine/% \
             tests/unit/runtime/worker/% tests/unit/runtime/base/test_mailbox.c tests/unit/runtime/base/test_threads.c \
             tests/unit/runtime/grammar/test_grammar_store.c,$(TEST_SRC)))
