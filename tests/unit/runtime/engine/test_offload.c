@@ -26,7 +26,14 @@
 #define PAGE_BYTES (2u * 2 * 32 * KN_PAGE_TOKENS * 2) /* layers, K and V, width, fp16 */
 #define CONTEXT 96u
 #define PAGES 8u
-enum { JOBS = 10, PROMPT_MAX = 70, OUTPUT_MAX = 20, STEPS_MAX = 4000 };
+
+#ifdef __SANITIZE_ADDRESS__ /* the emulator takes 17 times as long */
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
+enum { JOBS = SANITIZED ? 5 : 10, PROMPT_MAX = 70, OUTPUT_MAX = 20, STEPS_MAX = 4000 };
 
 static const struct simt_machine a100 = {
     .devices = 1, .major = 8, .minor = 0, .driver = 13000, .memory = (size_t)2 << 30};
@@ -281,7 +288,7 @@ static void run_engine(const struct tiny_llama *t, enum kn_kv_type kv_type, cons
                  (kv_type == KN_KV_F16 ? PAGE_BYTES : PAGE_BYTES / 2 + PAGE_BYTES / 8);
     simt_set(&(struct simt_options){.seed = rng_u64(rng), .eager_copies = rng_below(rng, 3) == 0});
     struct engine *g = open_or_fail(t, &c);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (SANITIZED ? 1 : 2); i++) {
         struct life lives[JOBS] = {0};
         for (uint32_t k = 0; k < JOBS; k++)
             lives[k] = (struct life){
@@ -308,13 +315,15 @@ static void test_random_schedules_have_the_bits_of_each_request_alone(void **sta
         rng_init(&rng, seed);
         make_jobs(jobs, &rng);
         answer_alone(&t, kv_type, jobs);
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < (SANITIZED ? 2 : 4); i++)
             run_engine(&t, kv_type, jobs, &rng, &totals);
     }
     print_message("%llu preemptions, %llu prompt tokens from the cache, %llu pages out, %llu in\n",
                   (unsigned long long)totals.preempted, (unsigned long long)totals.cached,
                   (unsigned long long)totals.pages_out, (unsigned long long)totals.pages_in);
-    assert_true(totals.preempted > 0 && totals.pages_in > 30 && totals.pages_out > 100);
+    assert_true(totals.pages_out > 0 && totals.pages_in > 0);
+    if (!SANITIZED)
+        assert_true(totals.preempted > 0 && totals.pages_in > 30 && totals.pages_out > 100);
 }
 
 /* Whichever allocation fails, it is said, and what was taken is given back. The last is the host's.
