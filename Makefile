@@ -78,7 +78,7 @@ FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 TOOL_SRC := $(wildcard tests/tools/*.c) benchmarks/hash_worker/hash_worker.c tests/faults/proxy.c
 TOOL_BIN := $(TOOL_SRC:%.c=$(B)/%)
 # Programs that print a table of what they measure (benchmarks/AREA/NAME.c).
-BENCH_SRC := $(filter-out benchmarks/hash_worker/% benchmarks/gpu/bench_gpu.c,$(wildcard benchmarks/*/*.c))
+BENCH_SRC := $(filter-out benchmarks/hash_worker/% benchmarks/gpu/bench_%.c,$(wildcard benchmarks/*/*.c))
 BENCH_BIN := $(BENCH_SRC:%.c=$(B)/%)
 
 .DEFAULT_GOAL := all

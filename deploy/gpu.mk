@@ -23,17 +23,19 @@ $(GPU_TESTS:%=$(GPU)/%): $(GPU)/%: build/release/%.o build/release/cuda/tests/cu
 
 $(foreach o,$(TEST_PARTS),$(eval $(GPU)/$(dir $(o:$(B)/%=%))test: $(o:$(B)/%=build/release/%)))
 
-# The benchmark calls CUDA's runtime itself, or what the emulator has of it.
-$(GPU)/benchmarks/gpu/bench_gpu: build/release/cuda/benchmarks/gpu/bench_gpu.o $(GPU_CU_OBJ) build/release/libargosy.a
+# The benchmark calls CUDA's runtime and cuBLASLt itself, or what the emulator has of them.
+BENCH_PARTS := $(patsubst %.c,%.o,$(filter-out %/roofline.c,$(wildcard benchmarks/gpu/*.c)))
+CUBLASLT_LIBS = -lcublasLt -Wl,-rpath,$(CUDA_HOME)/lib64
+$(GPU)/benchmarks/gpu/bench_gpu: $(BENCH_PARTS:%=build/release/cuda/%) $(GPU_CU_OBJ) build/release/libargosy.a
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS)
+	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS) $(CUBLASLT_LIBS)
 
-build/release/benchmarks/gpu/bench_gpu: %: %.o $(FAST_OBJ) build/release/libargosy.a
+build/release/benchmarks/gpu/bench_gpu: $(BENCH_PARTS:%=build/release/%) $(FAST_OBJ) build/release/libargosy.a
 	@echo "  ld  $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS)
 
--include $(GPU_CU_OBJ:.o=.d) build/release/cuda/benchmarks/gpu/bench_gpu.d build/release/benchmarks/gpu/bench_gpu.d build/release/cuda/tests/cuda/hardware.d
+-include $(GPU_CU_OBJ:.o=.d) $(BENCH_PARTS:%.o=build/release/cuda/%.d) $(BENCH_PARTS:%.o=build/release/%.d) build/release/cuda/tests/cuda/hardware.d
 
 need_nvcc = $(if $(EMULATED)$(NVCC),,echo "$@: there is no nvcc here: install CUDA 12.8 or later (EMULATED=1: the emulator)" >&2; exit 2)
 .PHONY: gpu-tests gpu-check gpu-bench
