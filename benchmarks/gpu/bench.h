@@ -29,5 +29,7 @@ void bench_report(const char *name, const struct gpu_cost *c, bench_enqueue *enq
 /* bench_library.c: y (n, rows) = x (n, cols) W' by cuBLASLt, in int8 and bf16, without a contract.
  */
 void bench_library(int64_t rows, int64_t cols, const int64_t *tokens, int n_tokens);
+/* bench_passes.c: steps of a whole model, decoding by batch and prompts. */
+void bench_passes(void);
 
 #endif

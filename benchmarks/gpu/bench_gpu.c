@@ -15,6 +15,7 @@
 #include "kernels/cuda_kernels.h"
 #include "kernels/simt/cuda_api.h"
 #include "runtime/base/clock.h"
+#include "runtime/engine/gpu.h"
 
 #define WEIGHT_COPIES 4
 #define REPLAYS 5
@@ -323,8 +324,8 @@ static void find_rates(const struct cudaDeviceProp *p)
         bench.rates.bytes = 2 * (double)b.bytes / seconds;
     cudaFree(b.from);
     cudaFree(b.to);
-    printf("%s: %d SMs, a copy moves %.0f GB/s; other rates are the %s's data sheet\n\n",
-           p->name, p->multiProcessorCount, bench.rates.bytes / 1e9, bench.rates.name);
+    printf("%s: %d SMs, a copy moves %.0f GB/s; other rates are the %s's data sheet\n\n", p->name,
+           p->multiProcessorCount, bench.rates.bytes / 1e9, bench.rates.name);
 }
 
 int main(int argc, char **argv)
@@ -332,10 +333,11 @@ int main(int argc, char **argv)
     static const int types[] = {KN_Q4_1, KN_Q4_K, KN_Q6_K, KN_Q8_0};
     static const int64_t tokens[] = {1, 2, 4, 8, 16, 64, 256, 2048}, few[] = {1, 8, 16};
     struct cudaDeviceProp p;
-    int devices = 0;
+    struct gpu gpu;
+    struct err e;
     bench.small = argc > 1 && strcmp(argv[1], "small") == 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-        fprintf(stderr, "bench_gpu: there is no NVIDIA GPU here, or no driver for it\n");
+    if (gpu_choose("cuda", 1, &gpu, &e) < 0) { /* before anything else uses CUDA (gpu.h) */
+        fprintf(stderr, "bench_gpu: %s\n", e.msg);
         return 2;
     }
     bench_must(cudaSetDevice(0), "device 0");
@@ -358,5 +360,6 @@ int main(int argc, char **argv)
     bench_attention(bench.small ? 20 : 2048, 0, 32, 8, 128, true);
     bench_rows(bench.small ? 2 : 2048, bench.small ? 256 : 4096);
     bench_must(cudaStreamDestroy(bench.stream), "stream");
+    bench_passes();
     return 0;
 }
