@@ -131,6 +131,17 @@ int kn_cuda_gather_act(const struct kn_act *a, const uint32_t *rows, int64_t n,
                        const struct kn_act *to, void *stream);
 /* x[i] = by * x[i]: x (n). */
 int kn_cuda_scale(float *x, int64_t n, float by, void *stream);
+/* Columns of rows, of any matrices: `rows` pieces of `width` bytes, the strides apart. */
+struct kn_cuda_copy {
+    const void *from;
+    void *to;
+    int64_t from_stride, to_stride, width;
+    int64_t rows;
+};
+/* All n copies (of the host, below 4 GiB each) in a launch for each KN_CUDA_COPIES_MAX of them:
+ * what ranks exchange is many small pieces. They must not overlap. */
+#define KN_CUDA_COPIES_MAX 64
+int kn_cuda_copy_columns(const struct kn_cuda_copy *copies, int n, void *stream);
 /* sum[j] += x[r][j] in fp64, r ascending: x (n, d), sum (d). Pooling is rmsnorm of the rows in
  * place and then this; the sums go to the device and come back, being the engine's over several
  * steps. */

@@ -7,6 +7,8 @@
  * grid (n). Twice 1 + 12 / 32 bytes an element, and 8 for f.
  * scale:      x[i] = by * x[i], in place. A thread four elements: grid (ceil(n / 1024)); 8 bytes an
  * element.
+ * copy_columns: pieces of rows to other rows, by 16, 4 or 1 bytes, as their places allow. Grid (parts,
+ * copies), a part being what 256 threads copy until all is done; twice the bytes.
  * pool:       sum[j] = sum[j] + (double)x[r][j], r ascending. x (n, d), sum (d). A thread a column:
  * grid (ceil(d / 256)), the row's order being the page's (NUMERICS.md, 5); 4 bytes an element, eight
  * rows of them under way at a time.
@@ -15,6 +17,7 @@
  * gate: gather threads=256 blocks=8 has=LDG.E.128,STG.E.128
  * gate: gather_act threads=256 blocks=8 loop=LDG.E.128,STG.E.128
  * gate: scale threads=256 blocks=8 has=LDG.E.128,STG.E.128
+ * gate: copy_columns threads=256 blocks=4 loop=LDG.E.128,STG.E.128
  * gate: pool threads=256 blocks=6 loop=LDG.E */
 #include "kernels/simt/cuda.h"
 
@@ -24,6 +27,7 @@
 #define THREADS 256
 #define PART 1024 /* floats of a row that a thread block of gather copies */
 #define POOL_AHEAD 8
+#define COPY_PARTS_MAX 64
 
 /* n words from row `from_row` to row `to_row` of rows of n words, [first, end) of them: 16 bytes at
  * a time where rows begin at multiples of that. All threads of the block. */
@@ -89,6 +93,40 @@ __global__ void __launch_bounds__(THREADS) scale(float *x, int64_t n, float by)
     }
 }
 
+struct copies {
+    struct kn_cuda_copy v[KN_CUDA_COPIES_MAX];
+};
+
+/* In pieces of T, of which a row has whole ones. */
+template <typename T> static __device__ __forceinline__ void copy_by(const struct kn_cuda_copy &c)
+{
+    const unsigned per_row = static_cast<unsigned>(c.width / sizeof(T));
+    const unsigned n = per_row * static_cast<unsigned>(c.rows);
+
+    for (unsigned i = blockIdx.x * THREADS + threadIdx.x; i < n; i += gridDim.x * THREADS) {
+        const unsigned row = i / per_row, at = i % per_row;
+        const char *from = static_cast<const char *>(c.from) + row * c.from_stride;
+        char *to = static_cast<char *>(c.to) + row * c.to_stride;
+        reinterpret_cast<T *>(to)[at] = reinterpret_cast<const T *>(from)[at];
+    }
+}
+
+__global__ void __launch_bounds__(THREADS) copy_columns(const struct copies all)
+{
+    const struct kn_cuda_copy &c = all.v[blockIdx.y];
+    const uintptr_t places = reinterpret_cast<uintptr_t>(c.from) |
+                             reinterpret_cast<uintptr_t>(c.to) |
+                             static_cast<uintptr_t>(c.from_stride | c.to_stride | c.width);
+
+    if (places % 16 == 0) {
+        copy_by<uint4>(c);
+    } else if (places % 4 == 0) {
+        copy_by<uint32_t>(c);
+    } else {
+        copy_by<uint8_t>(c);
+    }
+}
+
 __global__ void __launch_bounds__(THREADS) pool(const float *x, int64_t n, int64_t d, double *sum)
 {
     const int64_t j = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
@@ -137,6 +175,30 @@ int kn_cuda_scale(float *x, int64_t n, float by, void *stream)
     }
     return launch("scale", scale, quad_grid(n, THREADS, 1), THREADS, 0,
                   static_cast<cudaStream_t>(stream), x, n, by);
+}
+
+int kn_cuda_copy_columns(const struct kn_cuda_copy *copies, int n, void *stream)
+{
+    int status = 0;
+
+    for (int first = 0; first < n && status == 0; first += KN_CUDA_COPIES_MAX) {
+        const int some = n - first < KN_CUDA_COPIES_MAX ? n - first : KN_CUDA_COPIES_MAX;
+        struct copies all = {};
+        int64_t most = 0;
+        for (int i = 0; i < some; i++) {
+            const int64_t bytes = copies[first + i].width * copies[first + i].rows;
+            all.v[i] = copies[first + i];
+            most = bytes > most ? bytes : most;
+        }
+        const int64_t parts = (most / 16 + THREADS - 1) / THREADS;
+        const dim3 grid(static_cast<unsigned>(parts < 1                ? 1
+                                              : parts < COPY_PARTS_MAX ? parts
+                                                                       : COPY_PARTS_MAX),
+                        static_cast<unsigned>(some));
+        status = launch("copy_columns", copy_columns, grid, THREADS, 0,
+                        static_cast<cudaStream_t>(stream), all);
+    }
+    return status;
 }
 
 int kn_cuda_pool(const float *x, int64_t n, int64_t d, double *sum, void *stream)

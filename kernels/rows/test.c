@@ -120,6 +120,49 @@ static void test_gather_act_leaves_out_what_is_not_there(void **state)
     simt_free(device_rows);
 }
 
+/* More copies than a launch takes, from one buffer to places of another that lie apart. */
+static void test_columns_are_copied_to_their_places(void **state)
+{
+    (void)state;
+    enum { N = KN_CUDA_COPIES_MAX + 9, PIECE = 2048 };
+    struct random r = {6};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        struct kn_cuda_copy copies[N];
+        uint8_t *from = get_memory((size_t)N * PIECE), *want = get_memory((size_t)N * PIECE),
+                *got = get_memory((size_t)N * PIECE);
+        for (int i = 0; i < N * PIECE; i++) {
+            from[i] = (uint8_t)random_below(&r, 256);
+        }
+        memset(want, 0, (size_t)N * PIECE);
+        uint8_t *device_from = to_device(from, (size_t)N * PIECE, "from"),
+                *to = to_device(want, (size_t)N * PIECE, "to");
+        for (int i = 0; i < N; i++) {
+            int64_t unit = i % 3 == 0 ? 16 : i % 3 == 1 ? 4 : 1;
+            int64_t width = unit * random_below(&r, 9), rows = random_below(&r, 5);
+            int64_t stride = width + unit * random_below(&r, 4), at = unit * random_below(&r, 3);
+            copies[i] = (struct kn_cuda_copy){device_from + i * PIECE + at,
+                                              to + i * PIECE + at,
+                                              stride,
+                                              width + unit,
+                                              width,
+                                              rows};
+            for (int64_t row = 0; row < rows; row++) {
+                memcpy(want + i * PIECE + at + row * (width + unit),
+                       from + i * PIECE + at + row * stride, (size_t)width);
+            }
+        }
+        set_schedule(seed);
+        assert_launched(kn_cuda_copy_columns(copies, N, NULL));
+        from_device(got, to, (size_t)N * PIECE);
+        assert_memory_equal(got, want, (size_t)N * PIECE);
+        simt_free(device_from);
+        simt_free(to);
+        free(from);
+        free(want);
+        free(got);
+    }
+}
+
 static void test_scale_multiplies_each(void **state)
 {
     (void)state;
@@ -184,6 +227,7 @@ int main(void)
         cmocka_unit_test(test_gather_copies_the_rows_it_is_told),
         cmocka_unit_test(test_gather_act_copies_all_that_a_row_has),
         cmocka_unit_test(test_gather_act_leaves_out_what_is_not_there),
+        cmocka_unit_test(test_columns_are_copied_to_their_places),
         cmocka_unit_test(test_scale_multiplies_each),
         cmocka_unit_test(test_pool_adds_row_after_row),
     };

@@ -1,13 +1,15 @@
 /* collective_nccl.c: see collective_nccl.h.
  *
  * Parts are packed, rank by rank, in a staging buffer, broadcast each by its rank in one group
- * (NCCL has no all-gather of parts that differ), and unpacked to their columns. */
+ * (NCCL has no all-gather of parts that differ), and unpacked to their columns: two launches of
+ * ours beside NCCL's, however many planes and ranks there are. */
 #include "runtime/engine/collective_nccl.h"
 
 #include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "kernels/cuda_kernels.h"
 #include "kernels/simt/nccl_api.h"
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
@@ -67,45 +69,59 @@ static bool next_turn(const struct nccl *c, struct turn *t)
     return at > 0;
 }
 
-/* Columns of rows: staging has them packed. */
-static cudaError_t copy_columns(const struct nccl *c, void *to, size_t to_stride, const void *from,
-                                size_t from_stride, size_t width, size_t rows)
+/* What a turn copies between planes and staging, in one launch. */
+struct copies {
+    struct kn_cuda_copy v[COLLECTIVE_PLANES_MAX * SHARD_RANKS_MAX];
+    int n;
+};
+
+static void add_copy(struct copies *k, void *to, size_t to_stride, const void *from,
+                     size_t from_stride, size_t width, size_t rows)
 {
-    if (width == 0 || rows == 0)
-        return cudaSuccess;
-    return cudaMemcpy2DAsync(to, to_stride, from, from_stride, width, rows,
-                             cudaMemcpyDeviceToDevice, c->stream);
+    if (width > 0 && rows > 0)
+        k->v[k->n++] = (struct kn_cuda_copy){.from = from,
+                                             .to = to,
+                                             .from_stride = (int64_t)from_stride,
+                                             .to_stride = (int64_t)to_stride,
+                                             .width = (int64_t)width,
+                                             .rows = (int64_t)rows};
 }
 
+static cudaError_t copy_all(const struct nccl *c, const struct copies *k)
+{
+    return (cudaError_t)kn_cuda_copy_columns(k->v, k->n, c->stream);
+}
+
+/* Staging has a rank's columns packed. */
 static cudaError_t pack(const struct nccl *c, const struct turn *t)
 {
     uint32_t own = c->base.rank;
-    cudaError_t rc = cudaSuccess;
-    for (int i = 0; i < t->n && rc == cudaSuccess; i++) {
+    struct copies k = {.n = 0};
+    for (int i = 0; i < t->n; i++) {
         const struct collective_plane *p = &t->planes[i];
         size_t width = collective_width(p, own);
-        rc = copy_columns(c, c->staging + t->at[i][own], width,
-                          (const char *)p->src + t->row[i] * p->src_stride, p->src_stride, width,
-                          t->rows[i]);
+        add_copy(&k, c->staging + t->at[i][own], width,
+                 (const char *)p->src + t->row[i] * p->src_stride, p->src_stride, width,
+                 t->rows[i]);
     }
-    return rc;
+    return copy_all(c, &k);
 }
 
 /* Own columns too, unless they lie there already. */
 static cudaError_t unpack(const struct nccl *c, const struct turn *t)
 {
-    cudaError_t rc = cudaSuccess;
+    struct copies k = {.n = 0};
     for (int i = 0; i < t->n; i++) {
         const struct collective_plane *p = &t->planes[i];
-        for (uint32_t r = 0; r < c->base.size && rc == cudaSuccess; r++) {
+        for (uint32_t r = 0; r < c->base.size; r++) {
             char *dst = (char *)p->dst + p->begin[r];
             size_t width = collective_width(p, r);
             if (r != c->base.rank || dst != p->src)
-                rc = copy_columns(c, dst + t->row[i] * p->dst_stride, p->dst_stride,
-                                  c->staging + t->at[i][r], width, width, t->rows[i]);
+                add_copy(&k, dst + t->row[i] * p->dst_stride, p->dst_stride,
+                         c->staging + t->at[i][r], width, width, t->rows[i]);
         }
     }
-    return rc;
+    return copy_all(c, &k);
 }
 
 /* Rank r's part of plane i, to all or to the root. */
