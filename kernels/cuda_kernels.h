@@ -222,6 +222,23 @@ int kn_cuda_sample(const float *logits, int64_t ld, uint32_t vocab, const void *
                    unsigned steps, void *scratch, struct kn_sampled *out, uint32_t *finite,
                    void *stream);
 
+/* ---- fast mode ------------------------------------------------------------------------------- */
+
+/* Not of the exact contract: what fast mode feeds to cuBLASLt. Each is the operation without
+ * `_bf16`, its fp32 result rounded to the nearest bf16 (uint16_t: its bits), rows dense. */
+int kn_cuda_rmsnorm_bf16(const float *x, const float *w, float w_offset, float eps, int64_t n,
+                         int64_t d, uint16_t *y, void *stream);
+/* gu (n, ldgu): gate, then up; out (n, ff). */
+int kn_cuda_swiglu_bf16(const float *gu, int64_t ldgu, int64_t n, int64_t ff, uint16_t *out,
+                        void *stream);
+int kn_cuda_geglu_bf16(const float *gu, int64_t ldgu, int64_t n, int64_t ff, uint16_t *out,
+                       void *stream);
+/* x (n, d), row stride ldx; out (n, d). */
+int kn_cuda_bf16(const float *x, int64_t ldx, int64_t n, int64_t d, uint16_t *out, void *stream);
+/* x (n, cols) = scale * rows of w (any, cols), bf16 as in the file. */
+int kn_cuda_embed_bf16(const uint16_t *w, int64_t cols, const uint32_t *ids, int64_t n, float scale,
+                       float *x, void *stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -94,4 +94,24 @@ static inline void assert_device_act(const struct kn_act *device, const struct k
     free_act(&got);
 }
 
+/* The n bf16 on the device are `want`, each within half a unit in the last place. */
+static inline void assert_device_bf16(const uint16_t *device, const double *want, int64_t n)
+{
+    uint16_t *got = get_memory((size_t)n * sizeof *got);
+
+    from_device(got, device, (size_t)n * sizeof *got);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = (uint32_t)got[i] << 16;
+        float v;
+        int exponent;
+        memcpy(&v, &bits, sizeof v);
+        (void)frexp(want[i], &exponent);
+        double half = ldexp(1.0, exponent - 9); /* of 8 bits; fp32 is a little off before */
+        if (!(fabs((double)v - want[i]) <= half * 1.001 + 1e-30)) {
+            fail_msg("element %lld is %g, wanted %g", (long long)i, (double)v, want[i]);
+        }
+    }
+    free(got);
+}
+
 #endif

@@ -4,11 +4,16 @@
  * element a lane. Moves 4 bytes out, and in what the file has for an element, by sectors of which
  * a row has 16 bytes. Share of the bandwidth: not measured.
  *
- * gate: embed threads=256 blocks=6 */
+ * embed_bf16: W (any, cols) as it is in the file, for fast mode. A thread four elements: grid
+ * (ceil(cols / 1024), n). 6 bytes an element.
+ *
+ * gate: embed threads=256 blocks=6
+ * gate: embed_bf16 threads=256 blocks=8 has=LDG.E.64 */
 #include "kernels/simt/cuda.h"
 
 #include "kernels/cuda_kernels.h"
 #include "kernels/matmul/device.h"
+#include "kernels/rows/device.h"
 
 #define THREADS 256
 
@@ -72,6 +77,32 @@ __global__ void __launch_bounds__(THREADS, 6)
             x[blockIdx.x * cols + c] = scale * element<TYPE>(w, row, b, static_cast<int>(e));
         }
     }
+}
+
+__global__ void __launch_bounds__(THREADS)
+    embed_bf16(const uint16_t *w, int64_t cols, const uint32_t *ids, float scale, float *x)
+{
+    const int64_t i = 4 * (static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x);
+    const uint16_t *row = w + ids[blockIdx.y] * cols;
+    float v[4];
+
+    if (i < cols) {
+        load_bf16_quad(row, i, cols, v);
+        for (int j = 0; j < 4; j++) {
+            v[j] = scale * v[j];
+        }
+        store_quad(x + blockIdx.y * cols, i, cols, v);
+    }
+}
+
+int kn_cuda_embed_bf16(const uint16_t *w, int64_t cols, const uint32_t *ids, int64_t n, float scale,
+                       float *x, void *stream)
+{
+    if (n <= 0) {
+        return 0;
+    }
+    return launch("embed_bf16", embed_bf16, quad_grid(cols, THREADS, n), THREADS, 0,
+                  static_cast<cudaStream_t>(stream), w, cols, ids, scale, x);
 }
 
 int kn_cuda_embed(const struct kn_matrix *w, const uint32_t *ids, int64_t n, float scale, float *x,

@@ -70,11 +70,49 @@ static void test_embed_has_the_same_bits_on_a_gpu(void **state)
     }
 }
 
+static void test_embed_bf16_gathers_rows(void **state)
+{
+    (void)state;
+    struct random r = {3};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t rows = 1 + random_below(&r, 9), n = 1 + random_below(&r, 4);
+        int64_t cols = 1 + random_below(&r, seed % 2 ? 40 : 1400);
+        uint32_t ids[4];
+        uint16_t *w = get_memory((size_t)(rows * cols) * sizeof *w);
+        float *want = get_floats(n * cols), *got = get_floats(n * cols);
+        for (int64_t i = 0; i < rows * cols; i++) {
+            w[i] = (uint16_t)(0x3f00 + random_below(&r, 0x100)); /* 0.5 to 2 */
+        }
+        for (int64_t i = 0; i < n; i++) {
+            ids[i] = random_below(&r, (uint32_t)rows);
+            for (int64_t c = 0; c < cols; c++) {
+                uint16_t b = w[ids[i] * cols + c];
+                float part = (float)(b & 0x7f) / 128.0f;
+                want[i * cols + c] = 1.5f * ((b < 0x3f80 ? 0.5f : 1.0f) * (1.0f + part));
+            }
+        }
+        uint16_t *device = to_device(w, (size_t)(rows * cols) * sizeof *w, "w");
+        uint32_t *device_ids = to_device(ids, (size_t)n * sizeof *ids, "ids");
+        float *x = simt_malloc((size_t)(n * cols) * sizeof *x, "x");
+        set_schedule(seed);
+        assert_launched(kn_cuda_embed_bf16(device, cols, device_ids, n, 1.5f, x, NULL));
+        from_device(got, x, (size_t)(n * cols) * sizeof *x);
+        assert_same_floats(got, want, n * cols, "embed_bf16");
+        simt_free(device);
+        simt_free(device_ids);
+        simt_free(x);
+        free(w);
+        free(want);
+        free(got);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embed_gathers_rows_of_every_layout),
         cmocka_unit_test(test_embed_has_the_same_bits_on_a_gpu),
+        cmocka_unit_test(test_embed_bf16_gathers_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* rmsnorm/cuda.cu: y = x / sqrt(mean(x^2) + eps) * (w + w_offset): as it is, quantised, added to
- * another row, or of each head of q and k; and a bias.
+ * another row, or of each head of q and k, or rounded to bf16; and a bias.
  *
- * rmsnorm, rmsnorm_quantize, add_norm: x, y (n, d), w (d). A thread block of 8 warps a row: grid
+ * rmsnorm, rmsnorm_quantize, rmsnorm_bf16, add_norm: x, y (n, d), w (d). A thread block of 8 warps a row: grid
  * (n), 132 bytes of shared memory. Two warps have the 64 sums of NUMERICS.md, one a thread, and
  * fetch 16 elements each ahead of adding them in order; the second's sums go to the first, which is
  * the fold's first step, and an exchange with lane l ^ w is the step of width w (a + b is b + a).
@@ -13,6 +13,7 @@
  * gate: rmsnorm threads=256 blocks=8 loop=LDG.E.128,STG.E.128
  * gate: add_norm threads=256 blocks=8 loop=LDG.E.128,STG.E.128
  * gate: rmsnorm_quantize threads=256 blocks=6 loop=LDG.E.128
+ * gate: rmsnorm_bf16 threads=256 blocks=8 loop=LDG.E.128,STG.E.64
  * gate: norm_heads threads=256 blocks=8
  * gate: add_bias threads=256 blocks=8 has=LDG.E.128,STG.E.128 */
 #include "kernels/quantize/device.h"
@@ -141,6 +142,20 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 __global__ void __launch_bounds__(THREADS)
+    rmsnorm_bf16(const float *x, const float *w, float w_offset, float eps, int64_t d, uint16_t *y)
+{
+    __shared__ float shared[33];
+    const float *row = x + blockIdx.x * d;
+    const float scale = inverse_rms(row, d, eps, shared);
+
+    for (int64_t i = 4 * threadIdx.x; i < d; i += 4 * THREADS) {
+        float v[4];
+        load_normed(row, w, w_offset, scale, i, d, v);
+        store_bf16_quad(y + blockIdx.x * d, i, d, v);
+    }
+}
+
+__global__ void __launch_bounds__(THREADS)
     norm_heads(float *qk, int64_t ld, int n_heads, int n_kv_heads, int head_dim,
                const float *q_norm, const float *k_norm, float eps)
 {
@@ -195,6 +210,16 @@ int kn_cuda_rmsnorm(const float *x, const float *w, float w_offset, float eps, i
         return 0;
     }
     return launch("rmsnorm", rmsnorm, static_cast<unsigned>(n), THREADS, 0,
+                  static_cast<cudaStream_t>(stream), x, w, w_offset, eps, d, y);
+}
+
+int kn_cuda_rmsnorm_bf16(const float *x, const float *w, float w_offset, float eps, int64_t n,
+                         int64_t d, uint16_t *y, void *stream)
+{
+    if (n <= 0) {
+        return 0;
+    }
+    return launch("rmsnorm_bf16", rmsnorm_bf16, static_cast<unsigned>(n), THREADS, 0,
                   static_cast<cudaStream_t>(stream), x, w, w_offset, eps, d, y);
 }
 

@@ -237,6 +237,41 @@ static void test_norm_heads_has_the_same_bits_on_a_gpu(void **state)
                      -1);
 }
 
+static void test_rmsnorm_bf16_is_double_rounded(void **state)
+{
+    (void)state;
+    static const int64_t ds[] = {1, 5, 64, 100, 1030, 2052};
+    struct random r = {12};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t d = ds[seed % 6], n = 1 + random_below(&r, 3);
+        float *x = get_floats(n * d), *w = get_floats(d);
+        double *want = get_memory((size_t)(n * d) * sizeof *want);
+        uint16_t *y = simt_malloc((size_t)(n * d) * sizeof *y, "y");
+        random_fill(&r, x, n * d, 3.0f);
+        random_fill(&r, w, d, 1.0f);
+        for (int64_t i = 0; i < n; i++) {
+            double sum = 0;
+            for (int64_t j = 0; j < d; j++) {
+                sum += (double)x[i * d + j] * x[i * d + j];
+            }
+            for (int64_t j = 0; j < d; j++) {
+                want[i * d + j] = x[i * d + j] / sqrt(sum / (double)d + 1e-5) * (w[j] + 1.0);
+            }
+        }
+        float *device_x = to_device(x, (size_t)(n * d) * sizeof *x, "x");
+        float *device_w = to_device(w, (size_t)d * sizeof *w, "w");
+        set_schedule(seed);
+        assert_launched(kn_cuda_rmsnorm_bf16(device_x, device_w, 1.0f, 1e-5f, n, d, y, NULL));
+        assert_device_bf16(y, want, n * d);
+        simt_free(device_x);
+        simt_free(device_w);
+        simt_free(y);
+        free(x);
+        free(w);
+        free(want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +281,7 @@ int main(void)
         cmocka_unit_test(test_rmsnorm_has_the_same_bits_on_a_gpu),
         cmocka_unit_test(test_add_norm_and_add_bias_have_the_same_bits_on_a_gpu),
         cmocka_unit_test(test_norm_heads_has_the_same_bits_on_a_gpu),
+        cmocka_unit_test(test_rmsnorm_bf16_is_double_rounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

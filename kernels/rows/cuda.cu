@@ -9,6 +9,8 @@
  * element.
  * copy_columns: pieces of rows to other rows, by 16, 4 or 1 bytes, as their places allow. Grid (parts,
  * copies), a part being what 256 threads copy until all is done; twice the bytes.
+ * bf16:       out[i] = x[i] rounded. x (n, d), row stride ldx, out (n, d) of 16 bits. As gather; 6 bytes
+ * an element.
  * pool:       sum[j] = sum[j] + (double)x[r][j], r ascending. x (n, d), sum (d). A thread a column:
  * grid (ceil(d / 256)), the row's order being the page's (NUMERICS.md, 5); 4 bytes an element, eight
  * rows of them under way at a time.
@@ -18,6 +20,7 @@
  * gate: gather_act threads=256 blocks=8 loop=LDG.E.128,STG.E.128
  * gate: scale threads=256 blocks=8 has=LDG.E.128,STG.E.128
  * gate: copy_columns threads=256 blocks=4 loop=LDG.E.128,STG.E.128
+ * gate: to_bf16 threads=256 blocks=8 has=LDG.E.128,STG.E.64
  * gate: pool threads=256 blocks=6 loop=LDG.E */
 #include "kernels/simt/cuda.h"
 
@@ -76,6 +79,18 @@ __global__ void __launch_bounds__(THREADS)
         if (a.h != nullptr) {
             copy_row(to.h, i, a.h, from, nb, 0, nb);
         }
+    }
+}
+
+__global__ void __launch_bounds__(THREADS)
+    to_bf16(const float *x, int64_t ldx, int64_t d, uint16_t *out)
+{
+    const int64_t i = 4 * (static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x);
+    float v[4];
+
+    if (i < d) {
+        load_quad(x + blockIdx.y * ldx, i, d, v);
+        store_bf16_quad(out + blockIdx.y * d, i, d, v);
     }
 }
 
@@ -208,4 +223,13 @@ int kn_cuda_pool(const float *x, int64_t n, int64_t d, double *sum, void *stream
     }
     return launch("pool", pool, static_cast<unsigned>((d + THREADS - 1) / THREADS), THREADS, 0,
                   static_cast<cudaStream_t>(stream), x, n, d, sum);
+}
+
+int kn_cuda_bf16(const float *x, int64_t ldx, int64_t n, int64_t d, uint16_t *out, void *stream)
+{
+    if (n <= 0 || d <= 0) {
+        return 0;
+    }
+    return launch("to_bf16", to_bf16, quad_grid(d, THREADS, n), THREADS, 0,
+                  static_cast<cudaStream_t>(stream), x, ldx, d, out);
 }

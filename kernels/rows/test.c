@@ -221,6 +221,31 @@ static void test_pool_adds_row_after_row(void **state)
     }
 }
 
+static void test_bf16_rounds_to_the_nearest(void **state)
+{
+    (void)state;
+    static const int64_t ds[] = {1, 3, 64, 129, 1024, 1030};
+    struct random r = {7};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t d = ds[seed % 6], n = 1 + random_below(&r, 6), ld = d + random_below(&r, 5);
+        float *x = get_floats(n * ld);
+        double *want = get_memory((size_t)(n * d) * sizeof *want);
+        uint16_t *out = simt_malloc((size_t)(n * d) * sizeof *out, "out");
+        random_fill(&r, x, n * ld, 3.0f);
+        for (int64_t i = 0; i < n * d; i++) {
+            want[i] = x[i / d * ld + i % d];
+        }
+        float *device_x = to_device(x, (size_t)(n * ld) * sizeof *x, "x");
+        set_schedule(seed);
+        assert_launched(kn_cuda_bf16(device_x, ld, n, d, out, NULL));
+        assert_device_bf16(out, want, n * d);
+        simt_free(device_x);
+        simt_free(out);
+        free(x);
+        free(want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_columns_are_copied_to_their_places),
         cmocka_unit_test(test_scale_multiplies_each),
         cmocka_unit_test(test_pool_adds_row_after_row),
+        cmocka_unit_test(test_bf16_rounds_to_the_nearest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,12 +92,43 @@ static void test_glu_has_the_same_bits_on_a_gpu(void **state)
     }
 }
 
+static void test_glu_bf16_is_double_rounded(void **state)
+{
+    (void)state;
+    static const int64_t ffs[] = {1, 31, 32, 33, 100, 1300};
+    struct random r = {8};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t ff = ffs[seed % 6], n = 1 + random_below(&r, 3), ld = 2 * ff + random_below(&r, 3);
+        float *gu = get_floats(n * ld);
+        double *want = get_memory((size_t)(n * ff) * sizeof *want);
+        uint16_t *out = simt_malloc((size_t)(n * ff) * sizeof *out, "out");
+        random_fill(&r, gu, n * ld, 2.0f);
+        float *device = to_device(gu, (size_t)(n * ld) * sizeof *gu, "gu");
+        for (int gelu = 0; gelu < 2; gelu++) {
+            for (int64_t i = 0; i < n * ff; i++) {
+                double g = gu[i / ff * ld + i % ff], up = gu[i / ff * ld + ff + i % ff];
+                double cubic = 0.7978845608028654 * (g + 0.044715 * g * g * g);
+                want[i] = (gelu ? 0.5 * g * (1 + tanh(cubic)) : g / (1 + exp(-g))) * up;
+            }
+            set_schedule(seed);
+            assert_launched(
+                (gelu ? kn_cuda_geglu_bf16 : kn_cuda_swiglu_bf16)(device, ld, n, ff, out, NULL));
+            assert_device_bf16(out, want, n * ff);
+        }
+        simt_free(device);
+        simt_free(out);
+        free(gu);
+        free(want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_glu_is_near_double),
         cmocka_unit_test(test_glu_has_the_same_bits_everywhere),
         cmocka_unit_test(test_glu_has_the_same_bits_on_a_gpu),
+        cmocka_unit_test(test_glu_bf16_is_double_rounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
