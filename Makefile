@@ -36,8 +36,10 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
 # The engine's side of CUDA, in programs that have it; the library says that others have not.
-CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c collective_nccl.c cuda_graph.c cuda_group.c cuda_lora.c cuda_memory.c cuda_offload.c cuda_pass.c cuda_picking.c cuda_probe.c)
-LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) runtime/engine/nccl_absent.c,$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
+CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c collective_nccl.c cuda_fast.c cuda_graph.c cuda_group.c cuda_lora.c cuda_memory.c cuda_offload.c cuda_pass.c cuda_picking.c cuda_probe.c)
+# NVIDIA's library that is opened at first use; the emulator has its calls itself.
+CUDA_LIBRARY_SRC := runtime/engine/cublaslt_library.c
+LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) $(CUDA_LIBRARY_SRC) runtime/engine/nccl_absent.c,$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
            runtime/*/*.c router/*.c router/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/proto/cluster.pb-c.o
 LIB := $(B)/libargosy.a
@@ -136,7 +138,7 @@ CUDA_HOME = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 comma := ,
 NCCL_H := $(firstword $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h))
 CUDA_OBJ := $(patsubst %.cu,build/gpu/%.cu.o,$(filter-out kernels/simt/%,$(CU_SRC))) \
-            $(patsubst %.c,$(B)/cuda/%.o,$(if $(NCCL_H),$(CUDA_HOST_SRC),\
+            $(patsubst %.c,$(B)/cuda/%.o,$(CUDA_LIBRARY_SRC) $(if $(NCCL_H),$(CUDA_HOST_SRC),\
               $(CUDA_HOST_SRC:%/collective_nccl.c=%/nccl_absent.c)))
 CUDA_LIBS = -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lstdc++ -lrt -ldl
 NCCL_LIBS = $(if $(NCCL_H),-lnccl -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64:$(CUDA_HOME)/lib)
@@ -166,7 +168,7 @@ $(foreach o,$(TEST_PARTS),$(eval $(dir $(o))test: $(o)))
 KERNEL_CU_OBJ := $(filter-out %/planted.cu.o,$(CU_OBJ))
 CUDA_HOST_OBJ := $(CUDA_HOST_SRC:%.c=$(B)/%.o)
 $(patsubst %.c,$(B)/%,$(filter tests/unit/kernels/simt/%,$(TEST_SRC))): $(KERNEL_CU_OBJ) $(SIMT_OBJ)
-EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda test_collective_nccl test_cuda_engine test_cuda_group test_cuda_lora)
+EMULATED_TESTS := $(addprefix $(B)/tests/unit/runtime/engine/,test_backend_cuda test_collective_nccl test_cuda_engine test_cuda_fast test_cuda_group test_cuda_lora)
 $(EMULATED_TESTS): $(CUDA_HOST_OBJ) $(KERNEL_CU_OBJ) $(SIMT_OBJ)
 $(TEST_BIN): %: %.o $(LIB)
 	@echo "  ld  $@"

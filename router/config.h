@@ -11,6 +11,7 @@ struct router_config {
     struct config_list adapters; /* NAME=MODEL=PATH */
     char *policy;
     char *kv_type;
+    char *fast;
     int64_t deadline_ms;
     int64_t drain_timeout_ms;
     bool die_with_parent;

@@ -348,8 +348,10 @@ static int open_events(struct router *r, struct err *e)
 static int router_open(struct router *r, struct err *e)
 {
     int rc = model_texts_load(r->config.models.items, r->config.models.n, &r->texts, e);
-    for (size_t i = 0; rc == 0 && strcmp(r->config.kv_type, "int8") == 0 && i < r->texts.n; i++)
-        rc = manifest_add(r->texts.items[i].manifest_sha256, MANIFEST_KV_INT8, e);
+    const struct manifest_options options = {.kv_int8 = strcmp(r->config.kv_type, "int8") == 0,
+                                             .fast = r->config.fast};
+    for (size_t i = 0; rc == 0 && i < r->texts.n; i++)
+        rc = manifest_add(r->texts.items[i].manifest_sha256, &options, e);
     if (rc == 0)
         rc = model_texts_add_adapters(&r->texts, r->config.adapters.items, r->config.adapters.n, e);
     if (rc < 0)

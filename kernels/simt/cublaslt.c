@@ -30,6 +30,7 @@ struct simt_lt_desc {
 
 struct simt_lt_preference {
     uint64_t workspace_bytes;
+    uint32_t alignment[4]; /* bytes, of the addresses of A, B, C, D */
 };
 
 /* A product in the queue: the descriptors may be gone when it runs. */
@@ -171,18 +172,36 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
 {
-    return create(preference, &(struct simt_lt_preference){0}, sizeof **preference);
+    const struct simt_lt_preference init = {.alignment = {256, 256, 256, 256}};
+
+    return create(preference, &init, sizeof init);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute,
                                                     const void *value, size_t bytes)
 {
-    if (attribute != CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES || value == NULL ||
-        bytes != sizeof preference->workspace_bytes) {
+    uint32_t alignment;
+
+    if (value == NULL) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    memcpy(&preference->workspace_bytes, value, bytes);
+    if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
+        if (bytes != sizeof preference->workspace_bytes) {
+            return CUBLAS_STATUS_INVALID_VALUE;
+        }
+        memcpy(&preference->workspace_bytes, value, bytes);
+        return CUBLAS_STATUS_SUCCESS;
+    }
+    if (attribute < CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES ||
+        attribute > CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES || bytes != sizeof alignment) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    memcpy(&alignment, value, bytes);
+    if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    preference->alignment[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES] = alignment;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -306,6 +325,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lt, cublasLtMatmu
     results[0] = (cublasLtMatmulHeuristicResult_t){
         .algo = algo_of(&p), .workspaceSize = wish < most ? wish : most, .wavesCount = 1};
     results[0].algo.data[5] = results[0].workspaceSize;
+    for (int i = 0; i < 4; i++) {
+        results[0].algo.data[6] |= (uint64_t)(preference->alignment[i] & 0xffff) << 16 * i;
+    }
     *found = 1;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -489,6 +511,20 @@ static cublasStatus_t check_memory(const struct product *p)
     return aligned ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
+/* As the algorithm counts on it. */
+static bool is_aligned(const struct product *p, const cublasLtMatmulAlgo_t *algo)
+{
+    const void *const at[] = {p->a, p->b, p->c, p->d};
+
+    for (int i = 0; i < 4; i++) {
+        uint64_t alignment = algo->data[6] >> 16 * i & 0xffff;
+        if ((i != 2 || p->beta != 0) && (uintptr_t)at[i] % alignment != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static double scalar(const struct simt_lt_desc *desc, const void *p)
 {
     return number_at(p, 0, desc->compute == CUBLAS_COMPUTE_32I ? CUDA_R_32I : CUDA_R_32F);
@@ -520,7 +556,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t desc, co
         cublasLtMatmulAlgo_t own = algo_of(&p);
         p.workspace_bytes = algo->data[5];
         if (memcmp(own.data, algo->data, 5 * sizeof own.data[0]) != 0 ||
-            p.workspace_bytes > workspace_bytes) {
+            p.workspace_bytes > workspace_bytes || !is_aligned(&p, algo)) {
             return CUBLAS_STATUS_INVALID_VALUE;
         }
     }

@@ -7,6 +7,8 @@
  * the device: one for a matrix or, on 9.0, one for each row of A and column of B) and 8I (op T and
  * N, m and k multiples of 4, sums and D 32I). The order of the sums is the seed's: nobody may count
  * on bits. Anything else is refused with the status that NVIDIA documents.
+ * An algorithm counts on addresses that are multiples of 256 bytes, or of what its preference said,
+ * and refuses others.
  *
  * A product of rows: y (n, ldy) = x (n, k) * W', W (rows, k), is op T of A = W with layout (k,
  * rows, ld k), op N of B = x with (k, n, ld k), and D = y with (rows, n, ldy). */
@@ -62,7 +64,13 @@ typedef enum {
     CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F = 0,
     CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F = 3
 } cublasLtMatmulMatrixScale_t;
-typedef enum { CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1 } cublasLtMatmulPreferenceAttributes_t;
+typedef enum {
+    CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
+    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
+    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES = 6,
+    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES = 7,
+    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES = 8
+} cublasLtMatmulPreferenceAttributes_t;
 
 typedef struct simt_lt *cublasLtHandle_t;
 typedef struct simt_lt_desc *cublasLtMatmulDesc_t;
@@ -119,4 +127,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t desc, co
 #endif
 
 #endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* The worker opens NVIDIA's library at the first use (runtime/engine/cublaslt_library.c): NULL once
+ * it is there, else why it is not, and then no call of it may be made. */
+const char *cublaslt_library(void);
+#ifdef __cplusplus
+}
+#endif
+
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/simt/cublaslt_api.h"
 #include "kernels/simt/cuda_api.h"
 #include "kernels/simt/internal.h"
 
@@ -39,6 +40,11 @@ int simt_sm(void)
 size_t simt_machine_taken(void)
 {
     return taken;
+}
+
+const char *cublaslt_library(void)
+{
+    return machine.lacks_cublaslt ? "libcublasLt.so.13: there is no such file" : NULL;
 }
 
 /* ---- errors ---------------------------------------------------------------------------------- */

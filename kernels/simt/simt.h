@@ -39,9 +39,10 @@ bool simt_download(void *host, const void *device, size_t bytes);
 /* The machine that cuda_api.h is of: an A100 with 80 GiB at first. */
 struct simt_machine {
     int devices;
-    int major, minor; /* compute capability */
-    int driver;       /* as cudaDriverGetVersion says it: 13000 */
-    size_t memory;    /* of each device */
+    int major, minor;    /* compute capability */
+    int driver;          /* as cudaDriverGetVersion says it: 13000 */
+    size_t memory;       /* of each device */
+    bool lacks_cublaslt; /* its library is not installed */
     unsigned
         fail_malloc; /* the so-manieth cudaMalloc or cudaMallocHost from now on fails; 0: none */
 };

@@ -24,6 +24,7 @@
 
 #include "kernels/kernels.h"
 #include "runtime/base/err.h"
+#include "runtime/engine/fast.h"
 #include "runtime/model/pass.h"
 
 struct collective;
@@ -77,6 +78,7 @@ struct backend_limits {
     uint32_t n_adapters;
     uint32_t adapter_rank; /* the largest of all adapters; 0: there are none */
     enum kn_kv_type kv_type;
+    enum fast_mode fast; /* a GPU's alone */
 };
 
 struct backend {

@@ -24,7 +24,7 @@ bool cuda_ok(struct cuda *c, int rc, const char *what)
 static void plan_attention(struct cuda *c, const struct batch *batch)
 {
     uint32_t row = 0;
-    uint32_t most = c->n_heads ? kn_cuda_attention_rows((int)c->n_heads, (int)c->n_kv_heads) : 1;
+    uint32_t most = cuda_tile_rows(c);
     uint32_t last = 0; /* position of rows that are alone */
     c->n_tiles = 0;
     for (uint32_t i = 0; i < batch->n_spans; row += batch->spans[i].rows, i++) {
@@ -100,8 +100,11 @@ static void add_pools(struct cuda *c)
 void cuda_queue_pass(struct cuda *c)
 {
     uint32_t rows = c->batch->n_rows;
-    struct cuda_pass p = {
-        .base.ops = &cuda_pass_ops, .cuda = c, .rows = rows, .n_act = rows, .x = c->x};
+    struct cuda_pass p = {.base.ops = c->limits.fast ? &c->fast.ops : &cuda_pass_ops,
+                          .cuda = c,
+                          .rows = rows,
+                          .n_act = rows,
+                          .x = c->x};
     c->model->arch->forward(c->model, &p.base);
     if (!c->group)
         cuda_queue_sample(c);
@@ -193,6 +196,7 @@ static void cuda_free(struct backend *b)
         cudaStreamDestroy(c->stream);
     }
     cuda_close_offload(c);
+    cuda_fast_release(c);
     cuda_free_memory(c);
     free(c);
 }
@@ -260,6 +264,8 @@ int backend_cuda_create(const struct model *m, const struct gpu *gpu, const stru
     int rc = cuda_refuse(m, limits, e);
     if (rc == 0)
         rc = take_device(c, e);
+    if (rc == 0 && limits->fast)
+        rc = cuda_fast_open(c, e);
     rc = agree(group, rc, e);
     if (rc == 0 && group)
         rc = open_group(c, group, e);

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "kernels/cuda_kernels.h"
+#include "kernels/simt/cublaslt_api.h"
 #include "kernels/simt/cuda_api.h"
 #include "runtime/engine/backend.h"
 #include "runtime/engine/collective.h"
@@ -64,6 +65,35 @@ struct cuda_offload {
     void *slots;      /* (host_slots, page_bytes), page-locked */
     uint64_t page_bytes;
     bool pending; /* copies were queued behind the last fence */
+};
+
+/* A product of fast mode: y (tokens, ldy), of which `rows` columns, from a matrix (rows, cols). */
+struct cuda_plan_key {
+    int64_t rows, cols, ldy;
+    uint32_t tokens, alignment; /* of y, in bytes */
+};
+
+struct cuda_plan {
+    struct cuda_plan_key key;
+    uint64_t used; /* the last use's number; 0: none here */
+    cublasLtMatrixLayout_t a, b, y;
+    cublasLtMatmulAlgo_t algo;
+};
+
+/* Plans are found by their key's hash: in a set, in which the oldest makes room. */
+#define CUDA_PLAN_SETS 64
+#define CUDA_PLAN_WAYS 8
+
+/* All zeros in exact mode. */
+struct cuda_fast {
+    struct pass_ops ops;
+    cublasLtHandle_t lt;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatmulPreference_t preference;
+    struct cuda_plan plans[CUDA_PLAN_SETS][CUDA_PLAN_WAYS];
+    uint64_t uses;
+    uint16_t *act;   /* (rows_max, any), of the device: bf16 */
+    void *workspace; /* cuda_fast_workspace_bytes */
 };
 
 struct cuda {
@@ -116,6 +146,7 @@ struct cuda {
     size_t n_blocks;
 
     struct cuda_offload offload;
+    struct cuda_fast fast;
     struct cuda_graph graphs[CUDA_GRAPHS_MAX];
     uint64_t passes; /* that graphs may serve */
 
@@ -159,6 +190,11 @@ void cuda_use(void);
 /* Keeps the first error; `what` was asked for. True when there is none yet. */
 bool cuda_ok(struct cuda *c, int rc, const char *what);
 
+/* Rows of a tile of attention at most. */
+uint32_t cuda_tile_rows(const struct cuda *c);
+/* Queues attention of a layer for this rank's heads, from y into out. */
+void cuda_attend_heads(struct cuda_pass *p, uint32_t layer, const struct pass_attention *a);
+
 /* Queues the whole pass, up to the tokens; with a group, up to the logits. */
 void cuda_queue_pass(struct cuda *c);
 
@@ -189,6 +225,15 @@ void cuda_gather_logits(struct cuda_pass *p);
 /* Which rows this rank embeds, into the staging; and c->x from what all did. */
 void cuda_group_stage(struct cuda *c);
 void cuda_group_embed(struct cuda *c, const struct kn_matrix *w, float scale);
+
+/* ---- cuda_fast.c ---- */
+/* ERR_CONFIG: cuBLASLt is not there. Released whatever comes of it. */
+int cuda_fast_open(struct cuda *c, struct err *e);
+void cuda_fast_release(struct cuda *c);
+size_t cuda_fast_workspace_bytes(void);
+/* Matrices of floats: on the device they are rows of bf16. */
+size_t cuda_fast_pack_bytes(const struct kn_matrix *w);
+void cuda_fast_pack(const struct kn_matrix *w, void *to);
 
 /* ---- cuda_lora.c ---- */
 /* Behind the product of act with w, and its bias: adds to y what the rows' adapters have for w. */

@@ -123,6 +123,9 @@ int cuda_refuse(const struct model *m, const struct backend_limits *limits, stru
     const struct walk check = {.matrix = check_matrix, .ctx = &found};
     if (m->h.n_experts > KN_CUDA_EXPERTS_MAX)
         return refuse(e, "so many experts are");
+    if (limits->fast && m->h.n_experts > 0)
+        return err_set(e, ERR_CONFIG, "fast=%s: experts are not served so; fast=off serves them",
+                       fast_name(limits->fast));
     walk(&check, m, limits);
     return found.code < 0 ? err_set(e, found.code, "%s", found.msg) : 0;
 }
@@ -155,9 +158,12 @@ static void put(struct upload *u, const void *key, const void *from, uint64_t by
 static void put_matrix(void *ctx, const struct kn_matrix *w)
 {
     struct upload *u = ctx;
-    uint64_t bytes = kn_cuda_pack_bytes(w->type, w->rows, w->cols);
+    bool fast = u->c->limits.fast != FAST_OFF;
+    uint64_t bytes = fast ? cuda_fast_pack_bytes(w) : kn_cuda_pack_bytes(w->type, w->rows, w->cols);
     u->largest = most(u->largest, bytes);
-    if (u->packed)
+    if (u->packed && fast)
+        cuda_fast_pack(w, u->packed);
+    else if (u->packed)
         kn_cuda_pack(w->type, w->rows, w->cols, w->data, u->packed);
     put(u, w->data, u->packed, bytes);
 }
@@ -319,8 +325,13 @@ static void plan_registers(struct cuda *c, struct rooms *r)
     want(r, &c->logits, l->picks_max * logits_width(c), sizeof(float));
     c->part_bytes = part_bytes(c);
     want(r, &c->part, c->part_bytes, 1);
-    want_act(r, c, &c->act, slots,
-             most(most(h->n_embd, (uint64_t)h->n_heads * h->head_dim), h->n_ff));
+    uint64_t widest = most(most(h->n_embd, (uint64_t)h->n_heads * h->head_dim), h->n_ff);
+    if (l->fast) {
+        want(r, &c->fast.act, rows * widest, sizeof(*c->fast.act));
+        want(r, &c->fast.workspace, cuda_fast_workspace_bytes(), 1);
+    } else {
+        want_act(r, c, &c->act, slots, widest);
+    }
     if (c->model->shard.ranks > 1) {
         want_act(r, c, &c->part_act, slots, most(width, c->n_ff));
         want(r, &c->whole, rows * h->n_embd, sizeof(float));

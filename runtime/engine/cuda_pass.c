@@ -178,6 +178,21 @@ static void attend_single(struct cuda_pass *p, const struct kn_cuda_attn *a, int
     }
 }
 
+/* On tensor cores: not for int8 pages. */
+static bool has_flash(const struct cuda *c)
+{
+    return c->limits.fast && c->limits.kv_type == KN_KV_F16;
+}
+
+uint32_t cuda_tile_rows(const struct cuda *c)
+{
+    int n = (int)c->n_heads, n_kv = (int)c->n_kv_heads;
+    if (n == 0)
+        return 1;
+    return has_flash(c) ? kn_cuda_attention_flash_rows(n, n_kv, (int)c->model->h.head_dim)
+                        : kn_cuda_attention_rows(n, n_kv);
+}
+
 /* The batch's rows: those of prompts share what they read, in tiles (backend_cuda.c). */
 static void attend_all(struct cuda_pass *p, const struct kn_cuda_attn *a)
 {
@@ -193,12 +208,14 @@ static void attend_all(struct cuda_pass *p, const struct kn_cuda_attn *a)
     }
     attend_single(p, a, first, row - first);
     if (c->n_tiles > 0 && goes_on(p))
-        cuda_ok(c, kn_cuda_attention_prefill(a, c->device.tiles, c->n_tiles, c->stream),
+        cuda_ok(c,
+                (has_flash(c) ? kn_cuda_attention_flash : kn_cuda_attention_prefill)(
+                    a, c->device.tiles, c->n_tiles, c->stream),
                 "attention");
 }
 
 /* q, k and v of the rows are in y; what comes of them in out. A rank may have no heads. */
-static void attend_heads(struct cuda_pass *p, uint32_t layer, const struct pass_attention *a)
+void cuda_attend_heads(struct cuda_pass *p, uint32_t layer, const struct pass_attention *a)
 {
     struct cuda *c = p->cuda;
     int head_dim = (int)c->model->h.head_dim;
@@ -240,7 +257,7 @@ static void cuda_attend(struct pass *base, uint32_t layer, const struct pass_att
     int64_t width = (int64_t)c->n_heads * c->model->h.head_dim;
     const struct kn_act *act = begin_act(p, width);
     if (width > 0)
-        attend_heads(p, layer, a);
+        cuda_attend_heads(p, layer, a);
     if (width > 0 && goes_on(p))
         cuda_ok(c, kn_cuda_quantize(c->out, width, 0, p->rows, act, c->stream), "quantize");
     end_act(p, &c->by.heads);

@@ -191,6 +191,14 @@ static int load_weights(struct engine *g, const struct engine_config *c, enum kn
     return agree(g, rc, e);
 }
 
+/* What changes tokens besides the files. */
+static int add_options(const struct engine_config *c, char manifest[65], struct err *e)
+{
+    const struct manifest_options o = {.kv_int8 = c->kv_type == KN_KV_INT8,
+                                       .fast = fast_name(c->fast)};
+    return manifest_add(manifest, &o, e);
+}
+
 static int load_model(struct engine *g, const struct engine_config *c, struct err *e)
 {
     enum kn_isa isa = KN_ISA_REF;
@@ -201,12 +209,14 @@ static int load_model(struct engine *g, const struct engine_config *c, struct er
         rc = checkpoint_open(c->model_path, &file, e);
     if (rc < 0)
         return rc;
-    rc = load_weights(g, c, isa, file, e);
+    rc = fast_prepare(c, &g->gpu, file, e);
+    if (rc == 0)
+        rc = load_weights(g, c, isa, file, e);
     if (rc == 0)
         rc = tokenizer_open(file, &g->tokenizer, e);
     checkpoint_close(file);
-    if (rc == 0 && c->kv_type == KN_KV_INT8)
-        rc = manifest_add(g->model.manifest_sha256, MANIFEST_KV_INT8, e);
+    if (rc == 0)
+        rc = add_options(c, g->model.manifest_sha256, e);
     if (rc == 0)
         rc = list_eog(g, e);
     grammar_store_limits_default(&grammars);
@@ -256,7 +266,8 @@ static int size_cache(const struct model *m, const struct engine_config *c, cons
                                  .picks_max = c->sequences_max + speculator_drafts_max(c),
                                  .context = context,
                                  .kv_pages = (uint32_t)pages,
-                                 .kv_type = c->kv_type};
+                                 .kv_type = c->kv_type,
+                                 .fast = c->fast};
     if (l->picks_max > l->rows_max)
         l->picks_max = l->rows_max;
     return c->kv_host_bytes > 0 && gpu_computes(gpu) ? size_host(c, page_bytes, l, e) : 0;
@@ -452,12 +463,14 @@ int engine_outline(const struct engine_config *config, bool with_manifest,
         rc = checkpoint_open(config->model_path, &file, e);
     if (rc < 0)
         return rc;
-    rc = outline(config, file, &gpu, isa, out, e);
+    rc = fast_prepare(config, &gpu, file, e);
+    if (rc == 0)
+        rc = outline(config, file, &gpu, isa, out, e);
     if (rc == 0 && with_manifest)
         rc = checkpoint_manifest(file, out->manifest_sha256, e);
     checkpoint_close(file);
-    if (rc == 0 && with_manifest && config->kv_type == KN_KV_INT8)
-        rc = manifest_add(out->manifest_sha256, MANIFEST_KV_INT8, e);
+    if (rc == 0 && with_manifest)
+        rc = add_options(config, out->manifest_sha256, e);
     return rc < 0 && e ? err_prefix(e, "%s", config->model_path) : rc;
 }
 

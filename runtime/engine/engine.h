@@ -20,6 +20,7 @@
 
 #include "kernels/kernels.h"
 #include "runtime/base/err.h"
+#include "runtime/engine/fast.h"
 
 struct drafter;
 struct engine;
@@ -59,6 +60,7 @@ struct engine_config {
     uint64_t kv_host_bytes;
     uint64_t memory_bytes;    /* what a quarter of the memory is one of; 0: the machine's */
     enum kn_kv_type kv_type;  /* int8 takes half the memory, changes the tokens and the manifest */
+    enum fast_mode fast;      /* not exact: changes the tokens and the manifest */
     uint32_t context_max;     /* tokens of one request; 0: what the model was trained for */
     uint32_t sequences_max;   /* requests that run at once */
     uint32_t waiting_max;     /* requests that wait; one more is refused */

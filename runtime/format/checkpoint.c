@@ -29,6 +29,7 @@ struct checkpoint {
     struct buf meta_bytes;
     struct safetensors *weights; /* NULL: a GGUF file */
     struct hf_layout layout;
+    bool keeps_floats;
     struct mapping maps[CHECKPOINT_DOCS];
     struct checkpoint_text docs[CHECKPOINT_DOCS];
 };
@@ -139,6 +140,11 @@ bool checkpoint_is_folder(const struct checkpoint *c)
     return c->weights != NULL;
 }
 
+void checkpoint_keep_floats(struct checkpoint *c)
+{
+    c->keeps_floats = true;
+}
+
 bool checkpoint_is_mapped(const struct checkpoint *c)
 {
     return c->weights ? safetensors_file_count(c->weights) > 0 : gguf_is_mapped(c->meta);
@@ -208,7 +214,7 @@ static int find_folder(const struct checkpoint *c, const char *name, uint32_t pa
                                       .index = (size_t)(gguf_tensor_count(c->meta)) +
                                                (size_t)(t - safetensors_at(c->weights, 0)),
                                       .apart = place.apart,
-                                      .quantise = !place.router,
+                                      .quantise = !place.router && !c->keeps_floats,
                                       .head_dim = place.head_dim,
                                       .plus = place.plus,
                                       .ne = {1, 1, 1, 1}};

@@ -47,6 +47,9 @@ int checkpoint_open_folder_mem(const struct checkpoint_text docs[CHECKPOINT_DOCS
 void checkpoint_close(struct checkpoint *c);
 
 bool checkpoint_is_folder(const struct checkpoint *c);
+/* A folder's floats are not to be quantised: for who does not want exact mode's tokens. Before
+ * anything is asked of it. */
+void checkpoint_keep_floats(struct checkpoint *c);
 /* Whether the tensors are mapped files, whose pages may be forgotten (mapping.h). */
 bool checkpoint_is_mapped(const struct checkpoint *c);
 /* The metadata; of a folder it is what config.json says. */

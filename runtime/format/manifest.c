@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "runtime/base/check.h"
 #include "runtime/base/hex.h"
@@ -78,7 +79,7 @@ int manifest_of_bytes(const void *bytes, size_t n, char hex[65], struct err *e)
     return rc;
 }
 
-int manifest_add(char hex[65], const char *what, struct err *e)
+static int add(char hex[65], const char *what, struct err *e)
 {
     unsigned char digest[DIGEST_BYTES];
     char text[256];
@@ -88,4 +89,15 @@ int manifest_add(char hex[65], const char *what, struct err *e)
         return err_set(e, ERR_NOMEM, "manifest: no memory for SHA-256");
     hex_write(digest, DIGEST_BYTES, hex);
     return 0;
+}
+
+int manifest_add(char hex[65], const struct manifest_options *o, struct err *e)
+{
+    char what[64];
+    int rc = o->kv_int8 ? add(hex, "kv=int8", e) : 0;
+    if (rc < 0 || strcmp(o->fast, "off") == 0)
+        return rc;
+    int n = snprintf(what, sizeof(what), "fast=%s", o->fast);
+    ASSERT(n > 0 && (size_t)n < sizeof(what));
+    return add(hex, what, e);
 }

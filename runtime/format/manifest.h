@@ -8,6 +8,7 @@
 #ifndef ARGOSY_FORMAT_MANIFEST_H
 #define ARGOSY_FORMAT_MANIFEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "runtime/base/err.h"
@@ -15,11 +16,14 @@
 #define MANIFEST_CHUNK_BYTES ((size_t)1 << 22)
 
 /* What a model is run with that changes its tokens. */
-#define MANIFEST_KV_INT8 "kv=int8"
+struct manifest_options {
+    bool kv_int8;
+    const char *fast; /* "off", or the name of a fast mode (runtime/engine/fast.h) */
+};
 
-/* Makes hex the manifest of the same model with `what`: SHA-256 over its digits, a zero byte, what.
- */
-int manifest_add(char hex[65], const char *what, struct err *e);
+/* Makes hex the manifest of the same model run so. For each option that is on, kv first: SHA-256
+ * over the digits so far, a zero byte, and "kv=int8" or "fast=" with its name. */
+int manifest_add(char hex[65], const struct manifest_options *o, struct err *e);
 
 /* hex gets 64 digits and a NUL. Takes a thread a core for as long as it runs (about 1.5 GB/s
  * each). */

@@ -44,7 +44,7 @@ static int add_offers(struct roster *r, struct err *e)
         struct offer *o = &r->offers[r->n++];
         o->config = worker_engine_config(c, worker_model_path(c->model.items[i]));
         o->config.memory_bytes = r->memory_max;
-        worker_model_name(c->model.items[i], o->name, sizeof(o->name));
+        worker_model_name(c->model.items[i], c->fast, o->name, sizeof(o->name));
         int rc = jobs_init(&o->jobs, (uint32_t)(c->sequences_max + c->waiting_max), e);
         if (rc < 0)
             return rc;

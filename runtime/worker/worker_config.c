@@ -54,6 +54,9 @@ static const struct config_option options[] = {
      "What computes: the CPU or an NVIDIA GPU, with the same bits; auto is GPU 0 where there is "
      "one "
      "that can be used, else the CPU"},
+    {"fast", CONFIG_CHOICE, AT(fast), "off", 0, 0, "off|bf16", NULL,
+     "Compute folders of safetensors on a GPU in bf16 by cuBLASLt: faster, and not exact; routers "
+     "must ask for it too"},
     {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512|amx", NULL,
      "Instruction set of the kernels; every one gives the same bits"},
     {"threads", CONFIG_INT, AT(threads), "0", 0, 1024, NULL, "N",
@@ -136,11 +139,11 @@ static int check_models(const struct worker_config *c, struct err *e)
     for (size_t i = 0; i < l->n; i++) {
         if (!*worker_model_path(l->items[i]))
             return err_set(e, ERR_CONFIG, "model: which GGUF file or folder to serve is not said");
-        worker_model_name(l->items[i], name, sizeof(name));
+        worker_model_name(l->items[i], c->fast, name, sizeof(name));
         if (!*name || strlen(name) > 255)
             return err_set(e, ERR_CONFIG, "model: its name must have 1 to 255 bytes");
         for (size_t k = 0; k < i; k++) {
-            worker_model_name(l->items[k], other, sizeof(other));
+            worker_model_name(l->items[k], c->fast, other, sizeof(other));
             if (strcmp(name, other) == 0)
                 return err_set(e, ERR_CONFIG, "model: two are called %s", name);
         }
@@ -169,6 +172,9 @@ static int check(const void *out, struct err *e)
         return err_set(e, ERR_CONFIG, "speculate=draft: which draft_model is not said");
     if (c->draft_model && !may_draft)
         return err_set(e, ERR_CONFIG, "draft_model is not used with speculate=%s", c->speculate);
+    if (strcmp(c->fast, "off") != 0 && (c->tp > 1 || c->adapters.n > 0))
+        return err_set(e, ERR_CONFIG, "fast=%s: %s not served so", c->fast,
+                       c->tp > 1 ? "several ranks (tp) are" : "adapters are");
     if (c->id && (!*c->id || strlen(c->id) > 255))
         return err_set(e, ERR_CONFIG, "id: must have 1 to 255 bytes");
     rc = check_adapters(&c->adapters, e);
@@ -197,9 +203,10 @@ const char *worker_model_path(const char *item)
     return eq ? eq + 1 : item;
 }
 
-void worker_model_name(const char *item, char *name, size_t cap)
+void worker_model_name(const char *item, const char *fast, char *name, size_t cap)
 {
     const char *start = item, *end = name_end(item);
+    bool marked = !end && strcmp(fast, "off") != 0;
     if (!end) {
         end = start + strlen(start);
         while (end > start && end[-1] == '/') /* a folder may end in one */
@@ -209,7 +216,8 @@ void worker_model_name(const char *item, char *name, size_t cap)
         if (end - start > 5 && strcmp(end - 5, ".gguf") == 0)
             end -= 5;
     }
-    snprintf(name, cap, "%.*s", (int)(end - start), start);
+    snprintf(name, cap, "%.*s%s%s", (int)(end - start), start, marked ? "-fast-" : "",
+             marked ? fast : "");
 }
 
 static enum engine_speculation speculation(const char *name)
@@ -235,6 +243,7 @@ struct engine_config worker_engine_config(const struct worker_config *c, const c
         .kv_bytes = (uint64_t)c->kv_bytes,
         .kv_host_bytes = (uint64_t)c->kv_host_bytes,
         .kv_type = strcmp(c->kv_type, "int8") == 0 ? KN_KV_INT8 : KN_KV_F16,
+        .fast = fast_of(c->fast),
         .context_max = (uint32_t)c->context_max,
         .sequences_max = (uint32_t)c->sequences_max,
         .waiting_max = (uint32_t)c->waiting_max,

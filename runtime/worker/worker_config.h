@@ -27,6 +27,7 @@ struct worker_config {
     int64_t load_wait_ms;
     int64_t unload_after_ms; /* 0: never */
     char *device;
+    char *fast;
     char *isa;
     int64_t threads;
     int64_t tp;
@@ -50,9 +51,9 @@ struct worker_config {
 
 extern const struct config_program worker_program;
 
-/* Of an item of `model`: the part before '=', or the file's name without directory and ending. Cut
- * to `cap`. */
-void worker_model_name(const char *item, char *name, size_t cap);
+/* Of an item of `model`: the part before '=', or the file's name without directory and ending, and
+ * with "-fast-bf16" or the like unless `fast` is "off". Cut to `cap`. */
+void worker_model_name(const char *item, const char *fast, char *name, size_t cap);
 const char *worker_model_path(const char *item);
 /* What the options say of an engine for this model; strings are borrowed. No adapters. */
 struct engine_config worker_engine_config(const struct worker_config *c, const char *path);

@@ -1,6 +1,6 @@
 /* machine.c: which machine the emulated worker is on, by the environment, before main:
- *     SIMT_MACHINE="devices=1 capability=90 driver=13000 memory=1073741824 fail_malloc=0 seed=1"
- * What it does not name is as runtime.c has it: an A100 with 80 GiB. */
+ *     SIMT_MACHINE="devices=1 capability=90 driver=13000 memory=1073741824 fail_malloc=0
+ * lacks_cublaslt=0 seed=1" What it does not name is as runtime.c has it: an A100 with 80 GiB. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +29,7 @@ __attribute__((constructor)) static void set_machine(void)
         .minor = (int)(capability % 10),
         .driver = (int)number(text, "driver=", 13000),
         .memory = number(text, "memory=", 80ull << 30),
+        .lacks_cublaslt = number(text, "lacks_cublaslt=", 0) != 0,
         .fail_malloc = (unsigned)number(text, "fail_malloc=", 0),
     });
     simt_set(&(struct simt_options){.seed = seed, .eager_copies = seed % 2 == 0});

@@ -41,6 +41,7 @@ static void test_router_config_defaults_are_valid(void **state)
     assert_int_equal(c.body_bytes_max, 8 << 20);
     assert_int_equal(c.moves_max, 3);
     assert_string_equal(c.kv_type, "f16");
+    assert_string_equal(c.fast, "off");
     assert_false(c.die_with_parent);
     config_release(&router_program, &c);
 }

@@ -347,6 +347,33 @@ static void test_wrong_layouts_are_refused(void **state)
     end(&s);
 }
 
+static void test_an_address_is_as_aligned_as_was_said(void **state)
+{
+    struct setup s;
+    uint32_t alignment = 4, odd = 12;
+    (void)state;
+    begin(&s, CUDA_R_16BF, CUDA_R_32F, 1);
+    fill(&s, CUDA_R_16BF);
+    cublasLtMatrixLayoutDestroy(s.d);
+    assert_int_equal(cublasLtMatrixLayoutCreate(&s.d, CUDA_R_32F, M, N - 1, LDY), 0);
+    cublasLtMatrixLayoutDestroy(s.b);
+    assert_int_equal(cublasLtMatrixLayoutCreate(&s.b, CUDA_R_16BF, K, N - 1, LDX), 0);
+    s.y = (char *)s.y + 4;
+    assert_int_equal(multiply(&s, 1, 0, WORKSPACE), CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(
+        cublasLtMatmulPreferenceSetAttribute(
+            s.preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &odd, sizeof odd),
+        CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(
+        cublasLtMatmulPreferenceSetAttribute(
+            s.preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &alignment, sizeof alignment),
+        0);
+    assert_int_equal(multiply(&s, 1, 0, WORKSPACE), 0);
+    assert_int_equal(cudaStreamSynchronize(s.stream), 0);
+    s.y = (char *)s.y - 4;
+    end(&s);
+}
+
 static void test_wrong_memory_and_attributes_are_refused(void **state)
 {
     struct setup s;
@@ -383,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_a_product_has_its_turn),
         cmocka_unit_test(test_reads_of_what_nobody_wrote_are_faults),
         cmocka_unit_test(test_wrong_layouts_are_refused),
+        cmocka_unit_test(test_an_address_is_as_aligned_as_was_said),
         cmocka_unit_test(test_wrong_memory_and_attributes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,9 +68,22 @@ static void test_what_a_model_is_run_with_counts(void **state)
     (void)state;
     char hex[65];
     struct err e;
+    static const struct {
+        struct manifest_options options;
+        const char *hex;
+    } cases[] = {
+        {{true, "off"}, "932852fd4d7ea58de51935c71599f3693c744629a562eb4dcf8e335701815532"},
+        {{false, "bf16"}, "d6e249b121e56abd3d4ac011adc65a330dd3d8994472bfa37cce0bc3f878c1f1"},
+        {{true, "bf16"}, "bd729ca2a03d391ac8a4c8ceebcc19a89f80ec0fd02fcc9688b541b449d38ab5"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        memcpy(hex, expected[0].hex, sizeof(hex));
+        assert_int_equal(manifest_add(hex, &cases[i].options, &e), 0);
+        assert_string_equal(hex, cases[i].hex);
+    }
     memcpy(hex, expected[0].hex, sizeof(hex));
-    assert_int_equal(manifest_add(hex, MANIFEST_KV_INT8, &e), 0);
-    assert_string_equal(hex, "932852fd4d7ea58de51935c71599f3693c744629a562eb4dcf8e335701815532");
+    assert_int_equal(manifest_add(hex, &(struct manifest_options){.fast = "off"}, &e), 0);
+    assert_string_equal(hex, expected[0].hex);
 }
 
 int main(void)

@@ -74,10 +74,36 @@ static void test_worker_config_names_the_model(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char name[64];
-        worker_model_name(cases[i].model, name, sizeof(name));
+        worker_model_name(cases[i].model, "off", name, sizeof(name));
         assert_string_equal(name, cases[i].name);
         assert_string_equal(worker_model_path(cases[i].model), cases[i].path);
     }
+}
+
+/* A name that the operator chose stays: then only the manifest tells. */
+static void test_worker_config_fast_mode_is_in_the_name(void **state)
+{
+    (void)state;
+    char name[64];
+    struct worker_config c;
+    struct err e;
+    worker_model_name("/models/Tiny-1.1B/", "bf16", name, sizeof(name));
+    assert_string_equal(name, "Tiny-1.1B-fast-bf16");
+    worker_model_name("tiny=/models/Tiny-1.1B/", "bf16", name, sizeof(name));
+    assert_string_equal(name, "tiny");
+    if (load(&c, &e, 2, "--model=a", "--fast=bf16") < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(worker_engine_config(&c, "a").fast, FAST_BF16);
+    config_release(&worker_program, &c);
+    if (load(&c, &e, 1, "--model=a") < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(worker_engine_config(&c, "a").fast, FAST_OFF);
+    config_release(&worker_program, &c);
+    assert_int_equal(load(&c, &e, 2, "--model=a", "--fast=fp32"), ERR_CONFIG);
+    assert_int_equal(load(&c, &e, 3, "--model=a", "--fast=bf16", "--tp=2"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "fast=bf16: several ranks (tp) are not served so"));
+    assert_int_equal(load(&c, &e, 3, "--model=a", "--fast=bf16", "--adapters=x=y"), ERR_CONFIG);
+    assert_non_null(strstr(e.msg, "fast=bf16: adapters are not served so"));
 }
 
 static void test_worker_config_refuses_what_does_not_fit_together(void **state)
@@ -188,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worker_config_defaults_are_valid),
         cmocka_unit_test(test_worker_config_names_the_model),
+        cmocka_unit_test(test_worker_config_fast_mode_is_in_the_name),
         cmocka_unit_test(test_worker_config_refuses_what_does_not_fit_together),
         cmocka_unit_test(test_worker_config_every_option_is_in_the_manual),
         cmocka_unit_test(test_worker_config_lists_models),
