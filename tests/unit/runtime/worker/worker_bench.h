@@ -284,6 +284,7 @@ static inline void bench_prepare(struct bench *b, struct router *routers, size_t
         .model = {b->models, 1},
         .load_wait_ms = 60000,
         .kv_type = (char *)"f16",
+        .fast = (char *)"off",
         .speculate = (char *)"auto",
         .sequences_max = 2,
         .waiting_max = 2,
