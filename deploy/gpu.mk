@@ -25,11 +25,10 @@ $(foreach o,$(TEST_PARTS),$(eval $(GPU)/$(dir $(o:$(B)/%=%))test: $(o:$(B)/%=bui
 
 # The benchmark calls CUDA's runtime and cuBLASLt itself, or what the emulator has of them.
 BENCH_PARTS := $(patsubst %.c,%.o,$(filter-out %/roofline.c,$(wildcard benchmarks/gpu/*.c)))
-CUBLASLT_LIBS = -lcublasLt -Wl,-rpath,$(CUDA_HOME)/lib64
 $(GPU)/benchmarks/gpu/bench_gpu: $(BENCH_PARTS:%=build/release/cuda/%) $(CUDA_OBJ) build/release/libargosy.a
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS) $(NCCL_LIBS) $(CUBLASLT_LIBS)
+	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS) $(NCCL_LIBS)
 
 build/release/benchmarks/gpu/bench_gpu: $(BENCH_PARTS:%=build/release/%) $(EMULATION) build/release/libargosy.a
 	@echo "  ld  $@"

@@ -117,6 +117,11 @@ static void bench_product(struct product *p, int64_t rows, int64_t cols, const i
 void bench_library(int64_t rows, int64_t cols, const int64_t *tokens, int n_tokens)
 {
     struct product p = {.integer = true};
+    const char *why = cublaslt_library();
+    if (why) {
+        printf("| cuBLASLt | not installed here: %s | | | |\n", why);
+        return;
+    }
     must_lt(cublasLtCreate(&p.lt), "create");
     p.workspace = bench_memory(WORKSPACE);
     bench_product(&p, rows, cols, tokens, n_tokens);
