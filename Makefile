@@ -37,8 +37,8 @@ LIBS := -lgrpc -lgpr -lprotobuf-c -lhiredis -levent_openssl -levent_pthreads -le
 MAINS := runtime/worker/main.c router/main.c runtime/cli/main.c
 # The engine's side of CUDA, in programs that have it; the library says that others have not.
 CUDA_HOST_SRC := $(addprefix runtime/engine/,backend_cuda.c collective_nccl.c cuda_fast.c cuda_graph.c cuda_group.c cuda_lora.c cuda_memory.c cuda_offload.c cuda_pass.c cuda_picking.c cuda_probe.c)
-# NVIDIA's library that is opened at first use; the emulator has its calls itself.
-CUDA_LIBRARY_SRC := runtime/engine/cublaslt_library.c
+# NVIDIA's libraries that are opened at first use; the emulator has their calls itself.
+CUDA_LIBRARY_SRC := $(addprefix runtime/engine/,cublaslt_library.c nccl_library.c)
 LIB_SRC := $(filter-out $(MAINS) $(CUDA_HOST_SRC) $(CUDA_LIBRARY_SRC) runtime/engine/nccl_absent.c,$(wildcard kernels/*.c kernels/*/ref.c kernels/*/cpu.c \
            runtime/*/*.c router/*.c router/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/gen/proto/cluster.pb-c.o
@@ -135,16 +135,15 @@ $(GEN)/proto/%.pb-c.c $(GEN)/proto/%.pb-c.h: proto/%.proto
 # Without nvcc, and under sanitizers, which CUDA's libraries do not stand, it has the CPU alone.
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 CUDA_HOME = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-comma := ,
+# Without NCCL's header the worker has no ranks on GPUs, and says so.
 NCCL_H := $(firstword $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h))
-CUDA_OBJ := $(patsubst %.cu,build/gpu/%.cu.o,$(filter-out kernels/simt/%,$(CU_SRC))) \
-            $(patsubst %.c,$(B)/cuda/%.o,$(CUDA_LIBRARY_SRC) $(if $(NCCL_H),$(CUDA_HOST_SRC),\
-              $(CUDA_HOST_SRC:%/collective_nccl.c=%/nccl_absent.c)))
-CUDA_LIBS = -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lstdc++ -lrt -ldl
-NCCL_LIBS = $(if $(NCCL_H),-lnccl -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64:$(CUDA_HOME)/lib)
+CUDA_C := $(if $(NCCL_H),$(CUDA_HOST_SRC) $(CUDA_LIBRARY_SRC),runtime/engine/nccl_absent.c \
+            $(filter-out %/collective_nccl.c %/nccl_library.c,$(CUDA_HOST_SRC) $(CUDA_LIBRARY_SRC)))
+CUDA_OBJ := $(patsubst %.cu,build/gpu/%.cu.o,$(filter-out kernels/simt/%,$(CU_SRC))) $(CUDA_C:%.c=$(B)/cuda/%.o)
+CUDA_LIBS = -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lrt -ldl -Wl,-rpath,$(CUDA_HOME)/lib64:$(CUDA_HOME)/lib
 ifneq ($(and $(NVCC),$(filter release debug,$(BUILD))),)
 $(B)/argosy-worker: $(CUDA_OBJ)
-$(B)/argosy-worker: LIBS += $(CUDA_LIBS) $(NCCL_LIBS)
+$(B)/argosy-worker: LIBS += $(CUDA_LIBS)
 endif
 
 $(B)/cuda/%.o: %.c

@@ -28,7 +28,7 @@ BENCH_PARTS := $(patsubst %.c,%.o,$(filter-out %/roofline.c,$(wildcard benchmark
 $(GPU)/benchmarks/gpu/bench_gpu: $(BENCH_PARTS:%=build/release/cuda/%) $(CUDA_OBJ) build/release/libargosy.a
 	@mkdir -p $(@D)
 	@echo "  ld  $@"
-	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS) $(NCCL_LIBS)
+	@g++ -pthread -o $@ $(filter %.o,$^) build/release/libargosy.a $(LIBS) $(CUDA_LIBS)
 
 build/release/benchmarks/gpu/bench_gpu: $(BENCH_PARTS:%=build/release/%) $(EMULATION) build/release/libargosy.a
 	@echo "  ld  $@"

@@ -57,4 +57,14 @@ ncclResult_t ncclRecv(void *to, size_t n, ncclDataType_t type, int peer, ncclCom
 #endif
 
 #endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* The worker opens NVIDIA's library at the first use (runtime/engine/nccl_library.c): NULL once it
+ * is there, else why it is not, and then no call of it may be made. */
+const char *nccl_library(void);
+#ifdef __cplusplus
+}
+#endif
+
 #endif

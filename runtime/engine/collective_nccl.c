@@ -255,8 +255,11 @@ static int join(struct nccl *c, struct collective *control, struct err *e)
 {
     ncclUniqueId id = {0};
     struct err own = {0};
-    ncclResult_t r = control->rank == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
-    int rc = r == ncclSuccess ? 0 : err_set(&own, ERR_IO, "NCCL: %s", ncclGetErrorString(r));
+    const char *why = nccl_library();
+    int rc = why ? err_set(&own, ERR_CONFIG, "tp: NCCL is not installed here: %.200s", why) : 0;
+    ncclResult_t r = rc == 0 && control->rank == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
+    if (r != ncclSuccess)
+        rc = err_set(&own, ERR_IO, "NCCL: %s", ncclGetErrorString(r));
     cudaError_t cuda = cudaMalloc((void **)&c->staging, c->staging_bytes);
     if (rc == 0 && cuda != cudaSuccess)
         rc = err_set(&own, ERR_NOMEM, "no %zu bytes on the device for exchanges: %s",

@@ -5,9 +5,10 @@
  * 0.1 s and 200 MB of mappings (half a second more from a cold disk), fast or not. */
 #include "kernels/simt/cublaslt_api.h"
 
-#include <dlfcn.h>
-#include <stddef.h>
-#include <string.h>
+#include <stdbool.h>
+
+#include "runtime/base/check.h"
+#include "runtime/base/library.h"
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
@@ -34,28 +35,13 @@ static struct {
     CALLS(MEMBER)
 } calls;
 
-static const char *find(void *library, const char *name, void *to)
-{
-    void *p = dlsym(library, name);
-    if (!p)
-        return dlerror();
-    memcpy(to, &p, sizeof(p));
-    return NULL;
-}
-
 const char *cublaslt_library(void)
 {
-    static void *library;
-    const char *why = NULL;
-    if (library)
-        return NULL;
-    void *opened = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!opened)
-        return dlerror();
-#define FIND(name) why = why ? why : find(opened, #name, &calls.name);
-    CALLS(FIND)
-    if (!why)
-        library = opened;
+#define ROW(name) {#name, &calls.name},
+    static const struct library_call rows[] = {CALLS(ROW)};
+    static bool open;
+    const char *why = open ? NULL : library_open(LIBRARY, rows, ARRAY_LEN(rows));
+    open = !why;
     return why;
 }
 
