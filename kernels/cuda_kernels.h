@@ -27,6 +27,10 @@ void kn_cuda_pack(int type, int64_t rows, int64_t cols, const void *src, void *d
 void kn_cuda_pack_rows(int type, int64_t rows, int64_t cols, const void *src, void *dst,
                        int64_t row_begin, int64_t row_end);
 
+/* A row of a float type (KN_F32, KN_F16, KN_BF16) to e4m3, as kn_cuda_fp8 does it on the device:
+ * dst (cols). Returns its scale. Fast mode's. */
+float kn_cuda_pack_fp8(int type, int64_t cols, const void *src, uint8_t *dst);
+
 /* ---- operations ------------------------------------------------------------------------------ */
 
 /* A matrix that is served; w->data is what kn_cuda_pack made, w->isa is not looked at. -1 where it
@@ -235,6 +239,9 @@ int kn_cuda_geglu_bf16(const float *gu, int64_t ldgu, int64_t n, int64_t ff, uin
                        void *stream);
 /* x (n, d), row stride ldx; out (n, d). */
 int kn_cuda_bf16(const float *x, int64_t ldx, int64_t n, int64_t d, uint16_t *out, void *stream);
+/* The same rounded once more: out (n, k) = e4m3 of x / scale (n), of bf16 rows x (n, k), k a
+ * multiple of 4 (else -1) and rows at multiples of 8 bytes. */
+int kn_cuda_fp8(const uint16_t *x, int64_t n, int64_t k, uint8_t *out, float *scale, void *stream);
 /* x (n, cols) = scale * rows of w (any, cols), bf16 as in the file. */
 int kn_cuda_embed_bf16(const uint16_t *w, int64_t cols, const uint32_t *ids, int64_t n, float scale,
                        float *x, void *stream);

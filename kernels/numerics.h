@@ -71,6 +71,27 @@ KN_NUMERIC uint16_t kn_f32_to_f16(float x)
     return (uint16_t)(sign | ((a - 0x38000000) >> 13));
 }
 
+/* Fast mode's 8 bits (Micikevicius et al., "FP8 formats for deep learning", 2022, E4M3): to nearest
+ * even; what is too large becomes 448; NaN stays NaN. */
+KN_NUMERIC uint8_t kn_f32_to_e4m3(float x)
+{
+    uint32_t u = kn_bits(x);
+    uint32_t sign = (u >> 24) & 0x80;
+    uint32_t a = u & 0x7fffffff;
+
+    if (a > 0x7f800000) {
+        return 0x7f;
+    }
+    if (a > 0x43e00000) { /* 448 */
+        return (uint8_t)(sign | 0x7e);
+    }
+    if (a < 0x3c800000) { /* the ulp of [2^14, 2^15) is 2^-9, that of the subnormals */
+        return (uint8_t)(sign | (kn_bits(kn_float(a) + 16384.0f) - 0x46800000));
+    }
+    a += 0x7ffff + ((a >> 20) & 1);
+    return (uint8_t)(sign | ((a - 0x3c000000) >> 20));
+}
+
 KN_NUMERIC float kn_bf16_to_f32(uint16_t h)
 {
     return kn_float((uint32_t)h << 16);

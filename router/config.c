@@ -19,7 +19,7 @@ static const struct config_option options[] = {
      "A model that is served: its name and its GGUF file or folder; may be repeated"},
     {"kv_type", CONFIG_CHOICE, AT(kv_type), "f16", 0, 0, "f16|int8", NULL,
      "What the workers of these models keep KV in; those of another kind are not used"},
-    {"fast", CONFIG_CHOICE, AT(fast), "off", 0, 0, "off|bf16", NULL,
+    {"fast", CONFIG_CHOICE, AT(fast), "off", 0, 0, "off|bf16|fp8", NULL,
      "Serve these models by workers with the same fast mode, whose tokens are not exact; others "
      "are "
      "not used"},

@@ -271,6 +271,81 @@ static void test_quantize_has_the_same_bits_on_a_gpu(void **state)
     }
 }
 
+/* ---- e4m3 ------------------------------------------------------------------------------------ */
+
+/* The meaning of the bits, in double. */
+static double e4m3_value(int h)
+{
+    int exponent = h >> 3 & 15, fraction = h & 7;
+    double v = exponent == 0 ? ldexp(fraction, -9) : ldexp(8 + fraction, exponent - 10);
+
+    return h & 0x80 ? -v : v;
+}
+
+/* Each value itself; what lies between two goes to the nearer, the middle to the even. */
+static void test_f32_to_e4m3_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    for (int h = 0; h < 0x7e; h++) {
+        float low = (float)e4m3_value(h), high = (float)e4m3_value(h + 1);
+        float middle = low + (high - low) / 2;
+        assert_int_equal(kn_f32_to_e4m3(low), h);
+        assert_int_equal(kn_f32_to_e4m3(-low), h | 0x80);
+        assert_int_equal(kn_f32_to_e4m3(nextafterf(middle, low)), h);
+        assert_int_equal(kn_f32_to_e4m3(nextafterf(middle, high)), h + 1);
+        assert_int_equal(kn_f32_to_e4m3(middle), h % 2 == 0 ? h : h + 1);
+    }
+    assert_int_equal(kn_f32_to_e4m3(448), 0x7e);
+    assert_int_equal(kn_f32_to_e4m3(1e30f), 0x7e);
+    assert_int_equal(kn_f32_to_e4m3(-INFINITY), 0xfe);
+    assert_int_equal(kn_f32_to_e4m3(NAN) & 0x7f, 0x7f);
+}
+
+static void test_fp8_rows_are_the_nearest_at_their_scale(void **state)
+{
+    (void)state;
+    static const int64_t ks[] = {4, 32, 100, 576, 1024, 1028, 4096};
+    struct random r = {14};
+    for (uint64_t seed = 1; seed <= CUDA_SEEDS; seed++) {
+        int64_t k = ks[seed % 7], n = 1 + random_below(&r, 4);
+        uint16_t *x = get_memory((size_t)(n * k) * sizeof *x);
+        uint8_t *want = get_memory((size_t)(n * k)), *got = get_memory((size_t)(n * k));
+        float *scale = get_floats(n);
+        for (int64_t i = 0; i < n; i++) {
+            float most = 0;
+            for (int64_t j = 0; j < k; j++) { /* a row of zeros among them */
+                float v = random_normal(&r) * (seed % 5 == 0 && i == 0 ? 0.0f : ldexpf(1, (int)i));
+                x[i * k + j] = (uint16_t)(kn_bits(v) >> 16);
+                v = fabsf(kn_bf16_to_f32(x[i * k + j]));
+                most = v > most ? v : most;
+            }
+            scale[i] = most > 0 ? most / 448.0f : 1.0f;
+            for (int64_t j = 0; j < k; j++) {
+                want[i * k + j] = kn_f32_to_e4m3(kn_bf16_to_f32(x[i * k + j]) / scale[i]);
+            }
+        }
+        uint16_t *device_x = to_device(x, (size_t)(n * k) * sizeof *x, "x");
+        uint8_t *out = simt_malloc((size_t)(n * k), "out");
+        float *device_scale = simt_malloc((size_t)n * sizeof(float), "scale"),
+              *got_scale = get_floats(n);
+        set_schedule(seed);
+        assert_launched(kn_cuda_fp8(device_x, n, k, out, device_scale, NULL));
+        from_device(got, out, (size_t)(n * k));
+        from_device(got_scale, device_scale, (size_t)n * sizeof(float));
+        assert_same_floats(got_scale, scale, n, "scale");
+        assert_memory_equal(got, want, (size_t)(n * k));
+        simt_free(device_x);
+        simt_free(out);
+        simt_free(device_scale);
+        free(x);
+        free(want);
+        free(got);
+        free(scale);
+        free(got_scale);
+    }
+    assert_int_equal(kn_cuda_fp8(NULL, 1, 6, NULL, NULL, NULL), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +359,8 @@ int main(void)
         cmocka_unit_test(test_quantize_poisons_a_block_that_is_not_finite),
         cmocka_unit_test(test_quantize_has_the_same_bits_everywhere),
         cmocka_unit_test(test_quantize_has_the_same_bits_on_a_gpu),
+        cmocka_unit_test(test_f32_to_e4m3_rounds_to_nearest_even),
+        cmocka_unit_test(test_fp8_rows_are_the_nearest_at_their_scale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,6 +71,7 @@ struct cuda_offload {
 struct cuda_plan_key {
     int64_t rows, cols, ldy;
     uint32_t tokens, alignment; /* of y, in bytes */
+    bool fp8;
 };
 
 struct cuda_plan {
@@ -89,10 +90,13 @@ struct cuda_fast {
     struct pass_ops ops;
     cublasLtHandle_t lt;
     cublasLtMatmulDesc_t desc;
+    cublasLtMatmulDesc_t scaled; /* of fp8, whose scales it points to */
     cublasLtMatmulPreference_t preference;
     struct cuda_plan plans[CUDA_PLAN_SETS][CUDA_PLAN_WAYS];
     uint64_t uses;
     uint16_t *act;   /* (rows_max, any), of the device: bf16 */
+    uint8_t *narrow; /* the same as e4m3, and */
+    float *scale;    /* (rows_max) */
     void *workspace; /* cuda_fast_workspace_bytes */
 };
 
@@ -231,9 +235,10 @@ void cuda_group_embed(struct cuda *c, const struct kn_matrix *w, float scale);
 int cuda_fast_open(struct cuda *c, struct err *e);
 void cuda_fast_release(struct cuda *c);
 size_t cuda_fast_workspace_bytes(void);
-/* Matrices of floats: on the device they are rows of bf16. */
-size_t cuda_fast_pack_bytes(const struct kn_matrix *w);
-void cuda_fast_pack(const struct kn_matrix *w, void *to);
+/* Matrices of floats: on the device they are rows of bf16; those of layers, in fp8, rows of e4m3
+ * and behind them a scale for each. */
+size_t cuda_fast_pack_bytes(const struct cuda *c, const struct kn_matrix *w);
+void cuda_fast_pack(const struct cuda *c, const struct kn_matrix *w, void *to);
 
 /* ---- cuda_lora.c ---- */
 /* Behind the product of act with w, and its bias: adds to y what the rows' adapters have for w. */

@@ -159,10 +159,11 @@ static void put_matrix(void *ctx, const struct kn_matrix *w)
 {
     struct upload *u = ctx;
     bool fast = u->c->limits.fast != FAST_OFF;
-    uint64_t bytes = fast ? cuda_fast_pack_bytes(w) : kn_cuda_pack_bytes(w->type, w->rows, w->cols);
+    uint64_t bytes =
+        fast ? cuda_fast_pack_bytes(u->c, w) : kn_cuda_pack_bytes(w->type, w->rows, w->cols);
     u->largest = most(u->largest, bytes);
     if (u->packed && fast)
-        cuda_fast_pack(w, u->packed);
+        cuda_fast_pack(u->c, w, u->packed);
     else if (u->packed)
         kn_cuda_pack(w->type, w->rows, w->cols, w->data, u->packed);
     put(u, w->data, u->packed, bytes);
@@ -328,6 +329,10 @@ static void plan_registers(struct cuda *c, struct rooms *r)
     uint64_t widest = most(most(h->n_embd, (uint64_t)h->n_heads * h->head_dim), h->n_ff);
     if (l->fast) {
         want(r, &c->fast.act, rows * widest, sizeof(*c->fast.act));
+        if (l->fast == FAST_FP8) {
+            want(r, &c->fast.narrow, rows * widest, sizeof(*c->fast.narrow));
+            want(r, &c->fast.scale, rows, sizeof(*c->fast.scale));
+        }
         want(r, &c->fast.workspace, cuda_fast_workspace_bytes(), 1);
     } else {
         want_act(r, c, &c->act, slots, widest);

@@ -7,7 +7,7 @@
 #include "runtime/engine/gpu.h"
 #include "runtime/format/checkpoint.h"
 
-static const char *const names[] = {[FAST_OFF] = "off", [FAST_BF16] = "bf16"};
+static const char *const names[] = {[FAST_OFF] = "off", [FAST_BF16] = "bf16", [FAST_FP8] = "fp8"};
 
 const char *fast_name(enum fast_mode m)
 {

@@ -1,5 +1,5 @@
-/* fast.h: fast mode: a GPU's products by cuBLASLt over bf16 weights and activations, whose bits are
- * nobody's promise. Off unless it is asked for.
+/* fast.h: fast mode: a GPU's products by cuBLASLt over bf16 or fp8 weights and activations, whose
+ * bits are nobody's promise. Off unless it is asked for.
  *
  * A model that runs so has another manifest, so that routers never mix it with exact workers.
  */
@@ -12,9 +12,9 @@ struct checkpoint;
 struct engine_config;
 struct gpu;
 
-enum fast_mode { FAST_OFF, FAST_BF16 };
+enum fast_mode { FAST_OFF, FAST_BF16, FAST_FP8 };
 
-/* "off", "bf16": as options say it. */
+/* "off", "bf16", "fp8": as options say it. */
 const char *fast_name(enum fast_mode m);
 /* Of a name that fast_name gives; others are FAST_OFF. */
 enum fast_mode fast_of(const char *name);

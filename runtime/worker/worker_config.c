@@ -54,8 +54,9 @@ static const struct config_option options[] = {
      "What computes: the CPU or an NVIDIA GPU, with the same bits; auto is GPU 0 where there is "
      "one "
      "that can be used, else the CPU"},
-    {"fast", CONFIG_CHOICE, AT(fast), "off", 0, 0, "off|bf16", NULL,
-     "Compute folders of safetensors on a GPU in bf16 by cuBLASLt: faster, and not exact; routers "
+    {"fast", CONFIG_CHOICE, AT(fast), "off", 0, 0, "off|bf16|fp8", NULL,
+     "Compute folders of safetensors on a GPU in bf16 or fp8 by cuBLASLt: faster, and not exact; "
+     "routers "
      "must ask for it too"},
     {"isa", CONFIG_CHOICE, AT(isa), "auto", 0, 0, "auto|ref|avx2|avx512|amx", NULL,
      "Instruction set of the kernels; every one gives the same bits"},

@@ -25,6 +25,8 @@
 
 enum { PAGES = 24, SEQUENCES = 3, CONTEXT = 100, ROWS_MAX = 40, PICKS_MAX = 12 };
 
+static const struct simt_machine h100 = {
+    .devices = 1, .major = 9, .minor = 0, .driver = 13000, .memory = (size_t)2 << 30};
 static const struct simt_machine a100 = {
     .devices = 1, .major = 8, .minor = 0, .driver = 13000, .memory = (size_t)2 << 30};
 static const struct backend_limits limits = {.rows_max = ROWS_MAX,
@@ -50,7 +52,7 @@ static void load(struct model *m, const char *path, enum kn_isa isa, struct thre
 }
 
 /* The GPU's side: what backend_cuda_create says. */
-static int open_gpu(struct pair *p, const struct tiny_llama *t, struct err *e)
+static int open_gpu(struct pair *p, const struct tiny_llama *t, enum fast_mode fast, struct err *e)
 {
     char path[TINY_PATH_BYTES];
     struct backend_limits l = limits;
@@ -60,15 +62,16 @@ static int open_gpu(struct pair *p, const struct tiny_llama *t, struct err *e)
     load(&p->cpu_model, path, kn_isa_best(), p->threads);
     load(&p->gpu_model, path, KN_ISA_REF, p->threads);
     unlink(path);
-    l.fast = FAST_BF16;
+    l.fast = fast;
+    gpu_forget();
     int rc = gpu_choose("cuda", 1, &p->device, e);
     return rc == 0 ? backend_cuda_create(&p->gpu_model, &p->device, NULL, &l, &p->gpu, e) : rc;
 }
 
-static void open_pair(struct pair *p, const struct tiny_llama *t)
+static void open_pair(struct pair *p, const struct tiny_llama *t, enum fast_mode fast)
 {
     struct err e = {0};
-    if (open_gpu(p, t, &e) < 0 ||
+    if (open_gpu(p, t, fast, &e) < 0 ||
         backend_cpu_create(&p->cpu_model, p->threads, NULL, &limits, &p->cpu, &e) < 0)
         fail_msg("%s", e.msg);
     model_forget_matrices(&p->gpu_model);
@@ -159,13 +162,14 @@ static void run_both(struct pair *p, const struct step *step, struct difference 
 /* bf16 has 8 bits, so a factor is off by at most 2^-9 of itself, and 2^-9 / sqrt(3) in the mean
  * square; both factors of a product's terms, and the terms apart from one another, make 2^-9 *
  * sqrt(2 / 3) of a product. Four products a layer follow one another, and the head: their errors
- * add up as squares, which norms and residuals hand on. The bound is twice that. */
-static double bound(const struct tiny_llama *t)
+ * add up as squares, which norms and residuals hand on. The bound is twice that. e4m3 has 4 bits:
+ * 2^-5 in place of 2^-9. */
+static double bound(const struct tiny_llama *t, enum fast_mode fast)
 {
-    return 2 * sqrt(2.0 / 3) / 512 * sqrt(4.0 * t->n_layers + 1);
+    return 2 * sqrt(2.0 / 3) / (fast == FAST_FP8 ? 32 : 512) * sqrt(4.0 * t->n_layers + 1);
 }
 
-static void compare(const struct tiny_llama *t)
+static void compare(const struct tiny_llama *t, const struct simt_machine *m, enum fast_mode fast)
 {
     static const struct kn_sampling greedy = {.top_p = 1, .repetition_penalty = 1};
     struct pair p;
@@ -173,8 +177,8 @@ static void compare(const struct tiny_llama *t)
     struct sequence_state q[SEQUENCES] = {0};
     struct difference d = {0};
     struct step s;
-    simt_machine_set(&a100);
-    open_pair(&p, t);
+    simt_machine_set(m);
+    open_pair(&p, t, fast);
     rng_init(&r, t->seed);
     for (uint32_t i = 0; i < PAGES; i++)
         q[i % SEQUENCES].pages[i / SEQUENCES] = (i * 7) % PAGES;
@@ -184,8 +188,8 @@ static void compare(const struct tiny_llama *t)
         run_both(&p, &s, &d);
     }
     double relative = sqrt(d.sum / d.of);
-    print_message("relative difference %g, bound %g\n", relative, bound(t));
-    assert_true(relative > 0 && relative < bound(t));
+    print_message("relative difference %g, bound %g\n", relative, bound(t, fast));
+    assert_true(relative > 0 && relative < bound(t, fast));
     uint32_t recorded = 0;
     for (uint32_t i = 0; i < CUDA_GRAPHS_MAX; i++)
         recorded += ((struct cuda *)p.gpu)->graphs[i].exec != NULL;
@@ -198,10 +202,10 @@ static void test_floats_of_each_type_are_near_the_exact(void **state)
     (void)state;
     struct tiny_llama t = tiny_llama_small;
     t.type = KN_F32;
-    compare(&t);
+    compare(&t, &a100, FAST_BF16);
     t.type = KN_F16;
     t.seed = 2;
-    compare(&t);
+    compare(&t, &a100, FAST_BF16);
 }
 
 static void test_odd_shapes_biases_and_a_tied_head_are_near_the_exact(void **state)
@@ -216,7 +220,20 @@ static void test_odd_shapes_biases_and_a_tied_head_are_near_the_exact(void **sta
     t.n_embd = 72; /* columns that begin at multiples of no more than 8 bytes */
     t.n_ff = 94;
     t.seed = 3;
-    compare(&t);
+    compare(&t, &a100, FAST_BF16);
+}
+
+static void test_fp8_is_near_the_exact(void **state)
+{
+    (void)state;
+    struct tiny_llama t = tiny_llama_small;
+    t.type = KN_F32;
+    compare(&t, &h100, FAST_FP8);
+    t.type = KN_BF16;
+    t.untied = false;
+    t.qkv_bias = true;
+    t.seed = 2;
+    compare(&t, &h100, FAST_FP8);
 }
 
 /* More shapes than there is room for. */
@@ -230,7 +247,7 @@ static void test_plans_make_room_for_others(void **state)
     t.type = KN_F32;
     t.n_layers = 1;
     simt_machine_set(&a100);
-    open_pair(&p, &t);
+    open_pair(&p, &t, FAST_BF16);
     struct cuda *c = (struct cuda *)p.gpu;
     for (uint32_t i = 0; i < PAGES; i++)
         pages[i] = i;
@@ -255,12 +272,12 @@ static void test_plans_make_room_for_others(void **state)
  */
 
 static void assert_refused(const struct simt_machine *m, const struct tiny_llama *t,
-                           const char *words)
+                           enum fast_mode fast, const char *words)
 {
     struct pair p;
     struct err e = {0};
     simt_machine_set(m);
-    assert_int_equal(open_gpu(&p, t, &e), ERR_CONFIG);
+    assert_int_equal(open_gpu(&p, t, fast, &e), ERR_CONFIG);
     if (!strstr(e.msg, words))
         fail_msg("'%s' is not in '%s'", words, e.msg);
     close_pair(&p);
@@ -273,13 +290,19 @@ static void test_what_is_not_served_is_said(void **state)
     struct simt_machine m = a100;
     t.type = KN_F32;
     m.lacks_cublaslt = true;
-    assert_refused(&m, &t, "fast=bf16: cuBLASLt is not installed here: libcublasLt.so");
+    assert_refused(&m, &t, FAST_BF16, "fast=bf16: cuBLASLt is not installed here: libcublasLt.so");
+    assert_refused(&a100, &t, FAST_FP8,
+                   "has compute capability 8.0, wanted at least 9.0 (H100); fast=bf16 serves it");
+    t.n_ff = 100;
+    assert_refused(&h100, &t, FAST_FP8, "a width of the model is 100, wanted multiples of 16");
+    t.n_ff = tiny_llama_small.n_ff;
     m = a100;
     m.memory = (size_t)280 << 20; /* the workspace is counted */
-    assert_refused(&m, &t, "of memory are missing");
+    assert_refused(&m, &t, FAST_BF16, "of memory are missing");
     t.n_experts = 4;
     t.n_experts_used = 2;
-    assert_refused(&a100, &t, "fast=bf16: experts are not served so; fast=off serves them");
+    assert_refused(&a100, &t, FAST_BF16,
+                   "fast=bf16: experts are not served so; fast=off serves them");
 }
 
 static void test_every_allocation_may_fail(void **state)
@@ -294,7 +317,7 @@ static void test_every_allocation_may_fail(void **state)
         struct err e = {0};
         m.fail_malloc = i;
         simt_machine_set(&m);
-        int rc = open_gpu(&p, &t, &e);
+        int rc = open_gpu(&p, &t, FAST_BF16, &e);
         close_pair(&p);
         if (rc == 0)
             break;
@@ -332,6 +355,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_floats_of_each_type_are_near_the_exact),
         cmocka_unit_test(test_odd_shapes_biases_and_a_tied_head_are_near_the_exact),
+        cmocka_unit_test(test_fp8_is_near_the_exact),
         cmocka_unit_test(test_plans_make_room_for_others),
         cmocka_unit_test(test_what_is_not_served_is_said),
         cmocka_unit_test(test_every_allocation_may_fail),
