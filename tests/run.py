@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPORT = Path("build/report")
+PRINTING = threading.Lock()
 CMOCKA_TIMEOUT_S = 600
 PYTEST_TIMEOUT_S = 1800
 CHECK_TIMEOUT_S = 1800
@@ -141,7 +143,8 @@ def run_one(job):
     elif skipped:
         reasons = re.findall(r"^(?:SKIPPED|\[  SKIPPED \]) .*", output, re.M)
         text += "".join(f"\n         {line}" for line in reasons if "test(s)" not in line)
-    print(text, flush=True)
+    with PRINTING:  # print writes a line and its end apart
+        print(text, flush=True)
     return passed, failed, skipped
 
 

@@ -61,12 +61,12 @@ static bool begin(void)
 static void test_norms_move_each_byte_once(void **state)
 {
     (void)state;
-    float *x = floats(N * D, "x"), *w = floats(D, "w"), *y = simt_malloc(FLOATS(N * D), "y");
-    float *added = floats(N * D, "added");
-    struct kn_act a = act(N, D);
     if (!begin()) {
         skip();
     }
+    float *x = floats(N * D, "x"), *w = floats(D, "w"), *y = simt_malloc(FLOATS(N * D), "y");
+    float *added = floats(N * D, "added");
+    struct kn_act a = act(N, D);
     assert_launched(kn_cuda_rmsnorm(x, w, 0, 1e-6f, N, D, y, NULL));
     assert_traffic("rmsnorm", FLOATS(2 * N * D + D));
     assert_launched(kn_cuda_rmsnorm_quantize(x, w, 0, 1e-6f, 0, N, D, &a, NULL));
@@ -85,11 +85,11 @@ static void test_norms_move_each_byte_once(void **state)
 static void test_quantising_moves_each_byte_once(void **state)
 {
     (void)state;
-    float *x = floats(2 * N * D, "x");
-    struct kn_act a = act(N, D);
     if (!begin()) {
         skip();
     }
+    float *x = floats(2 * N * D, "x");
+    struct kn_act a = act(N, D);
     assert_launched(kn_cuda_quantize(x, D, 0, N, &a, NULL));
     assert_traffic("quantize", FLOATS(N * D) + ACT(N, D));
     assert_launched(kn_cuda_swiglu_quantize(x, 2 * D, 0, N, D, &a, NULL));
@@ -103,6 +103,9 @@ static void test_quantising_moves_each_byte_once(void **state)
 static void test_rows_move_each_byte_once(void **state)
 {
     (void)state;
+    if (!begin()) {
+        skip();
+    }
     uint32_t which[N];
     for (uint32_t i = 0; i < N; i++) {
         which[i] = i * 3 % N;
@@ -111,9 +114,6 @@ static void test_rows_move_each_byte_once(void **state)
     uint32_t *rows = words(which, N, "rows");
     double sums[D] = {0}, *sum = to_device(sums, sizeof sums, "sum");
     struct kn_act a = act(N, D), to = act(N, D);
-    if (!begin()) {
-        skip();
-    }
     assert_launched(kn_cuda_gather(x, rows, N, D, y, NULL));
     assert_traffic("gather", FLOATS(2 * N * D));
     assert_launched(kn_cuda_quantize(x, D, 0, N, &a, NULL));
@@ -139,6 +139,9 @@ static void test_rows_move_each_byte_once(void **state)
 static void test_embedding_moves_its_sectors_once(void **state)
 {
     (void)state;
+    if (!begin()) {
+        skip();
+    }
     enum { ROWS = 64 };
     uint32_t which[N]; /* none beside another: of a pair of rows, the first */
     for (uint32_t i = 0; i < N; i++) {
@@ -150,9 +153,6 @@ static void test_embedding_moves_its_sectors_once(void **state)
     struct kn_matrix w = device_matrix(KN_F16, ROWS, D, src);
     float *x = simt_malloc(FLOATS(N * D), "x");
     uint32_t *ids = words(which, N, "ids");
-    if (!begin()) {
-        skip();
-    }
     assert_launched(kn_cuda_embed(&w, ids, N, 1, x, NULL));
     assert_traffic("embed", FLOATS(N * D) + 2 * 2 * N * D);
     simt_free((void *)(uintptr_t)w.data);
@@ -164,6 +164,9 @@ static void test_embedding_moves_its_sectors_once(void **state)
 static void test_heads_move_each_byte_once(void **state)
 {
     (void)state;
+    if (!begin()) {
+        skip();
+    }
     enum { LD = (HEADS + 2 * KV_HEADS) * HEAD_DIM, Q = HEADS * HEAD_DIM, KV = KV_HEADS * HEAD_DIM };
     uint32_t pos[N], at[N] = {0}, table[1] = {0};
     size_t page_bytes = (size_t)kn_kv_page_elems(KN_KV_F16, KV_HEADS, HEAD_DIM) * sizeof(uint16_t);
@@ -182,9 +185,6 @@ static void test_heads_move_each_byte_once(void **state)
                                       words(at, N, "at"), N};
     const struct kn_rope_table angles = {floats(N * HEAD_DIM / 2, "cos"),
                                          floats(N * HEAD_DIM / 2, "sin"), HEAD_DIM, N};
-    if (!begin()) {
-        skip();
-    }
     assert_launched(kn_cuda_norm_heads(qkv, LD, N, HEADS, KV_HEADS, HEAD_DIM, w, w, 1e-6f, NULL));
     assert_traffic("norm_heads", FLOATS(N * (Q + KV) + HEAD_DIM));
     assert_launched(kn_cuda_rope_kv(qkv, LD, HEADS, &kv, &rows, &angles, KN_ROPE_NEOX, NULL));
@@ -204,15 +204,15 @@ static void test_heads_move_each_byte_once(void **state)
 static void test_combining_experts_moves_each_byte_once(void **state)
 {
     (void)state;
+    if (!begin()) {
+        skip();
+    }
     uint32_t slots[N * USED];
     for (uint32_t i = 0; i < N * USED; i++) {
         slots[i] = i * 7 % (N * USED);
     }
     float *y = floats(N * USED * D, "y"), *x = floats(N * D, "x"), *w = floats(N * USED, "w");
     uint32_t *device_slots = words(slots, N * USED, "slots");
-    if (!begin()) {
-        skip();
-    }
     assert_launched(kn_cuda_combine(y, device_slots, w, N, USED, D, x, D, NULL));
     assert_traffic("combine", FLOATS(N * USED * D) + FLOATS(N * D));
     simt_free(y);
