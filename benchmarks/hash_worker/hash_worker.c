@@ -172,6 +172,7 @@ static int unit_open(struct hash_unit *u, const struct hash_config *c, uint32_t 
     u->config.id = u->id;
     /* Of no matter to a hash engine. */
     u->config.kv_type = (char *)"f16";
+    u->config.fast = (char *)"off";
     u->config.speculate = (char *)"off";
     return worker_open(&u->config, &u->worker, e);
 }
