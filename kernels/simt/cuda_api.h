@@ -82,9 +82,6 @@ cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
 /* cudaErrorNotReady while there is something to do. */
 cudaError_t cudaStreamQuery(cudaStream_t s);
-/* On the device alone: rows of `bytes`. */
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size_t from_stride,
-                              size_t bytes, size_t rows, enum cudaMemcpyKind kind, cudaStream_t s);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);

@@ -22,8 +22,7 @@ struct task {
     enum task_kind kind;
     void *to; /* of a copy or filling */
     const void *from;
-    size_t bytes, rows; /* of a copy: `rows` pieces of `bytes`, the strides apart */
-    size_t to_stride, from_stride;
+    size_t bytes;
     enum cudaMemcpyKind direction;
     int value;
     const struct simt_call *call;
@@ -114,10 +113,6 @@ static struct task *copy_of(const struct task *t)
 
 static void copy_between(const struct task *t)
 {
-    for (size_t row = 1; row < t->rows; row++) {
-        simt_move((char *)t->to + row * t->to_stride, (const char *)t->from + row * t->from_stride,
-                  t->bytes);
-    }
     switch (t->direction) {
     case cudaMemcpyHostToDevice:
         simt_upload(t->to, t->from, t->bytes);
@@ -338,33 +333,6 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
         }
     }
     return rc;
-}
-
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size_t from_stride,
-                              size_t bytes, size_t rows, enum cudaMemcpyKind kind, cudaStream_t s)
-{
-    struct task *t;
-
-    if (kind != cudaMemcpyDeviceToDevice || bytes > to_stride || bytes > from_stride) {
-        return simt_runtime_result(cudaErrorInvalidValue);
-    }
-    if (bytes == 0 || rows == 0) {
-        return simt_runtime_result(cudaSuccess);
-    }
-    if (!simt_on_device(from, (rows - 1) * from_stride + bytes) ||
-        !simt_on_device(to, (rows - 1) * to_stride + bytes)) {
-        return simt_runtime_result(cudaErrorInvalidValue);
-    }
-    t = get(sizeof *t);
-    *t = (struct task){.kind = TASK_COPY,
-                       .to = to,
-                       .from = from,
-                       .bytes = bytes,
-                       .rows = rows,
-                       .to_stride = to_stride,
-                       .from_stride = from_stride,
-                       .direction = kind};
-    return give(s, t);
 }
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)

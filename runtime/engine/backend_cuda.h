@@ -235,6 +235,9 @@ void cuda_group_embed(struct cuda *c, const struct kn_matrix *w, float scale);
 int cuda_fast_open(struct cuda *c, struct err *e);
 void cuda_fast_release(struct cuda *c);
 size_t cuda_fast_workspace_bytes(void);
+/* y (rows, ldy) = w act, or added to it: exact mode's product is cuda_pass.c's. */
+void cuda_fast_multiply(struct cuda_pass *p, const struct kn_matrix *w, bool accumulate, float *y,
+                        int64_t ldy);
 /* Matrices of floats: on the device they are rows of bf16; those of layers, in fp8, rows of e4m3
  * and behind them a scale for each. */
 size_t cuda_fast_pack_bytes(const struct cuda *c, const struct kn_matrix *w);

@@ -140,16 +140,13 @@ static bool point_to_scales(struct cuda *c, const struct kn_matrix *w, const voi
                  "scales");
 }
 
-/* y (rows, ldy) = w act, or added to it. */
-static void multiply(struct cuda_pass *p, const struct kn_matrix *w, bool accumulate, float *y,
-                     int64_t ldy)
+void cuda_fast_multiply(struct cuda_pass *p, const struct kn_matrix *w, bool accumulate, float *y,
+                        int64_t ldy)
 {
     static const float one = 1, zero = 0;
     struct cuda *c = p->cuda;
     const struct cuda_fast *f = &c->fast;
     bool fp8 = is_fp8(c, w);
-    if (c->failed.code < 0 || p->rows == 0)
-        return;
     const void *weights = cuda_matrix(c, w).data;
     if (fp8 && !point_to_scales(c, w, weights))
         return;
@@ -213,21 +210,6 @@ static void fast_norm(struct pass *base, const float *w, float w_offset, float e
     end_act(p, c->model->h.n_embd);
 }
 
-static void fast_project(struct pass *base, const struct kn_matrix *const *w, int n,
-                         const float *bias)
-{
-    struct cuda_pass *p = of(base);
-    struct cuda *c = p->cuda;
-    int64_t ldy = 0, column = 0;
-    for (int i = 0; i < n; i++)
-        ldy += w[i]->rows;
-    for (int i = 0; i < n; column += w[i]->rows, i++)
-        multiply(p, w[i], false, c->y + column, ldy);
-    if (bias && goes_on(p))
-        cuda_ok(c, kn_cuda_add_bias(c->y, ldy, p->rows, ldy, cuda_vector(c, bias), c->stream),
-                "add_bias");
-}
-
 static void fast_attend(struct pass *base, uint32_t layer, const struct pass_attention *a)
 {
     struct cuda_pass *p = of(base);
@@ -252,32 +234,27 @@ static void fast_gate(struct pass *base, enum pass_gate kind)
     end_act(p, ff);
 }
 
-static void fast_project_add(struct pass *base, const struct kn_matrix *w)
-{
-    struct cuda_pass *p = of(base);
-    multiply(p, w, true, p->x, p->cuda->model->h.n_embd);
-}
-
-static void fast_head(struct pass *base, const struct kn_matrix *w)
-{
-    struct cuda_pass *p = of(base);
-    multiply(p, w, false, p->cuda->logits, p->cuda->model->h.vocab);
-}
-
 /* ---- life --------------------------------------------------------------------------------------
  */
+
+/* y = x W', sums in fp32. */
+static bool describe(struct cuda *c, cublasLtMatmulDesc_t *desc)
+{
+    int32_t turned = CUBLAS_OP_T;
+    return lt_ok(c, cublasLtMatmulDescCreate(desc, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+                 "a description") &&
+           lt_ok(c,
+                 cublasLtMatmulDescSetAttribute(*desc, CUBLASLT_MATMUL_DESC_TRANSA, &turned,
+                                                sizeof(turned)),
+                 "a description");
+}
 
 /* Of rows with a scale each, on both sides. */
 static bool describe_scaled(struct cuda *c)
 {
     struct cuda_fast *f = &c->fast;
-    int32_t turned = CUBLAS_OP_T, rows = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
-    return lt_ok(c, cublasLtMatmulDescCreate(&f->scaled, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                 "a description") &&
-           lt_ok(c,
-                 cublasLtMatmulDescSetAttribute(f->scaled, CUBLASLT_MATMUL_DESC_TRANSA, &turned,
-                                                sizeof(turned)),
-                 "a description") &&
+    int32_t rows = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    return describe(c, &f->scaled) &&
            lt_ok(c,
                  cublasLtMatmulDescSetAttribute(f->scaled, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &rows,
                                                 sizeof(rows)),
@@ -291,15 +268,8 @@ static bool describe_scaled(struct cuda *c)
 static bool describe_product(struct cuda *c)
 {
     struct cuda_fast *f = &c->fast;
-    int32_t turned = CUBLAS_OP_T;
     size_t most = WORKSPACE_BYTES;
-    return lt_ok(c, cublasLtCreate(&f->lt), "starting") &&
-           lt_ok(c, cublasLtMatmulDescCreate(&f->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                 "a description") &&
-           lt_ok(c,
-                 cublasLtMatmulDescSetAttribute(f->desc, CUBLASLT_MATMUL_DESC_TRANSA, &turned,
-                                                sizeof(turned)),
-                 "a description") &&
+    return lt_ok(c, cublasLtCreate(&f->lt), "starting") && describe(c, &f->desc) &&
            lt_ok(c, cublasLtMatmulPreferenceCreate(&f->preference), "a preference") &&
            lt_ok(c,
                  cublasLtMatmulPreferenceSetAttribute(
@@ -340,11 +310,8 @@ int cuda_fast_open(struct cuda *c, struct err *e)
     c->fast.ops = cuda_pass_ops;
     c->fast.ops.embed = fast_embed;
     c->fast.ops.norm = fast_norm;
-    c->fast.ops.project = fast_project;
     c->fast.ops.attend = fast_attend;
     c->fast.ops.gate = fast_gate;
-    c->fast.ops.project_add = fast_project_add;
-    c->fast.ops.head = fast_head;
     return describe_product(c) && (!fp8 || describe_scaled(c))
                ? 0
                : err_set(e, c->failed.code, "%s", c->failed.msg);

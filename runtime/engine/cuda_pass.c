@@ -67,12 +67,15 @@ static void multiply(struct cuda_pass *p, const struct kn_matrix *w, bool accumu
                      int64_t ldy)
 {
     struct cuda *c = p->cuda;
-    if (w->rows == 0) /* a rank may have none */
+    if (w->rows == 0 || !goes_on(p)) /* a rank may have none */
         return;
+    if (c->limits.fast) {
+        cuda_fast_multiply(p, w, accumulate, y, ldy);
+        return;
+    }
     const struct kn_matrix m = cuda_matrix(c, w);
-    if (goes_on(p))
-        cuda_ok(c, kn_cuda_matmul(&m, &c->act, p->rows, 0, m.rows, accumulate, y, ldy, c->stream),
-                "matmul");
+    cuda_ok(c, kn_cuda_matmul(&m, &c->act, p->rows, 0, m.rows, accumulate, y, ldy, c->stream),
+            "matmul");
 }
 
 static void cuda_project(struct pass *base, const struct kn_matrix *const *w, int n,

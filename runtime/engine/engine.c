@@ -312,11 +312,6 @@ static void release_adapters(struct engine *g)
     free(g->adapter_infos);
 }
 
-static int watch_ranks(void *arg, struct err *e)
-{
-    return ranks_check(arg, e);
-}
-
 /* Takes the memory of a step on all ranks. */
 static int create_backend(struct engine *g, const struct engine_config *c,
                           const struct backend_limits *limits, struct err *e)
@@ -325,7 +320,7 @@ static int create_backend(struct engine *g, const struct engine_config *c,
     if (rc < 0)
         return rc;
     const struct gpu_group group = {.control = group_of(g),
-                                    .watch = watch_ranks,
+                                    .watch = ranks_watch,
                                     .arg = g->ranks,
                                     .patience_ms = c->ranks_patience_ms};
     rc = gpu_computes(&g->gpu)

@@ -20,7 +20,7 @@ struct ranks {
     struct err ended;            /* of the first child that did */
 };
 
-static int watch(void *arg, struct err *e)
+int ranks_watch(void *arg, struct err *e)
 {
     return ranks_check(arg, e);
 }
@@ -64,7 +64,7 @@ int ranks_start(uint32_t n, void (*serve)(struct collective *c, void *arg), void
     r->size = n;
     int rc = collective_region_create(n, &r->region, e);
     if (rc == 0)
-        rc = collective_open(r->region, 0, watch, r, &r->collective, e);
+        rc = collective_open(r->region, 0, ranks_watch, r, &r->collective, e);
     for (uint32_t i = 1; i < n && rc == 0; i++) {
         r->pids[i] = fork();
         if (r->pids[i] == 0)

@@ -27,6 +27,8 @@ struct collective *ranks_collective(struct ranks *r);
 
 /* 0, or ERR_PEER with the words once a child has ended. Never waits. */
 int ranks_check(struct ranks *r, struct err *e);
+/* The same, as collectives ask it (collective.h); arg: the struct ranks. */
+int ranks_watch(void *arg, struct err *e);
 
 /* Ends the children, whatever they do, and waits for them. NULL is fine. */
 void ranks_free(struct ranks *r);

@@ -108,15 +108,10 @@ static int open_model(struct tool *t, char **argv, struct err *e)
     return rc;
 }
 
-static int watch(void *arg, struct err *e)
-{
-    return ranks_check(arg, e);
-}
-
 static int create_backend(struct tool *t, struct collective *group,
                           const struct backend_limits *limits, struct err *e)
 {
-    const struct gpu_group gpus = {.control = group, .watch = watch, .arg = t->ranks};
+    const struct gpu_group gpus = {.control = group, .watch = ranks_watch, .arg = t->ranks};
     if (!gpu_computes(&t->gpu))
         return backend_cpu_create(&t->model, t->threads, group, limits, &t->backend, e);
     return backend_cuda_create(&t->model, &t->gpu, group ? &gpus : NULL, limits, &t->backend, e);

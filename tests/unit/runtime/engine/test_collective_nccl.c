@@ -26,11 +26,6 @@
 
 enum { ROUNDS = 12, PLANES = 3, ROW_BYTES_MAX = 900, STAGING_BYTES = PLANES * ROW_BYTES_MAX * 8 };
 
-static int watch_ranks(void *arg, struct err *e)
-{
-    return ranks_check(arg, e);
-}
-
 struct gpu {
     cudaStream_t stream;
     struct collective *group;
@@ -40,7 +35,7 @@ static int gpu_open(struct gpu *g, struct collective *control, struct ranks *ran
 {
     if (cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking) != cudaSuccess)
         abort();
-    return collective_nccl_open(control, g->stream, STAGING_BYTES, ranks ? watch_ranks : NULL,
+    return collective_nccl_open(control, g->stream, STAGING_BYTES, ranks ? ranks_watch : NULL,
                                 ranks, &g->group, e);
 }
 
